@@ -1,0 +1,440 @@
+/**
+ * Every way to fail. Each class has a `_tag` to catch it by, `isRetryable`, and a `remedy`: the statement or setting that
+ * mends it, where there is one.
+ *
+ * No error holds a row value, a password or a connection string.
+ */
+import * as Schema from "effect/Schema"
+import * as Lsn from "./Lsn.ts"
+
+const id = <const Name extends string>(name: Name): `@replicant/core/${Name}` => `@replicant/core/${name}`
+
+/** What we were doing when the server answered with an error: SQLSTATEs mean different things at different stages. */
+export const Stage = Schema.Literals([
+  "Connect",
+  "IdentifySystem",
+  "Query",
+  "CreateSlot",
+  "AlterSlot",
+  "DropSlot",
+  "StartReplication",
+  "Streaming"
+])
+export type Stage = typeof Stage.Type
+
+/**
+ * No connection, or none any more. `reason` tells how:
+ * `Refused` nobody listens; `HostNotFound` the name does not resolve; `TimedOut` the handshake took too long;
+ * `Closed` the peer ended it, with or without a word; `Reset` it broke; `Tls` TLS could not be agreed or the certificate
+ * did not hold (never retried: the next attempt would see the same).
+ */
+export class ConnectionError extends Schema.TaggedError<ConnectionError>(id("ConnectionError"))("ConnectionError", {
+  reason: Schema.Literals(["Refused", "HostNotFound", "TimedOut", "Closed", "Reset", "Tls"]),
+  detail: Schema.String,
+  remedy: Schema.optional(Schema.String)
+}) {
+  get isRetryable(): boolean {
+    return this.reason !== "Tls"
+  }
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The walsender said nothing for `receiverTimeout` milliseconds while we were reading, not even when asked. */
+export class WalReceiverTimeout extends Schema.TaggedError<WalReceiverTimeout>(id("WalReceiverTimeout"))(
+  "WalReceiverTimeout",
+  { receiverTimeout: Schema.Number }
+) {
+  readonly remedy = undefined
+  get isRetryable(): boolean {
+    return true
+  }
+  override get message(): string {
+    return `the walsender was silent for ${this.receiverTimeout} ms and did not answer a ping`
+  }
+}
+
+/** Wrong password, no entry in pg_hba.conf, role without LOGIN (28000, 28P01). */
+export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>(id("AuthenticationFailed"))(
+  "AuthenticationFailed",
+  { sqlState: Schema.String, detail: Schema.String, remedy: Schema.optional(Schema.String) }
+) {
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** The role may not do this (42501): mostly, it lacks REPLICATION. */
+export class PermissionDenied extends Schema.TaggedError<PermissionDenied>(id("PermissionDenied"))("PermissionDenied", {
+  stage: Stage,
+  detail: Schema.String,
+  remedy: Schema.optional(Schema.String)
+}) {
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return this.detail
+  }
+}
+
+/** `wal_level` is below `logical`. Changing it needs a restart of the server. */
+export class LogicalDecodingDisabled extends Schema.TaggedError<LogicalDecodingDisabled>(id("LogicalDecodingDisabled"))(
+  "LogicalDecodingDisabled",
+  { walLevel: Schema.String }
+) {
+  readonly remedy = "ALTER SYSTEM SET wal_level = 'logical'; then restart the server"
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `logical decoding needs wal_level = logical, the server has ${this.walLevel}`
+  }
+}
+
+/** Another connection streams from the slot (55006). Slots are freed late, so waiting is right. */
+export class SlotInUse extends Schema.TaggedError<SlotInUse>(id("SlotInUse"))("SlotInUse", {
+  slot: Schema.String,
+  activePid: Schema.optional(Schema.Number)
+}) {
+  get remedy(): string {
+    return this.activePid === undefined
+      ? "wait, or end the other consumer"
+      : `wait, or end the other consumer: SELECT pg_terminate_backend(${this.activePid})`
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+  override get message(): string {
+    const by = this.activePid === undefined ? "" : ` by pid ${this.activePid}`
+    return `replication slot "${this.slot}" is in use${by}`
+  }
+}
+
+/** No slot of that name (42704). A slot that was there before is never made anew: what it stood for is lost. */
+export class SlotNotFound extends Schema.TaggedError<SlotNotFound>(id("SlotNotFound"))("SlotNotFound", {
+  slot: Schema.String
+}) {
+  get remedy(): string {
+    return `create it: replicant slot create ${this.slot}, or the option createSlot: what was committed before is not in it`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `replication slot "${this.slot}" does not exist`
+  }
+}
+
+/** CREATE_REPLICATION_SLOT for a name that is taken (42710). */
+export class SlotAlreadyExists extends Schema.TaggedError<SlotAlreadyExists>(id("SlotAlreadyExists"))(
+  "SlotAlreadyExists",
+  { slot: Schema.String }
+) {
+  get remedy(): string {
+    return `use it, or drop it: SELECT pg_drop_replication_slot('${this.slot}')`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `replication slot "${this.slot}" exists already`
+  }
+}
+
+/** The server gave the slot up (`wal_status = 'lost'`): changes are lost, and only a new snapshot makes up for them. */
+export class SlotInvalidated extends Schema.TaggedError<SlotInvalidated>(id("SlotInvalidated"))("SlotInvalidated", {
+  slot: Schema.String,
+  /** As in `pg_replication_slots.invalidation_reason`; `unknown` before PostgreSQL 17. */
+  reason: Schema.String
+}) {
+  get remedy(): string {
+    return `changes are lost: drop the slot, create it anew and copy the tables again: SELECT pg_drop_replication_slot('${this.slot}')`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `replication slot "${this.slot}" is invalidated (${this.reason})`
+  }
+}
+
+/** There is a slot of that name, but not such a one: another database's, another plugin's, or a physical one. */
+export class SlotMismatch extends Schema.TaggedError<SlotMismatch>(id("SlotMismatch"))("SlotMismatch", {
+  slot: Schema.String,
+  property: Schema.Literals(["type", "database", "plugin", "temporary"]),
+  expected: Schema.String,
+  found: Schema.String
+}) {
+  readonly remedy = "choose another slot name"
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `replication slot "${this.slot}" has ${this.property} ${this.found}, wanted ${this.expected}`
+  }
+}
+
+/**
+ * Asked of `pg_publication` before streaming, and told by the walsender's warning later: from PostgreSQL 18 a missing
+ * publication is otherwise silence, and what is committed meanwhile never comes.
+ */
+export class PublicationNotFound extends Schema.TaggedError<PublicationNotFound>(id("PublicationNotFound"))(
+  "PublicationNotFound",
+  { publications: Schema.Array(Schema.String) }
+) {
+  get remedy(): string {
+    const [first = "name"] = this.publications
+    return `CREATE PUBLICATION "${first.replaceAll('"', '""')}" FOR TABLE ...`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `no publication ${this.publications.map((name) => `"${name}"`).join(", ")} in this database`
+  }
+}
+
+/** The publication exists but does not publish what was asked. */
+export class PublicationMismatch extends Schema.TaggedError<PublicationMismatch>(id("PublicationMismatch"))(
+  "PublicationMismatch",
+  { publication: Schema.String, problem: Schema.String, remedy: Schema.optional(Schema.String) }
+) {
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `publication "${this.publication}" ${this.problem}`
+  }
+}
+
+/** A name or option that PostgreSQL would refuse, or cut short; refused here before anything is sent. */
+export class InvalidOption extends Schema.TaggedError<InvalidOption>(id("InvalidOption"))("InvalidOption", {
+  option: Schema.String,
+  problem: Schema.String,
+  remedy: Schema.optional(Schema.String)
+}) {
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `${this.option}: ${this.problem}`
+  }
+}
+
+/** The server is too old for what was asked, which is known from its version and never tried. */
+export class UnsupportedByServer extends Schema.TaggedError<UnsupportedByServer>(id("UnsupportedByServer"))(
+  "UnsupportedByServer",
+  {
+    feature: Schema.String,
+    /** `server_version_num`. */
+    serverVersion: Schema.Number,
+    /** The first `server_version_num` that can. */
+    neededVersion: Schema.Number
+  }
+) {
+  get remedy(): string {
+    return `PostgreSQL ${Math.floor(this.neededVersion / 10_000)} or later, or do without`
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `${this.feature} needs PostgreSQL ${Math.floor(this.neededVersion / 10_000)}, the server is ${Math.floor(this.serverVersion / 10_000)}`
+  }
+}
+
+/** Not the cluster we streamed from, or one that lies behind what we have done: another server behind the name. */
+export class SystemMismatch extends Schema.TaggedError<SystemMismatch>(id("SystemMismatch"))("SystemMismatch", {
+  property: Schema.Literals(["systemId", "position"]),
+  expected: Schema.String,
+  found: Schema.String
+}) {
+  readonly remedy = "check which server the host name leads to; to accept it, start a new consumer with a new snapshot"
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return this.property === "systemId"
+      ? `another cluster answers: system identifier ${this.found}, was ${this.expected}`
+      : `the server's WAL ends at ${this.found}, before ${this.expected} which is done already`
+  }
+}
+
+/** Bytes we do not understand, or that contradict what came before. Nothing after them can be trusted. */
+export class DecodeError extends Schema.TaggedError<DecodeError>(id("DecodeError"))("DecodeError", {
+  problem: Schema.String,
+  /** Byte offset within the message or read. */
+  offset: Schema.Number,
+  /** WAL position of the message, once known. */
+  lsn: Schema.optional(Lsn.Lsn)
+}) {
+  readonly remedy = undefined
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    const at = this.lsn === undefined ? "" : ` of the message at LSN ${Lsn.format(this.lsn)}`
+    return `${this.problem}, at byte ${this.offset}${at}`
+  }
+}
+
+/** A transaction outgrew what `transactions` may gather in memory. Nothing of it is acknowledged. */
+export class TransactionTooLarge extends Schema.TaggedError<TransactionTooLarge>(id("TransactionTooLarge"))(
+  "TransactionTooLarge",
+  {
+    xid: Schema.Number,
+    commitLsn: Lsn.Lsn,
+    /** Bytes of WAL messages received of it so far. */
+    bytes: Schema.Number,
+    maxBytes: Schema.Number
+  }
+) {
+  readonly remedy = "raise maxTransactionBytes, or consume `changes`, which holds no transaction in memory"
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `transaction ${this.xid} at LSN ${Lsn.format(this.commitLsn)} exceeds ${this.maxBytes} bytes`
+  }
+}
+
+/**
+ * The fields of an ErrorResponse or NoticeResponse that we keep.
+ *
+ * Source: https://www.postgresql.org/docs/current/protocol-error-fields.html
+ */
+export interface ServerMessage {
+  /** Never translated: `ERROR`, `FATAL`, `PANIC`, `WARNING`, … */
+  readonly severity: string
+  readonly sqlState: string
+  readonly message: string
+  readonly detail?: string | undefined
+  readonly hint?: string | undefined
+}
+
+/** Classes of SQLSTATE that the passing of time mends: connection, resources, operator intervention. */
+const isTransient = (sqlState: string): boolean =>
+  sqlState.startsWith("08") ||
+  (sqlState.startsWith("53") && sqlState !== "53400") ||
+  sqlState === "57P01" ||
+  sqlState === "57P02" ||
+  sqlState === "57P03" ||
+  sqlState === "57014" ||
+  sqlState === "55P03"
+
+/** Any other ErrorResponse. `message`, `detail` and `hint` are the server's, in its language. */
+export class ServerError extends Schema.TaggedError<ServerError>(id("ServerError"))("ServerError", {
+  stage: Stage,
+  severity: Schema.String,
+  sqlState: Schema.String,
+  serverMessage: Schema.String,
+  detail: Schema.optional(Schema.String),
+  hint: Schema.optional(Schema.String)
+}) {
+  get remedy(): string | undefined {
+    if (this.sqlState === "53300") return "end other connections, or raise max_wal_senders and restart the server"
+    if (this.sqlState === "53400") return "drop a slot, or raise max_replication_slots and restart the server"
+    return this.hint
+  }
+  get isRetryable(): boolean {
+    return isTransient(this.sqlState)
+  }
+  override get message(): string {
+    return `${this.severity} ${this.sqlState}: ${this.serverMessage}`
+  }
+}
+
+/** Every way replication fails. A handler's own errors come beside it, untouched. */
+export type ReplicationError =
+  | ConnectionError
+  | WalReceiverTimeout
+  | AuthenticationFailed
+  | PermissionDenied
+  | LogicalDecodingDisabled
+  | SlotInUse
+  | SlotNotFound
+  | SlotAlreadyExists
+  | SlotInvalidated
+  | SlotMismatch
+  | PublicationNotFound
+  | PublicationMismatch
+  | InvalidOption
+  | UnsupportedByServer
+  | SystemMismatch
+  | DecodeError
+  | TransactionTooLarge
+  | ServerError
+
+/** What a server error is about: what it names depends on what we asked. */
+export interface ErrorContext {
+  readonly stage: Stage
+  readonly slot?: string | undefined
+  readonly publications?: ReadonlyArray<string> | undefined
+  readonly user?: string | undefined
+}
+
+/** Data errors (22, 23) quote the values they stumbled over: such text stays out of our errors while rows stream. */
+const quotesValues = (sqlState: string): boolean => sqlState.startsWith("22") || sqlState.startsWith("23")
+
+/** An ErrorResponse as it came, tied to its stage; text that may quote row values is left out. */
+export const serverError = (message: ServerMessage, stage: Stage): ServerError => {
+  const isHidden = stage === "Streaming" && quotesValues(message.sqlState)
+  return new ServerError({
+    stage,
+    severity: message.severity,
+    sqlState: message.sqlState,
+    serverMessage: isHidden ? "(text withheld: it may quote row values; see the server's log)" : message.message,
+    detail: isHidden ? undefined : message.detail,
+    hint: message.hint
+  })
+}
+
+const grantReplication = (user: string | undefined): string =>
+  `ALTER ROLE ${user === undefined ? "name" : `"${user.replaceAll('"', '""')}"`} REPLICATION`
+
+/**
+ * Names a server error by its SQLSTATE and the stage it answers, never by its text, which is translated.
+ *
+ * What one SQLSTATE cannot tell (55000 is a dozen conditions) stays a `ServerError`: the catalog was asked first, see
+ * `replication/ReplicationSlot.ts`.
+ */
+export const refineServerError = (error: ServerError, context: ErrorContext): ReplicationError => {
+  const slot = context.slot ?? ""
+  switch (error.sqlState) {
+    case "28000":
+    case "28P01":
+      return new AuthenticationFailed({
+        sqlState: error.sqlState,
+        detail: error.serverMessage,
+        remedy: error.hint ?? "check user, password, database and pg_hba.conf"
+      })
+    case "42501":
+      return new PermissionDenied({
+        stage: context.stage,
+        detail: error.serverMessage,
+        remedy:
+          context.stage === "Connect" || context.stage === "StartReplication" || context.stage === "CreateSlot"
+            ? grantReplication(context.user)
+            : error.hint
+      })
+    case "42710":
+      return context.stage === "CreateSlot" ? new SlotAlreadyExists({ slot }) : error
+    case "42704":
+      if (context.stage === "StartReplication" || context.stage === "DropSlot" || context.stage === "AlterSlot") {
+        return new SlotNotFound({ slot })
+      }
+      // Up to PostgreSQL 17 the change callback fails on a publication that was not there when a change was written.
+      return context.stage === "Streaming" && context.publications !== undefined && context.publications.length > 0
+        ? new PublicationNotFound({ publications: context.publications })
+        : error
+    case "55006":
+      return new SlotInUse({ slot })
+    default:
+      return error
+  }
+}

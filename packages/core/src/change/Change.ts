@@ -1,0 +1,136 @@
+/**
+ * What happened, in PostgreSQL's words. Plain objects with a `_tag`, in commit order, each inside its `Begin` … `Commit`.
+ *
+ * They own what they hold and may be kept; they are shared between consumers and must not be changed.
+ */
+import type * as Lsn from "../Lsn.ts"
+import type { PgTimestamp } from "../PgTimestamp.ts"
+import type { NextLsn } from "./NextLsn.ts"
+import type { Relation } from "./Relation.ts"
+
+/** Column values by name. A column that was not sent is absent, never null; a null is SQL's NULL. */
+export interface Row {
+  readonly [column: string]: unknown
+}
+
+/** Opens a transaction. Every change of it points here. */
+export interface Begin {
+  readonly _tag: "Begin"
+  readonly xid: number
+  /** The commit record of this transaction: its place in commit order. Not what is acknowledged. */
+  readonly commitLsn: Lsn.Lsn
+  readonly commitTime: PgTimestamp
+}
+
+/** Where a change stands: `(begin.commitLsn, ordinal)` names it uniquely, and for ever. See {@link changeId}. */
+interface InTransaction {
+  readonly begin: Begin
+  /** 0 for the transaction's first change, then 1, 2, … */
+  readonly ordinal: number
+}
+
+/** A row that came to be. */
+export interface Insert extends InTransaction {
+  readonly _tag: "Insert"
+  readonly relation: Relation
+  readonly row: Row
+}
+
+/** The replica identity's columns of the row before, and no others. */
+export interface KeyRow {
+  readonly _tag: "Key"
+  readonly row: Row
+}
+
+/** The whole row before, under `REPLICA IDENTITY FULL`. */
+export interface FullRow {
+  readonly _tag: "Full"
+  readonly row: Row
+}
+
+/** What the server tells of the row before. */
+export type OldRow = KeyRow | FullRow
+
+/** A row that changed. */
+export interface Update extends InTransaction {
+  readonly _tag: "Update"
+  readonly relation: Relation
+  /** The row as it is now, without the columns in `unchanged`. */
+  readonly row: Row
+  /** Columns stored out of line (TOAST) that the update left alone: the server does not send them. Mostly empty. */
+  readonly unchanged: ReadonlyArray<string>
+  /** `Full` under `REPLICA IDENTITY FULL`; else `Key` when the key changed; else `undefined`. */
+  readonly old: OldRow | undefined
+}
+
+/** A row that is gone. `old` is what identifies it. */
+export interface Delete extends InTransaction {
+  readonly _tag: "Delete"
+  readonly relation: Relation
+  readonly old: OldRow
+}
+
+/** One TRUNCATE statement, of one or more relations. */
+export interface Truncate extends InTransaction {
+  readonly _tag: "Truncate"
+  readonly relations: ReadonlyArray<Relation>
+  readonly cascade: boolean
+  readonly restartIdentity: boolean
+}
+
+/** What `pg_logical_emit_message` wrote. Outside a transaction it stands alone, and may be acknowledged alone. */
+export interface Message {
+  readonly _tag: "Message"
+  readonly transactional: boolean
+  /** The transaction it belongs to; `undefined` exactly when it is not transactional. */
+  readonly begin: Begin | undefined
+  readonly ordinal: number
+  /** The end of its WAL record, as `pg_logical_emit_message` returned it. */
+  readonly lsn: Lsn.Lsn
+  readonly prefix: string
+  readonly content: Uint8Array
+  /** What acknowledges it; `undefined` exactly when it is transactional: then its `Commit` does. */
+  readonly nextLsn: NextLsn | undefined
+}
+
+/** The transaction was replayed here from elsewhere (`pg_replication_origin_session_setup`). Follows `Begin`. */
+export interface Origin extends InTransaction {
+  readonly _tag: "Origin"
+  readonly name: string
+  /** The commit on the origin server. */
+  readonly originLsn: Lsn.Lsn
+}
+
+/** A relation is described anew, otherwise than before on this stream. Precedes the first change that has the new shape. */
+export interface RelationChanged extends InTransaction {
+  readonly _tag: "RelationChanged"
+  readonly before: Relation
+  readonly relation: Relation
+}
+
+/** Closes a transaction. */
+export interface Commit {
+  readonly _tag: "Commit"
+  readonly begin: Begin
+  readonly commitLsn: Lsn.Lsn
+  /** The byte after the commit record, where the next record may begin: what an acknowledgement reports. */
+  readonly endLsn: Lsn.Lsn
+  /** Acknowledges the transaction. */
+  readonly nextLsn: NextLsn
+}
+
+/** Everything a stream delivers. */
+export type Change = Begin | Insert | Update | Delete | Truncate | Message | Origin | RelationChanged | Commit
+
+/** The changes that stand between `Begin` and `Commit`. */
+export type TransactionChange = Exclude<Change, Begin | Commit>
+
+/**
+ * What acknowledges `change`: its own for a `Commit` and for a `Message` outside a transaction, nothing for the rest, as
+ * PostgreSQL confirms whole transactions only.
+ *
+ * @example
+ * withLogicalStream(options, (change) => store(change).pipe(Effect.as(nextLsn(change))))
+ */
+export const nextLsn = (change: Change): NextLsn | undefined =>
+  change._tag === "Commit" || change._tag === "Message" ? change.nextLsn : undefined

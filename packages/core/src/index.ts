@@ -1,0 +1,1 @@
+export * as Lsn from "./Lsn.ts"

@@ -1,0 +1,60 @@
+/**
+ * The port a driver implements: a connection to a walsender, in PostgreSQL's replication mode.
+ *
+ * The driver connects, negotiates TLS and authenticates; it frames nothing. What the walsender says during a copy is
+ * decoded here, in core, so that a test can play the walsender byte by byte.
+ */
+import * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { TextSlices } from "../protocol/ByteReader.ts"
+import type { ReplicationError } from "../ReplicationError.ts"
+
+/** One row of a simple query: every value is PostgreSQL's text, or null. */
+export interface QueryRow {
+  readonly [column: string]: string | null
+}
+
+/**
+ * The raw bytes of a connection once the driver has let go of it: what follows ReadyForQuery, both ways, whole backend
+ * and frontend messages in pieces of any size.
+ */
+export interface CopyBoth {
+  /**
+   * The next bytes, as many as one read gives. Nothing is read from the socket until pulled, so that a consumer that
+   * waits makes the walsender wait. Never ends, but fails: with `ConnectionError` when the connection does. The bytes
+   * belong to the caller, and the driver does not touch them again. Interrupting a pull loses no bytes.
+   */
+  readonly pull: Effect.Effect<Uint8Array, ReplicationError>
+  /** Writes, and waits until the socket takes it. The bytes belong to the driver from then on. */
+  readonly send: (bytes: Uint8Array) => Effect.Effect<void, ReplicationError>
+}
+
+/** A connection opened with `replication=database`. Lives as long as the scope that `connect` was given. */
+export interface ReplicantConnection {
+  /** `server_version_num`: 180004 for 18.4. */
+  readonly serverVersion: number
+  /**
+   * Runs one command or SQL text by the simple query protocol, the only one a walsender takes, and gives the rows of its
+   * last result. Server errors come as `ServerError`, refined by nobody yet.
+   */
+  readonly query: (text: string) => Effect.Effect<ReadonlyArray<QueryRow>, ReplicationError>
+  /**
+   * Takes the idle connection over and sends `command` as a simple query. The answer, CopyBothResponse or ErrorResponse,
+   * comes with the first pull. After this, `query` may not be used again.
+   */
+  readonly copyBoth: (command: string) => Effect.Effect<CopyBoth, ReplicationError>
+  /** How this driver cuts text out of bytes. */
+  readonly slices: TextSlices
+}
+
+export class WalSender extends Context.Service<
+  WalSender,
+  {
+    /**
+     * Opens a connection; the scope closes it. The socket is closed however the scope ends, and also when the attempt is
+     * interrupted.
+     */
+    readonly connect: Effect.Effect<ReplicantConnection, ReplicationError, Scope.Scope>
+  }
+>()("@replicant/core/WalSender") {}
