@@ -1,0 +1,75 @@
+/**
+ * What we ask of the server in SQL, over the replication connection itself: simple queries only, everything text.
+ *
+ * Every row goes through a Schema, so that a server that answers otherwise than PostgreSQL fails here, by name.
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import * as SchemaTransformation from "effect/SchemaTransformation"
+import { DecodeError, type ErrorContext, type ReplicationError, refineServerError } from "../ReplicationError.ts"
+import type { QueryRow, ReplicantConnection } from "./WalSender.ts"
+
+/** Runs `text`, and names a server error by what it was about. */
+export const queryAt = (
+  connection: ReplicantConnection,
+  text: string,
+  context: ErrorContext
+): Effect.Effect<ReadonlyArray<QueryRow>, ReplicationError> =>
+  Effect.catchTag(connection.query(text), "ServerError", (error) => Effect.fail(refineServerError(error, context)))
+
+/** Decodes one row of `what`; the error names columns, never values. */
+export const decodeRow = <A, I extends QueryRow>(
+  schema: Schema.Codec<A, I>,
+  row: QueryRow | undefined,
+  what: string
+): Effect.Effect<A, DecodeError> => {
+  if (row === undefined) return Effect.fail(new DecodeError({ problem: `no row in the answer to ${what}`, offset: 0 }))
+  return Effect.mapError(
+    Schema.decodeUnknownEffect(schema)(row),
+    () => new DecodeError({ problem: `an answer to ${what} that PostgreSQL does not give`, offset: 0 })
+  )
+}
+
+/** PostgreSQL's text for a boolean in a query result. */
+export const BooleanFromText = Schema.Literals(["t", "f"]).pipe(
+  Schema.decodeTo(
+    Schema.Boolean,
+    SchemaTransformation.transform({ decode: (text) => text === "t", encode: (value) => (value ? "t" : "f") })
+  )
+)
+
+/**
+ * What the session must be set to, for the text of values not to depend on the role's or the database's own settings.
+ * PostgreSQL's subscriber sets all of these but `bytea_output`, which such settings can change just as well.
+ */
+const sessionSettings = [
+  "SET client_encoding = 'UTF8'",
+  "SET datestyle = 'ISO'",
+  "SET intervalstyle = 'postgres'",
+  "SET extra_float_digits = 3",
+  "SET bytea_output = 'hex'",
+  "SET timezone = 'UTC'"
+].join("; ")
+
+/** Pins the settings that change how values are printed. */
+export const pinSession = (connection: ReplicantConnection): Effect.Effect<void, ReplicationError> =>
+  Effect.asVoid(queryAt(connection, sessionSettings, { stage: "Query" }))
+
+export interface ServerSettings {
+  /** Milliseconds after which the server gives a silent client up; 0 for never. */
+  readonly walSenderTimeout: number
+  readonly walLevel: string
+}
+
+const SettingsRow = Schema.Struct({ wal_sender_timeout: Schema.NumberFromString, wal_level: Schema.String })
+
+/** The server's settings that bear on us, as they hold for this session. */
+export const serverSettings = Effect.fnUntraced(function* (
+  connection: ReplicantConnection
+): Effect.fn.Return<ServerSettings, ReplicationError> {
+  const setting = (name: string) => `(SELECT setting FROM pg_catalog.pg_settings WHERE name = '${name}')`
+  const text = `SELECT ${setting("wal_sender_timeout")} AS wal_sender_timeout, ${setting("wal_level")} AS wal_level`
+  const rows = yield* queryAt(connection, text, { stage: "Query" })
+  const row = yield* decodeRow(SettingsRow, rows[0], "pg_settings")
+  return { walSenderTimeout: row.wal_sender_timeout, walLevel: row.wal_level }
+})

@@ -1,0 +1,267 @@
+/**
+ * One read of a copy stream, decoded in one plain loop: no Effect, no closure and no object a message here.
+ *
+ * It knows the streaming replication protocol and nothing of connections. What a read says beside changes (a demand for
+ * a status update, a notice, an error, an end) is told in the outcome, after the changes that came before it.
+ *
+ * Source: https://www.postgresql.org/docs/current/protocol-replication.html
+ */
+
+import type { Run } from "../change/NextLsn.ts"
+import type * as Plugin from "../change/OutputPlugin.ts"
+import { Batch } from "../change/OutputPlugin.ts"
+import * as Lsn from "../Lsn.ts"
+import * as BackendMessage from "../protocol/BackendMessage.ts"
+import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
+import { Frames } from "../protocol/Frames.ts"
+import {
+  DecodeError,
+  type ErrorContext,
+  PublicationNotFound,
+  type ReplicationError,
+  refineServerError,
+  type ServerMessage,
+  serverError
+} from "../ReplicationError.ts"
+
+/** What a read came to. */
+export interface CopyRead {
+  /** How many bytes it had. */
+  readonly bytes: number
+  readonly batch: Batch
+  /** The furthest position it told, `0/0` for none. */
+  readonly received: Lsn.Lsn
+  readonly isOpen: boolean
+  readonly replyRequested: boolean
+  readonly notices: ReadonlyArray<ServerMessage>
+  /** The stream is over, for this reason, once `batch` is handed on. */
+  readonly end: StreamEnd | undefined
+}
+
+/** How a copy stream ends: it failed, or the walsender closed it in good order. */
+export type StreamEnd =
+  | { readonly _tag: "Failed"; readonly error: ReplicationError }
+  | { readonly _tag: "CopyDone" }
+  | { readonly _tag: "CommandComplete" }
+
+/** XLogData: a tag byte, the message's LSN, the end of WAL, the time of sending. */
+const xLogDataHeader = 25
+/** Primary keep-alive: a tag byte, the end of WAL, the time of sending, whether a reply is wanted. */
+const keepAliveLength = 18
+
+/** A keep-alive this far beyond everything known is a lie or damage: acknowledging it would lose all in between. */
+const absurdAdvance = 1n << 40n
+
+/** Where an XLogData header has the time of sending: microseconds of the server's clock. */
+const sendTimeOffset = 17
+
+export interface CopyDataOptions {
+  readonly plugin: Plugin.OutputPlugin
+  readonly slices: TextSlices
+  readonly run: Run
+  /** What server errors are about. */
+  readonly context: Omit<ErrorContext, "stage">
+  /** The server's position when the stream began, to tell an absurd keep-alive from a true one. */
+  readonly serverLsn: Lsn.Lsn
+  readonly maxFrameLength?: number | undefined
+}
+
+export class CopyData {
+  private readonly frames: Frames
+  private readonly reader: ByteReader
+  private readonly decoder: Plugin.Decoder
+  private readonly options: CopyDataOptions
+  private hasStarted = false
+  private receivedHigh: number
+  private receivedLow: number
+  private behind = 0
+  private isFraming = false
+
+  constructor(options: CopyDataOptions) {
+    this.options = options
+    this.frames = new Frames(options.maxFrameLength)
+    this.reader = new ByteReader(options.slices)
+    this.decoder = options.plugin.makeDecoder(options.slices)
+    this.receivedHigh = 0
+    this.receivedLow = 0
+  }
+
+  /** Whether the server has answered START_REPLICATION with CopyBothResponse. */
+  get isStreaming(): boolean {
+    return this.hasStarted
+  }
+
+  /** Milliseconds from the last transaction's commit to its arrival, by the server's own clock. */
+  get behindMillis(): number {
+    return this.behind
+  }
+
+  /** Bytes of a frame that has begun and not ended. */
+  get partialBytes(): number {
+    return this.frames.pending
+  }
+
+  /** Decodes one read. The bytes are borrowed for the call; `DecodeError`s come as `end`. */
+  decode(read: Uint8Array): CopyRead {
+    const batch = new Batch(this.options.run)
+    const notices: Array<ServerMessage> = []
+    let replyRequested = false
+    let end: StreamEnd | undefined
+    const { frames } = this
+    frames.push(read)
+    try {
+      while (end === undefined && this.nextFrame()) {
+        if (frames.tag === BackendMessage.copyDataTag) {
+          if (frames.bytes[frames.start] === 0x77) {
+            this.decodeXLogData(batch)
+          } else if (this.decodeKeepAlive()) {
+            replyRequested = true
+          }
+        } else {
+          end = this.decodeOther(notices)
+        }
+      }
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error
+      end = { _tag: "Failed", error: this.locate(error) }
+    }
+    this.updateBehind()
+    return {
+      bytes: read.length,
+      batch,
+      received: Lsn.fromHalves(this.receivedHigh, this.receivedLow),
+      isOpen: this.decoder.isOpen,
+      replyRequested,
+      notices,
+      end
+    }
+  }
+
+  /** Steps over what a read says, but for how the stream ends: for when we have said goodbye. */
+  skip(read: Uint8Array): StreamEnd | undefined {
+    this.frames.push(read)
+    try {
+      while (this.nextFrame()) {
+        if (this.frames.tag === BackendMessage.copyDataTag) continue
+        const end = this.decodeOther([])
+        // The walsender answers CopyDone with its own, then with CommandComplete: that one ends it.
+        if (end !== undefined && end._tag !== "CopyDone") return end
+      }
+    } catch (error) {
+      if (!(error instanceof DecodeError)) throw error
+      return { _tag: "Failed", error }
+    }
+    return undefined
+  }
+
+  /** While it steps, an error is the framing's and tells of no message. */
+  private nextFrame(): boolean {
+    this.isFraming = true
+    const hasFrame = this.frames.next()
+    this.isFraming = false
+    return hasFrame
+  }
+
+  private decodeXLogData(batch: Batch): void {
+    const { bytes, end, start } = this.frames
+    if (end - start < xLogDataHeader) this.reader.reset(bytes, start, end).fail("an XLogData message cut short")
+    // The LSN stays two numbers here: a bigint a message would cost more than the rest of this method.
+    const high =
+      ((bytes[start + 1]! << 24) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 8) | bytes[start + 4]!) >>> 0
+    const low =
+      ((bytes[start + 5]! << 24) | (bytes[start + 6]! << 16) | (bytes[start + 7]! << 8) | bytes[start + 8]!) >>> 0
+    if (high > this.receivedHigh || (high === this.receivedHigh && low > this.receivedLow)) {
+      this.receivedHigh = high
+      this.receivedLow = low
+    }
+    this.decoder.decode(this.reader.reset(bytes, start + xLogDataHeader, end), batch)
+  }
+
+  /** Returns whether the walsender wants a reply at once. */
+  private decodeKeepAlive(): boolean {
+    const { bytes, end, start } = this.frames
+    const reader = this.reader.reset(bytes, start, end)
+    const tag = reader.uint8()
+    if (tag !== 0x6b) reader.fail(`an unknown streaming message of type 0x${tag.toString(16)}`)
+    if (end - start !== keepAliveLength) reader.fail("a keep-alive of the wrong length")
+    const walEnd = reader.lsn()
+    const known = Lsn.max(this.options.serverLsn, Lsn.fromHalves(this.receivedHigh, this.receivedLow))
+    if (Lsn.sub(walEnd, known) > absurdAdvance) {
+      reader.fail(`a keep-alive claims the WAL ends at ${Lsn.format(walEnd)}, far beyond ${Lsn.format(known)}`)
+    }
+    if (walEnd > Lsn.fromHalves(this.receivedHigh, this.receivedLow)) {
+      this.receivedHigh = Number(walEnd >> 32n)
+      this.receivedLow = Number(walEnd & 0xffff_ffffn)
+    }
+    return bytes[end - 1] === 1
+  }
+
+  /** Everything but CopyData: how a stream starts, what is said beside it, how it ends. */
+  private decodeOther(notices: Array<ServerMessage>): StreamEnd | undefined {
+    const reader = this.reader.reset(this.frames.bytes, this.frames.start, this.frames.end)
+    switch (this.frames.tag) {
+      case BackendMessage.copyBothResponseTag:
+        this.hasStarted = true
+        return undefined
+      case BackendMessage.errorResponseTag:
+        return { _tag: "Failed", error: this.handleReplicationError(BackendMessage.decodeServerMessage(reader)) }
+      case BackendMessage.noticeResponseTag: {
+        const notice = BackendMessage.decodeServerMessage(reader)
+        notices.push(notice)
+        return this.handleNotice(notice)
+      }
+      case BackendMessage.parameterStatusTag:
+      case BackendMessage.notificationResponseTag:
+        return undefined
+      case BackendMessage.copyDoneTag:
+        return { _tag: "CopyDone" }
+      case BackendMessage.commandCompleteTag:
+      case BackendMessage.readyForQueryTag:
+        return { _tag: "CommandComplete" }
+      default:
+        return reader.fail(`an unknown backend message of type 0x${this.frames.tag.toString(16)}`)
+    }
+  }
+
+  /** Names an ErrorResponse by its SQLSTATE and by whether the stream had started. */
+  private handleReplicationError(message: ServerMessage): ReplicationError {
+    const stage = this.hasStarted ? "Streaming" : "StartReplication"
+    return refineServerError(serverError(message, stage), { ...this.options.context, stage })
+  }
+
+  /**
+   * From PostgreSQL 18 a publication that is not there is a warning (`skipped loading publication`, 55000), and what is
+   * committed meanwhile never comes. Silence is the one thing we do not pass on.
+   */
+  private handleNotice(notice: ServerMessage): StreamEnd | undefined {
+    const { publications } = this.options.plugin
+    if (!this.hasStarted || notice.severity !== "WARNING" || notice.sqlState !== "55000" || publications.length === 0) {
+      return undefined
+    }
+    return { _tag: "Failed", error: new PublicationNotFound({ publications }) }
+  }
+
+  /** Gives a decoder's error the LSN of the message it stumbled over, when that message has one. */
+  private locate(error: DecodeError): DecodeError {
+    if (error.lsn !== undefined || this.isFraming || this.frames.tag !== BackendMessage.copyDataTag) return error
+    const { bytes, end, start } = this.frames
+    if (bytes[start] !== 0x77 || end - start < xLogDataHeader) return error
+    const offset = error.offset - start
+    const lsn = ByteReader.over(bytes)
+      .reset(bytes, start + 1, end)
+      .lsn()
+    return new DecodeError({ problem: error.problem, offset, lsn })
+  }
+
+  /** Compares the last packet's time of sending with its transaction's commit: no clock of ours is asked. */
+  private updateBehind(): void {
+    const committed = this.decoder.lastCommitTime
+    const { bytes, end, start, tag } = this.frames
+    if (tag !== BackendMessage.copyDataTag || bytes[start] !== 0x77 || end - start < xLogDataHeader) {
+      this.behind = 0
+    } else if (committed !== undefined) {
+      const sent = this.reader.reset(bytes, start + sendTimeOffset, end).int64AsNumber()
+      this.behind = (sent - committed) / 1000
+    }
+  }
+}

@@ -1,0 +1,78 @@
+/**
+ * What an operator watches, at the grain of a read: nothing here costs per row.
+ *
+ * Label them with `Metric.CurrentMetricAttributes`; the stream itself labels with its slot.
+ */
+import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
+import * as Lsn from "../Lsn.ts"
+
+/** Changes delivered, of all kinds. */
+export const changes = Metric.counter("replicant_changes_total", {
+  description: "Changes delivered to the consumer",
+  incremental: true
+})
+
+/** Units that can be acknowledged: committed transactions, and messages outside any. */
+export const transactions = Metric.counter("replicant_transactions_total", {
+  description: "Transactions delivered to the consumer",
+  incremental: true
+})
+
+/** Bytes read from the walsender. */
+export const receivedBytes = Metric.counter("replicant_received_bytes_total", {
+  description: "Bytes read from the walsender",
+  incremental: true
+})
+
+/** The furthest WAL position seen. */
+export const receivedLsn = Metric.gauge("replicant_received_lsn", {
+  description: "Furthest WAL position received, in bytes",
+  bigint: true
+})
+
+/** The position last reported as flushed. */
+export const flushedLsn = Metric.gauge("replicant_flushed_lsn", {
+  description: "WAL position last reported as flushed, in bytes",
+  bigint: true
+})
+
+/** WAL received and not yet reported as flushed. */
+export const lagBytes = Metric.gauge("replicant_lag_bytes", {
+  description: "WAL bytes received and not acknowledged",
+  bigint: true
+})
+
+/** From a transaction's commit to its arrival, by the server's clock. */
+export const lagSeconds = Metric.gauge("replicant_lag_seconds", {
+  description: "Seconds from commit to arrival, by the server's clock"
+})
+
+/** Connections made after the first. */
+export const reconnects = Metric.counter("replicant_reconnects_total", {
+  description: "Reconnections after a failure",
+  incremental: true
+})
+
+/** What one read brought. */
+export interface ReadMeasures {
+  readonly bytes: number
+  readonly changes: number
+  readonly transactions: number
+  readonly received: Lsn.Lsn
+  readonly flushed: Lsn.Lsn
+  readonly lagMillis: number
+}
+
+/** Records one read. */
+export const received = Effect.fnUntraced(function* (read: ReadMeasures) {
+  yield* Metric.update(receivedBytes, read.bytes)
+  if (read.changes > 0) yield* Metric.update(changes, read.changes)
+  if (read.transactions > 0) yield* Metric.update(transactions, read.transactions)
+  yield* Metric.update(receivedLsn, read.received)
+  yield* Metric.update(lagBytes, read.received > read.flushed ? Lsn.sub(read.received, read.flushed) : 0n)
+  yield* Metric.update(lagSeconds, read.lagMillis / 1000)
+})
+
+/** Records one status update. */
+export const reported = (flushed: Lsn.Lsn): Effect.Effect<void> => Metric.update(flushedLsn, flushed)

@@ -1,0 +1,137 @@
+/**
+ * The service: one slot, streamed, as long as its Layer lives. For programs that compose the stream by hand;
+ * `withLogicalStream` is the shorter way, and reconnects by itself.
+ */
+import * as Arr from "effect/Array"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
+import * as Queue from "effect/Queue"
+import * as Ref from "effect/Ref"
+import * as Stream from "effect/Stream"
+import type { Change } from "../change/Change.ts"
+import type { NextLsn } from "../change/NextLsn.ts"
+import { defaultMaxBytes, type Transaction, TransactionFold } from "../change/Transaction.ts"
+import type * as Lsn from "../Lsn.ts"
+import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
+import type { IdentifySystem } from "./IdentifySystem.ts"
+import { openReplicationStream, runReplicationStream, type StreamOptions } from "./ReplicationStream.ts"
+import * as WalProgress from "./WalProgress.ts"
+import type { WalSender } from "./WalSender.ts"
+
+/** The changes of one read, and how many bytes it had. */
+export interface ChangeArray {
+  readonly changes: Arr.NonEmptyReadonlyArray<Change>
+  readonly bytes: number
+}
+
+/** Reads decoded ahead of the consumer. One keeps the decoder busy; each may hold some thousand changes. */
+export const readAhead = 1
+
+export interface ReplicationOptions extends StreamOptions {
+  /** What `transactions` may gather of one transaction, in bytes of WAL messages: 64 MiB. */
+  readonly maxTransactionBytes?: number | undefined
+}
+
+/** How far the stream and its consumer are. */
+export interface Progress {
+  readonly received: Lsn.Lsn
+  /** What the server has been told is flushed. */
+  readonly flushed: Lsn.Lsn
+  /** Units delivered and not acknowledged, or behind one that is not. */
+  readonly pending: number
+}
+
+export class Replication extends Context.Service<
+  Replication,
+  {
+    /**
+     * Every change, in commit order, at least once. The arrays of the source are kept whole. Fails when the connection
+     * does; ends never. Can be run once: a second run would not see what the first had taken.
+     */
+    readonly changes: Stream.Stream<Change, ReplicationError>
+    /** The same, gathered by transaction. Fails with `TransactionTooLarge` beyond `maxTransactionBytes`. */
+    readonly transactions: Stream.Stream<Transaction, ReplicationError>
+    /**
+     * This unit is done. In any order: the server hears of the longest finished prefix. An acknowledgement of another
+     * run is void, since what it covers is delivered again.
+     */
+    readonly acknowledge: (nextLsn: NextLsn) => Effect.Effect<void>
+    /** This unit and every one delivered before it are done. For a consumer that takes one at a time, or in order. */
+    readonly acknowledgeThrough: (nextLsn: NextLsn) => Effect.Effect<void>
+    readonly progress: Effect.Effect<Progress>
+    /** The cluster we stream from. */
+    readonly system: IdentifySystem
+  }
+>()("@replicant/core/Replication") {}
+
+/** The queue of one stream, and whether somebody has begun to empty it. */
+interface Source {
+  readonly queue: Queue.Dequeue<ChangeArray, ReplicationError>
+  isTaken: boolean
+}
+
+/** A stream of the arrays that `pull` gives, run once. */
+const consumeOnce = <A>(
+  source: Source,
+  pull: Effect.Effect<Arr.NonEmptyReadonlyArray<A>, ReplicationError>
+): Stream.Stream<A, ReplicationError> =>
+  Stream.fromPull(
+    Effect.suspend(() => {
+      if (source.isTaken) {
+        const problem = "this stream has been consumed; build the Layer anew to stream again"
+        return Effect.fail(new InvalidOption({ option: "changes", problem }))
+      }
+      source.isTaken = true
+      return Effect.succeed(pull)
+    })
+  )
+
+/** The next whole transactions: reads that end none are taken in, and the next is waited for. */
+const pullTransactions = Effect.fnUntraced(function* (
+  source: Source,
+  fold: TransactionFold
+): Effect.fn.Return<Arr.NonEmptyReadonlyArray<Transaction>, ReplicationError> {
+  while (true) {
+    const { bytes, changes } = yield* Queue.take(source.queue)
+    const transactions = fold.fold(changes, bytes)
+    if (!Array.isArray(transactions)) return yield* transactions
+    if (Arr.isReadonlyArrayNonEmpty(transactions)) return transactions
+  }
+})
+
+/** Opens the stream. The scope ends it in good order. */
+export const make = Effect.fnUntraced(function* (options: ReplicationOptions) {
+  const progress = yield* WalProgress.make
+  const stream = yield* openReplicationStream(progress, options)
+  const queue = yield* Queue.bounded<ChangeArray, ReplicationError>(readAhead)
+  yield* runReplicationStream(stream, (changes, bytes) => Queue.offer(queue, { changes, bytes })).pipe(
+    Effect.onError((cause) => Queue.failCause(queue, cause)),
+    Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
+    Effect.forkScoped({ startImmediately: true })
+  )
+  const source: Source = { queue, isTaken: false }
+  const fold = new TransactionFold(options.maxTransactionBytes ?? defaultMaxBytes)
+  return Replication.of({
+    changes: consumeOnce(
+      source,
+      Effect.map(Queue.take(queue), ({ changes }) => changes)
+    ),
+    transactions: consumeOnce(source, pullTransactions(source, fold)),
+    acknowledge: (nextLsn) =>
+      WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, nextLsn)),
+    acknowledgeThrough: (nextLsn) =>
+      WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, nextLsn)),
+    progress: Effect.map(Ref.get(progress), ({ pending, received, reported }) => ({
+      received,
+      flushed: reported,
+      pending
+    })),
+    system: stream.system
+  })
+})
+
+/** The service over a {@link WalSender}. Building it connects; its errors are the connection's. */
+export const layer = (options: ReplicationOptions): Layer.Layer<Replication, ReplicationError, WalSender> =>
+  Layer.effect(Replication, make(options))

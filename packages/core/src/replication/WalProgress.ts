@@ -1,0 +1,148 @@
+/**
+ * How far a stream has come, and how far its consumer has: the one place that may say what is flushed.
+ *
+ * The record is immutable and lives in a `Ref` that the copy-data fiber (which receives and delivers) and the keep-alive
+ * fiber (which reports) share with whoever acknowledges. The queue of delivered units is threaded through their
+ * `NextLsn`s, so that delivering and acknowledging cost a constant a unit, in whatever order units are finished.
+ *
+ * The rules are those of docs/delivery.md. PostgreSQL's own subscriber keeps the same two books:
+ * `get_flush_position` and `send_feedback` in src/backend/replication/logical/worker.c.
+ */
+import * as Ref from "effect/Ref"
+import { NextLsn, Run } from "../change/NextLsn.ts"
+import * as Lsn from "../Lsn.ts"
+
+export interface WalProgress {
+  /** The copy stream whose units may be acknowledged here. */
+  readonly run: Run
+  /** The furthest position seen: of a message, or the walsender's word in a keep-alive. Reported as `write`. */
+  readonly received: Lsn.Lsn
+  /** A transaction has begun and not ended. */
+  readonly isOpen: boolean
+  /** The end of the last unit that is done together with all before it; `0/0` before the first. */
+  readonly durable: Lsn.Lsn
+  /** What was last reported as flushed. The next report is never below it. */
+  readonly reported: Lsn.Lsn
+  /** How many delivered units are not durable yet. */
+  readonly pending: number
+  /** The oldest of them, and the newest. */
+  readonly first: NextLsn | undefined
+  readonly last: NextLsn | undefined
+}
+
+export type WalProgressRef = Ref.Ref<WalProgress>
+
+/** Before the first connection: nothing received, nothing done. */
+export const initial = (): WalProgress => ({
+  run: new Run(),
+  received: Lsn.zero,
+  isOpen: false,
+  durable: Lsn.zero,
+  reported: Lsn.zero,
+  pending: 0,
+  first: undefined,
+  last: undefined
+})
+
+export const make = Ref.make(initial())
+
+/**
+ * A new copy stream of the same cluster and timeline begins. What is durable or was reported stays so; whatever was
+ * delivered and not finished comes again, so its acknowledgements are void. On another timeline the same positions may
+ * hold other records: there, begin with {@link initial}.
+ */
+export const restart = (progress: WalProgress): WalProgress => ({
+  ...initial(),
+  durable: progress.durable,
+  reported: progress.reported
+})
+
+/** Where streaming may go on: everything before it is done, by the consumer or because it was idle. */
+export const resumeLsn = (progress: WalProgress): Lsn.Lsn => Lsn.max(progress.durable, progress.reported)
+
+/** What one read brought. */
+export interface Received {
+  /** The furthest position in it, `0/0` when it told none. */
+  readonly received: Lsn.Lsn
+  /** Whether it ended inside a transaction. */
+  readonly isOpen: boolean
+  /** The units that ended in it, in order. */
+  readonly delivered: ReadonlyArray<NextLsn>
+}
+
+/** Enters a read. Must happen before its changes are handed on, else an idle position could overtake them. */
+export const receiveWal = (progress: WalProgress, read: Received): WalProgress => {
+  let { first, last } = progress
+  for (const nextLsn of read.delivered) {
+    if (last === undefined) first = nextLsn
+    else NextLsn.link(last, nextLsn)
+    last = nextLsn
+  }
+  return {
+    ...progress,
+    received: Lsn.max(progress.received, read.received),
+    isOpen: read.isOpen,
+    pending: progress.pending + read.delivered.length,
+    first,
+    last
+  }
+}
+
+/** Moves `durable` over the units at the head of the queue that are done. */
+const settle = (progress: WalProgress): WalProgress => {
+  let { durable, first, last, pending } = progress
+  while (first !== undefined && NextLsn.isDone(first)) {
+    durable = Lsn.max(durable, first.lsn)
+    const next: NextLsn | undefined = NextLsn.next(first)
+    NextLsn.link(first, undefined)
+    first = next
+    pending--
+  }
+  if (first === undefined) last = undefined
+  return { ...progress, durable, first, last, pending }
+}
+
+/**
+ * One unit is done, by itself. Units may finish in any order: `durable` moves over the longest finished prefix. Of
+ * another run, or twice: nothing happens.
+ */
+export const acknowledge = (progress: WalProgress, nextLsn: NextLsn): WalProgress => {
+  if (!NextLsn.isOf(nextLsn, progress.run) || NextLsn.isDone(nextLsn)) return progress
+  NextLsn.finish(nextLsn)
+  return nextLsn === progress.first ? settle(progress) : progress
+}
+
+/**
+ * This unit and every one delivered before it are done: what a consumer means that takes one at a time. Of another run,
+ * or no longer pending: nothing happens.
+ */
+export const acknowledgeThrough = (progress: WalProgress, nextLsn: NextLsn): WalProgress => {
+  if (!NextLsn.isOf(nextLsn, progress.run)) return progress
+  if (progress.first === undefined || nextLsn.lsn < progress.first.lsn) return progress
+  for (let unit: NextLsn | undefined = progress.first; unit !== undefined; unit = NextLsn.next(unit)) {
+    NextLsn.finish(unit)
+    if (unit === nextLsn) break
+  }
+  return settle(progress)
+}
+
+/**
+ * What may be reported as flushed now. While a transaction is open or a unit pending it is `durable`; otherwise all that
+ * was received is done, also what the publication left out, and a quiet slot need not pin WAL. Never below what was
+ * reported, never beyond what was received, and `0/0` (which the server ignores) until there is something to report.
+ */
+export const flushed = (progress: WalProgress): Lsn.Lsn => {
+  const isIdle = !progress.isOpen && progress.pending === 0
+  const done = isIdle ? Lsn.max(progress.durable, progress.received) : progress.durable
+  return Lsn.min(Lsn.max(done, progress.reported), Lsn.max(progress.received, progress.reported))
+}
+
+/** Records that a status update with this flush position has been handed to the socket. */
+export const reportFlushed = (progress: WalProgress, lsn: Lsn.Lsn): WalProgress => ({
+  ...progress,
+  reported: Lsn.max(progress.reported, lsn)
+})
+
+/** Applies `change` to the shared progress. */
+export const updateWalProgress = (ref: WalProgressRef, change: (progress: WalProgress) => WalProgress) =>
+  Ref.update(ref, change)

@@ -1,0 +1,28 @@
+import { assert, describe, it } from "@effect/vitest"
+import { waitMillis } from "../../src/replication/ReadPace.ts"
+
+const small = { bytes: 4096, partialBytes: 0, behindMillis: 60_000, elapsedMillis: 1 }
+
+describe("ReadPace", () => {
+  it("never delays live traffic", () => {
+    assert.strictEqual(waitMillis({ ...small, behindMillis: 10 }, 20), 0)
+  })
+
+  it("waits while behind, no longer than it is told", () => {
+    assert.strictEqual(waitMillis(small, 20), 20)
+    assert.strictEqual(waitMillis(small, 5), 5)
+  })
+
+  it("waits only as long as the wanted bytes take to gather", () => {
+    assert.strictEqual(waitMillis({ ...small, bytes: 51_200, elapsedMillis: 0.5 }, 20), 5)
+  })
+
+  it("does not wait when the read was full or a large value is on its way", () => {
+    assert.strictEqual(waitMillis({ ...small, bytes: 65_536 }, 20), 0)
+    assert.strictEqual(waitMillis({ ...small, partialBytes: 100_000 }, 20), 0)
+  })
+
+  it("is turned off by a longest wait of 0", () => {
+    assert.strictEqual(waitMillis(small, 0), 0)
+  })
+})
