@@ -6,7 +6,8 @@ import type * as Result from "effect/Result"
 import type * as Lsn from "../Lsn.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { ByteReader, TextSlices } from "../protocol/ByteReader.ts"
-import type { UnsupportedByServer } from "../ReplicationError.ts"
+import type { CommandOptions } from "../protocol/ReplicationCommand.ts"
+import type { InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
 import type { Change } from "./Change.ts"
 import { NextLsn, type Run } from "./NextLsn.ts"
 
@@ -43,7 +44,7 @@ export interface Decoder {
 }
 
 /** What START_REPLICATION is told in parentheses: names as they are, values yet to be quoted. */
-export type PluginOptions = ReadonlyArray<readonly [name: string, value: string]>
+export type PluginOptions = CommandOptions
 
 export interface OutputPlugin {
   /** As in CREATE_REPLICATION_SLOT: `pgoutput`, `wal2json`. */
@@ -51,6 +52,6 @@ export interface OutputPlugin {
   /** Publications that must exist before streaming; empty for a plugin that knows none. */
   readonly publications: ReadonlyArray<string>
   /** The options for a server of this `server_version_num` (180004), or what it cannot do. */
-  readonly options: (serverVersion: number) => Result.Result<PluginOptions, UnsupportedByServer>
+  readonly options: (serverVersion: number) => Result.Result<PluginOptions, InvalidOption | UnsupportedByServer>
   readonly makeDecoder: (slices: TextSlices) => Decoder
 }

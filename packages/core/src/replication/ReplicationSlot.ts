@@ -153,7 +153,7 @@ export const dropReplicationSlot = Effect.fn("Replicant.dropReplicationSlot")(fu
   slot: string,
   options: { readonly wait?: boolean | undefined } = {}
 ): Effect.fn.Return<void, ReplicationError> {
-  const command = yield* Effect.fromResult(dropReplicationSlotCommand(slot, options.wait === true))
+  const command = yield* Effect.fromResult(dropReplicationSlotCommand({ slot, wait: options.wait }))
   yield* Catalog.queryAt(connection, command, { stage: "DropSlot", slot })
 })
 

@@ -1,0 +1,245 @@
+/**
+ * A scripted walsender: real bytes through the real decoders, and a record of everything it was told.
+ *
+ * It answers the queries that come before a copy stream, then says what a test lets it say.
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Queue from "effect/Queue"
+import * as Lsn from "../../src/Lsn.ts"
+import * as PgTimestamp from "../../src/PgTimestamp.ts"
+import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
+import { ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
+import { Frames } from "../../src/protocol/Frames.ts"
+import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"
+import { ConnectionError, type ReplicationError, serverError } from "../../src/ReplicationError.ts"
+import { type CopyBoth, type QueryRow, type ReplicantConnection, WalSender } from "../../src/replication/WalSender.ts"
+
+export interface FakeOptions {
+  readonly systemId?: string | undefined
+  readonly timeline?: number | undefined
+  readonly xLogPos?: string | undefined
+  readonly walSenderTimeout?: number | undefined
+  readonly publications?: ReadonlyArray<string> | undefined
+  /** The slot's row; `undefined` for a slot that is there and free. */
+  readonly slot?: Partial<QueryRow> | "missing" | undefined
+}
+
+/** One connection of the fake, as the test sees it. */
+export interface FakeConnection {
+  /** Every status update it was sent, in order. */
+  readonly statuses: Array<ReplicationMessage.StandbyStatusUpdate>
+  readonly commands: Array<string>
+  /** CopyDone came: the client has said goodbye. */
+  isDone: boolean
+  isClosed: boolean
+  readonly say: (...messages: ReadonlyArray<Uint8Array>) => Effect.Effect<void>
+  readonly drop: Effect.Effect<void>
+}
+
+export const lsn = (text: string): Lsn.Lsn => Lsn.fromString(text)!
+
+export const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => {
+  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    whole.set(part, at)
+    at += part.length
+  }
+  return whole
+}
+
+const text = (value: string) => new TextEncoder().encode(value)
+const cstring = (value: string) => concat(text(value), new Uint8Array(1))
+const int = (bytes: number, value: bigint | number) => {
+  const out = new Uint8Array(bytes)
+  let rest = BigInt.asUintN(bytes * 8, BigInt(value))
+  for (let at = bytes - 1; at >= 0; at--) {
+    out[at] = Number(rest & 0xffn)
+    rest >>= 8n
+  }
+  return out
+}
+
+/** An XLogData frame around a plugin's message. */
+export const xLogData = (at: string, walData: Uint8Array): Uint8Array =>
+  BackendMessage.copyData(
+    ReplicationMessage.encodeXLogData({
+      walStart: lsn(at),
+      walEnd: lsn(at),
+      sendTime: PgTimestamp.make(0),
+      walData
+    })
+  )
+
+export const keepAlive = (walEnd: string, replyRequested = false): Uint8Array =>
+  BackendMessage.copyData(
+    ReplicationMessage.encodePrimaryKeepAlive({ walEnd: lsn(walEnd), sendTime: PgTimestamp.make(0), replyRequested })
+  )
+
+/** pgoutput's Begin, Relation, Insert and Commit, as the server writes them. */
+export const begin = (commitLsn: string, xid = 7): Uint8Array =>
+  xLogData("0/0", concat(text("B"), int(8, lsn(commitLsn)), int(8, 0), int(4, xid)))
+
+export const relation = (oid = 16_385, name = "orders"): Uint8Array =>
+  xLogData(
+    "0/0",
+    concat(
+      text("R"),
+      int(4, oid),
+      cstring("public"),
+      cstring(name),
+      text("d"),
+      int(2, 1),
+      int(1, 1),
+      cstring("id"),
+      int(4, 23),
+      int(4, -1)
+    )
+  )
+
+export const insert = (at: string, id: number, oid = 16_385): Uint8Array =>
+  xLogData(
+    at,
+    concat(text("I"), int(4, oid), text("N"), int(2, 1), text("t"), int(4, String(id).length), text(String(id)))
+  )
+
+export const commit = (commitLsn: string, endLsn: string): Uint8Array =>
+  xLogData(endLsn, concat(text("C"), int(1, 0), int(8, lsn(commitLsn)), int(8, lsn(endLsn)), int(8, 0)))
+
+/** A whole transaction of one row. */
+export const transaction = (commitLsn: string, endLsn: string, id: number): Uint8Array =>
+  concat(begin(commitLsn), insert(commitLsn, id), commit(commitLsn, endLsn))
+
+const freeSlot: QueryRow = {
+  slot_name: "orders",
+  slot_type: "logical",
+  plugin: "pgoutput",
+  database: "shop",
+  temporary: "f",
+  active_pid: null,
+  restart_lsn: "0/1",
+  confirmed_flush_lsn: "0/1",
+  wal_status: "reserved",
+  invalidation_reason: null,
+  retained: "0"
+}
+
+/** What the catalog answers. A command it does not know is a mistake of the test. */
+const answer = (options: FakeOptions, command: string): ReadonlyArray<QueryRow> => {
+  if (command.startsWith("SET ")) return []
+  if (command === "IDENTIFY_SYSTEM") {
+    const { systemId = "7000", timeline = 1, xLogPos = "0/1000" } = options
+    return [{ systemid: systemId, timeline: String(timeline), xlogpos: xLogPos, dbname: "shop" }]
+  }
+  if (command.includes("pg_settings")) {
+    return [{ wal_sender_timeout: String(options.walSenderTimeout ?? 60_000), wal_level: "logical" }]
+  }
+  if (command.includes("pg_publication")) {
+    return (options.publications ?? ["orders"]).map((pubname) => ({
+      pubname,
+      puballtables: "f",
+      pubinsert: "t",
+      pubupdate: "t",
+      pubdelete: "t",
+      pubtruncate: "t"
+    }))
+  }
+  if (command.includes("pg_replication_slots")) {
+    return options.slot === "missing" ? [] : [{ ...freeSlot, ...options.slot } as QueryRow]
+  }
+  if (command.startsWith("CREATE_REPLICATION_SLOT")) {
+    return [{ slot_name: "orders", consistent_point: "0/1", snapshot_name: null }]
+  }
+  throw new Error(`the fake walsender has no answer to ${command}`)
+}
+
+export interface FakeWalSender {
+  readonly layer: Layer.Layer<WalSender>
+  /** The next connection that reaches its copy stream. */
+  readonly accept: Effect.Effect<FakeConnection>
+  readonly connections: Array<FakeConnection>
+}
+
+/** A walsender whose n-th connection behaves by `script(n)`: options, or an error to refuse it with. */
+export const make = (
+  script: (attempt: number) => FakeOptions | ReplicationError = () => ({})
+): Effect.Effect<FakeWalSender> =>
+  Effect.gen(function* () {
+    const accepted = yield* Queue.unbounded<FakeConnection>()
+    const connections: Array<FakeConnection> = []
+    let attempts = 0
+    const connect = Effect.suspend(() => {
+      const options = script(attempts++)
+      if ("_tag" in options) return Effect.fail(options)
+      return open(options, connections, accepted)
+    })
+    return {
+      layer: Layer.succeed(WalSender, WalSender.of({ connect })),
+      accept: Queue.take(accepted),
+      connections
+    }
+  })
+
+const open = Effect.fnUntraced(function* (
+  options: FakeOptions,
+  connections: Array<FakeConnection>,
+  accepted: Queue.Queue<FakeConnection>
+) {
+  const wire = yield* Queue.unbounded<Uint8Array, ReplicationError>()
+  const closed = new ConnectionError({ reason: "Closed", detail: "the server closed the connection" })
+  const fake: FakeConnection = {
+    statuses: [],
+    commands: [],
+    isDone: false,
+    isClosed: false,
+    say: (...messages) => Effect.asVoid(Queue.offer(wire, concat(...messages))),
+    drop: Effect.asVoid(Queue.fail(wire, closed))
+  }
+  connections.push(fake)
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      fake.isClosed = true
+    })
+  )
+  const frames = new Frames()
+  const copy: CopyBoth = {
+    pull: Queue.take(wire),
+    send: (bytes) =>
+      Effect.gen(function* () {
+        frames.push(bytes)
+        while (frames.next()) {
+          if (frames.tag === BackendMessage.copyDoneTag) {
+            fake.isDone = true
+            yield* Queue.offer(wire, concat(BackendMessage.copyDone, BackendMessage.commandComplete("COPY 0")))
+          } else {
+            const reader = new ByteReader(portableText).reset(frames.bytes, frames.start, frames.end)
+            fake.statuses.push(
+              ReplicationMessage.decodeStandbyMessage(reader) as ReplicationMessage.StandbyStatusUpdate
+            )
+          }
+        }
+      })
+  }
+  const connection: ReplicantConnection = {
+    serverVersion: 180_004,
+    slices: portableText,
+    query: (command) =>
+      Effect.sync(() => {
+        fake.commands.push(command)
+        return answer(options, command)
+      }),
+    copyBoth: (command) =>
+      Effect.gen(function* () {
+        fake.commands.push(command)
+        yield* Queue.offer(wire, BackendMessage.copyBothResponse)
+        yield* Queue.offer(accepted, fake)
+        return copy
+      })
+  }
+  return connection
+})
+
+/** An ErrorResponse the connection attempt itself meets. */
+export const refusal = (sqlState: string): ReplicationError =>
+  serverError({ severity: "FATAL", sqlState, message: "refused" }, "Connect")
