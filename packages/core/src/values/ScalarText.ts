@@ -31,8 +31,11 @@ export const integer = (source: string): number => (integerPattern.test(source) 
 
 const bigintPattern = /^-?\d{1,19}$/
 
-/** `bigint`: 64 bits do not fit a number. */
-export const bigint = (source: string): bigint => (bigintPattern.test(source) ? BigInt(source) : refuse("bigint"))
+/** `bigint`: its 64 bits do not fit a number. */
+export const bigint = (source: string): bigint => {
+  const value = bigintPattern.test(source) ? BigInt(source) : refuse("bigint")
+  return BigInt.asIntN(64, value) === value ? value : refuse("bigint")
+}
 
 /** An opt-in decoder for `bigint` columns known to stay within ±2^53: a number, and refused beyond. */
 export const safeInteger = (source: string): number => {

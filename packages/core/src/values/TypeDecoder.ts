@@ -59,10 +59,10 @@ export interface TypeDecoders {
 }
 
 /**
- * How a value is made of its text. Row readers that stand on the bytes do every form but `custom` and `json` by
+ * How a value is made of its text. Row readers that stand on the bytes do every form but `custom` by
  * themselves, to the same values; everybody else calls `decode`.
  */
-export type ValueForm = "boolean" | "integer" | "bigint" | "float" | "bytea" | "ascii" | "text" | "custom"
+export type ValueForm = "boolean" | "integer" | "bigint" | "float" | "bytea" | "text" | "custom"
 
 export interface ValueDecoder {
   readonly form: ValueForm
@@ -75,7 +75,6 @@ export interface QualifiedName {
   readonly name: string
 }
 
-const asciiText: ValueDecoder = { form: "ascii", decode: text }
 const plainText: ValueDecoder = { form: "text", decode: text }
 const parsedJson: ValueDecoder = { form: "custom", decode: json }
 
@@ -101,8 +100,6 @@ const builtinForm = (type: BuiltinType, types: TypeDecoders): ValueDecoder => {
       return { form: "bytea", decode: bytea }
     case "json":
       return types.json === "text" ? plainText : parsedJson
-    case "ascii":
-      return asciiText
     case "text":
       return plainText
   }

@@ -263,7 +263,7 @@ describe("withLogicalStream", () => {
 
   it.effect("gives a silent walsender up after its own ping went unanswered", () =>
     Effect.gen(function* () {
-      const fake = yield* Fake.make()
+      const fake = yield* Fake.make(() => ({ isDeaf: true }))
       yield* withLogicalStream(options, () => Effect.succeed(undefined)).pipe(
         Effect.provide(fake.layer),
         Effect.forkChild

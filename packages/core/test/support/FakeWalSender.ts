@@ -21,6 +21,8 @@ export interface FakeOptions {
   readonly xLogPos?: string | undefined
   readonly walSenderTimeout?: number | undefined
   readonly publications?: ReadonlyArray<string> | undefined
+  /** Answers no ping. */
+  readonly isDeaf?: boolean | undefined
   /** The slot's row; `undefined` for a slot that is there and free. */
   readonly slot?: Partial<QueryRow> | "missing" | undefined
 }
@@ -214,9 +216,10 @@ const open = Effect.fnUntraced(function* (
             yield* Queue.offer(wire, concat(BackendMessage.copyDone, BackendMessage.commandComplete("COPY 0")))
           } else {
             const reader = new ByteReader(portableText).reset(frames.bytes, frames.start, frames.end)
-            fake.statuses.push(
-              ReplicationMessage.decodeStandbyMessage(reader) as ReplicationMessage.StandbyStatusUpdate
-            )
+            const message = ReplicationMessage.decodeStandbyMessage(reader)
+            if (message._tag !== "StandbyStatusUpdate") continue
+            fake.statuses.push(message)
+            if (message.replyRequested && options.isDeaf !== true) yield* Queue.offer(wire, keepAlive("0/0"))
           }
         }
       })

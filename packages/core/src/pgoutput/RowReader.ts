@@ -1,0 +1,99 @@
+/**
+ * Rows out of tuples: one reader per relation, made when the first row of it comes.
+ *
+ * A reader starts as a plain loop over the columns and is compiled once its relation proves busy, see
+ * `CompiledRowReader.ts`; both give the same rows and the same errors.
+ */
+import type { ByteReader } from "../protocol/ByteReader.ts"
+import { bigintAt, booleanAt, byteaAt, floatAt, integerAt } from "./ColumnBytes.ts"
+import { compileRowReader } from "./CompiledRowReader.ts"
+import {
+  type ColumnReader,
+  failOnCount,
+  failOnKind,
+  failOnLength,
+  none,
+  nullKind,
+  partialRow,
+  type RowReader,
+  readCustom,
+  refuse,
+  type TupleScratch,
+  textKind,
+  unchangedKind,
+  valueBefore
+} from "./Tuple.ts"
+
+/** A value from the bytes of its text, which lie within the message. */
+const readText = (
+  reader: ByteReader,
+  scratch: TupleScratch,
+  column: ColumnReader,
+  start: number,
+  end: number
+): unknown => {
+  const { bytes } = reader
+  const { decoder } = column
+  switch (decoder.form) {
+    case "text":
+      return scratch.text.cut(reader, bytes, start, end)
+    case "integer":
+      return integerAt(bytes, start, end) ?? refuse(reader, column, start, end)
+    case "bigint":
+      return bigintAt(bytes, start, end) ?? refuse(reader, column, start, end)
+    case "boolean":
+      return booleanAt(bytes, start, end) ?? refuse(reader, column, start, end)
+    case "float":
+      return floatAt(reader, bytes, start, end) ?? refuse(reader, column, start, end)
+    case "bytea":
+      return byteaAt(reader, bytes, start, end) ?? refuse(reader, column, start, end)
+    case "custom":
+      return readCustom(reader, scratch, column, start, end)
+  }
+}
+
+/** The reader that needs no code generation. */
+export const interpretedRowReader =
+  (columns: ReadonlyArray<ColumnReader>): RowReader =>
+  (reader, scratch, old) => {
+    const count = reader.uint16()
+    if (count !== columns.length) failOnCount(reader, columns.length, count)
+    const values: Array<unknown> = []
+    scratch.unchanged = none
+    for (const column of columns) {
+      const kind =
+        reader.offset < reader.end ? reader.bytes[reader.offset] : failOnLength(reader, column, reader.offset)
+      if (kind === textKind) {
+        if (reader.remaining < 5) failOnLength(reader, column, reader.end)
+        reader.offset += 1
+        const length = reader.int32()
+        const start = reader.offset
+        if (length < 0 || length > reader.end - start) failOnLength(reader, column, start)
+        reader.offset = start + length
+        if (column.isRead) values.push(readText(reader, scratch, column, start, start + length))
+      } else if (kind === nullKind) {
+        reader.offset += 1
+        if (column.isRead) values.push(null)
+      } else if (kind === unchangedKind) {
+        reader.offset += 1
+        if (column.isRead) values.push(valueBefore(old, column.name))
+      } else {
+        failOnKind(reader, column)
+      }
+    }
+    return partialRow(scratch, columns, values)
+  }
+
+/** Compiling costs about as much as reading this many rows by the loop: relations with fewer are not worth it. */
+const compileAfter = 64
+
+/** A reader that compiles itself when its relation proves busy, where the runtime lets it. */
+export const makeRowReader = (columns: ReadonlyArray<ColumnReader>): RowReader => {
+  let read = interpretedRowReader(columns)
+  let rows = 0
+  return (reader, scratch, old) => {
+    rows += 1
+    if (rows === compileAfter) read = compileRowReader(columns) ?? read
+    return read(reader, scratch, old)
+  }
+}

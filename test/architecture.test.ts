@@ -1,0 +1,167 @@
+import * as Fs from "node:fs"
+import * as Path from "node:path"
+import { fileURLToPath } from "node:url"
+import { assert, describe, it } from "@effect/vitest"
+import { importsOf, type Sources, stripped, violations } from "./support/architecture.ts"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+/** Every TypeScript file below a directory of the checkout. */
+const read = (directory: string): Sources => {
+  const absolute = Path.join(root, directory)
+  if (!Fs.existsSync(absolute)) return new Map()
+  const names = Fs.readdirSync(absolute, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".ts"))
+  return new Map(
+    names.map((name) => {
+      const path = `${directory}/${name.split(Path.sep).join("/")}`
+      return [path, Fs.readFileSync(Path.join(root, path), "utf8")]
+    })
+  )
+}
+
+/** What the checker says of one source at that path. */
+const check = (path: string, source: string): ReadonlyArray<string> => violations(new Map([[path, source]]))
+
+describe("architecture", () => {
+  it("every module keeps to its floor, its package and its words", () => {
+    const sources = new Map([...read("packages/core/src"), ...read("packages/node/src"), ...read("examples")])
+    assert.isAbove(sources.size, 20)
+    assert.isAbove([...sources.values()].flatMap(importsOf).length, 100)
+    assert.deepStrictEqual(violations(sources), [])
+  })
+
+  it("the lock file names no host, so that it serves every registry", () => {
+    const lock = Fs.readFileSync(Path.join(root, "package-lock.json"), "utf8")
+    assert.notMatch(lock, /"resolved": "\w+:\/\//)
+  })
+
+  it("no file of ours tells whose machine it was written on", () => {
+    const texts = ["packages", "test", "examples", "scripts", "bench"].flatMap((directory) => [...read(directory)])
+    const personal = texts.filter(([, text]) => /\/(?:home|Users)\/\w|\bfile:\/\/\/\w/.test(text))
+    assert.deepStrictEqual(
+      personal.map(([path]) => path),
+      []
+    )
+  })
+})
+
+describe("the checker", () => {
+  const planted: ReadonlyArray<readonly [what: string, path: string, source: string, finding: RegExp]> = [
+    [
+      "an import from the floor above",
+      "packages/core/src/protocol/A.ts",
+      `import { B } from "../change/B.ts"`,
+      /change is not below protocol/
+    ],
+    [
+      "a type import from above",
+      "packages/core/src/Lsn.ts",
+      `import type { B } from "./protocol/B.ts"`,
+      /protocol is not below Lsn/
+    ],
+    [
+      "a re-export from above",
+      "packages/core/src/change/A.ts",
+      `export * from "../replication/B.ts"`,
+      /replication is not below change/
+    ],
+    [
+      "an import between plugins",
+      "packages/core/src/pgoutput/A.ts",
+      `import { B } from "../wal2json/B.ts"`,
+      /wal2json is not below pgoutput/
+    ],
+    [
+      "the index imported from below",
+      "packages/core/src/values/A.ts",
+      `import { B } from "../index.ts"`,
+      /index.ts is not below/
+    ],
+    [
+      "an import over several lines",
+      "packages/core/src/values/A.ts",
+      `import {\n  type B,\n  C\n} from "../change/B.ts"`,
+      /change is not below/
+    ],
+    ["a module on no floor", "packages/core/src/extra/A.ts", "export const a = 1", /stands on no floor: extra/],
+    ["pg in core", "packages/core/src/replication/A.ts", `import pg from "pg"`, /imports pg: core has only effect/],
+    ["node in core", "packages/core/src/replication/A.ts", `import "node:net"`, /imports node:net/],
+    [
+      "a dynamic import in core",
+      "packages/core/src/replication/A.ts",
+      `const net = import("node:net")`,
+      /imports node:net/
+    ],
+    [
+      "effects below replication",
+      "packages/core/src/change/A.ts",
+      `import type * as Effect from "effect/Effect"`,
+      /below replication nothing runs/
+    ],
+    ["the barrel of effect", "packages/node/src/A.ts", `import { Effect } from "effect"`, /one by one/],
+    ["a path into another package", "packages/node/src/A.ts", `import { B } from "../../core/src/B.ts"`, /by its name/],
+    ["a path from an example", "examples/a.ts", `import { B } from "../packages/core/src/index.ts"`, /by its name/],
+    [
+      "a private module by name",
+      "packages/node/src/A.ts",
+      `import { B } from "@replicant/core/src/B.ts"`,
+      /not public/
+    ],
+    ["an import without .ts", "packages/node/src/A.ts", `import { B } from "./B.js"`, /end in .ts/],
+    ["a drawer for anything", "packages/node/src/utils.ts", "export const a = 1", /one idea/],
+    [
+      "a directory for anything",
+      "packages/core/src/protocol/helpers/A.ts",
+      "export const a = 1",
+      /what its modules do/
+    ],
+    ["a module too long", "packages/node/src/A.ts", `${"\n".repeat(350)}export const a = 1\n`, /351 lines/],
+    ["an effect run", "packages/node/src/A.ts", "Effect.runFork(program)", /only bin.ts does/],
+    ["Buffer in core", "packages/core/src/protocol/A.ts", "const a = Buffer.from([])", /says Buffer/],
+    ["console in core", "packages/core/src/protocol/A.ts", "console.log(1)", /says console/],
+    ["the clock in core", "packages/core/src/protocol/A.ts", "const a = Date.now()", /says Date.now/],
+    ["async in core", "packages/core/src/protocol/A.ts", "const a = async () => 1", /says async/],
+    [
+      "a word within a regular expression's neighbour",
+      "packages/core/src/protocol/A.ts",
+      `const a = /["'/]/g, b = console`,
+      /says console/
+    ]
+  ]
+  for (const [what, path, source, finding] of planted) {
+    it(`catches ${what}`, () => {
+      const found = check(path, source)
+      assert.lengthOf(found, 1, found.join("\n"))
+      assert.match(found[0]!, finding)
+    })
+  }
+
+  it("catches modules that need each other, but lets types go round", () => {
+    const circle = (kind: string): Sources =>
+      new Map([
+        ["packages/node/src/A.ts", `import { b } from "./B.ts"`],
+        ["packages/node/src/B.ts", `import ${kind}{ a } from "./A.ts"`]
+      ])
+    assert.deepStrictEqual(violations(circle("")), [
+      "packages/node/src/A.ts: imports itself by way of packages/node/src/B.ts, packages/node/src/A.ts"
+    ])
+    assert.deepStrictEqual(violations(circle("type ")), [])
+  })
+
+  it("lets pass what comments and strings say, and what the rules allow", () => {
+    const core = `/* console, import x from "pg" */\nimport * as Schema from "effect/Schema"\n// Date.now\nconst a = "Buffer"`
+    assert.deepStrictEqual(check("packages/core/src/change/A.ts", core), [])
+    assert.deepStrictEqual(
+      check("packages/core/src/change/A.ts", `import { B } from "./B.ts"\nimport { L } from "../Lsn.ts"`),
+      []
+    )
+    assert.deepStrictEqual(check("packages/node/src/bin.ts", "NodeRuntime.runMain(program)"), [])
+    assert.deepStrictEqual(check("examples/a.ts", `import { Effect } from "effect"\nEffect.runFork(a)`), [])
+    assert.deepStrictEqual(check("packages/node/src/A.ts", `import { B } from "@replicant/core"`), [])
+  })
+
+  it("blanks comments and strings where they stand", () => {
+    assert.strictEqual(stripped(`a // b\n"c" /* d\n */ e`, "comments"), `a     \n"c"     \n    e`)
+    assert.strictEqual(stripped("a = `b` + 'c' / 2 / d", "everything"), "a =     +     / 2 / d")
+  })
+})

@@ -1,0 +1,73 @@
+/**
+ * A stream under test: `withLogicalStream` in a fiber of its own, and what its handler saw so far.
+ */
+import {
+  type Change,
+  type LogicalStreamOptions,
+  nextLsn,
+  Pgoutput,
+  type ReplicationError,
+  withLogicalStream
+} from "@replicant/core"
+import { PgWalSender } from "@replicant/node"
+import { Effect, Fiber, Redacted, type Scope } from "effect"
+import { eventually } from "./eventually.ts"
+import type { Workspace } from "./Workspace.ts"
+
+/** The walsender of a workspace, by an ordinary URL. */
+export const walSender = (workspace: Workspace, options: Partial<PgWalSender.Options> = {}) =>
+  PgWalSender.layer({ url: Redacted.make(workspace.url()), ...options })
+
+/** A slot of the workspace's own, made at the first connection, with its publication. */
+export const logicalOptions = (workspace: Workspace): LogicalStreamOptions => ({
+  slot: workspace.slot,
+  plugin: Pgoutput.make({ publications: [workspace.publication] }),
+  createSlot: "permanent",
+  acknowledgeDelay: "20 millis"
+})
+
+export interface Follower<E> {
+  readonly changes: Array<Change>
+  /** Waits until the handler has been given `count` changes of this kind. */
+  readonly saw: (tag: Change["_tag"], count: number) => Effect.Effect<void, unknown>
+  /** Ends the stream as a program would. */
+  readonly stop: Effect.Effect<void>
+  /** What the stream failed with. */
+  readonly failure: Effect.Effect<ReplicationError | E, unknown>
+}
+
+/** Follows a workspace's publication. The handler decides what is acknowledged: everything, unless told otherwise. */
+export const follow = Effect.fnUntraced(function* <E = never>(
+  workspace: Workspace,
+  overrides: {
+    readonly options?: Partial<LogicalStreamOptions> | undefined
+    readonly layer?: ReturnType<typeof walSender> | undefined
+    readonly handler?: ((change: Change) => ReturnType<Parameters<typeof withLogicalStream<E, never>>[1]>) | undefined
+  } = {}
+): Effect.fn.Return<Follower<E>, unknown, Scope.Scope> {
+  const changes: Array<Change> = []
+  const handler = overrides.handler ?? ((change: Change) => Effect.succeed(nextLsn(change)))
+  const fiber = yield* withLogicalStream<E, never>({ ...logicalOptions(workspace), ...overrides.options }, (change) => {
+    changes.push(change)
+    return handler(change)
+  }).pipe(Effect.provide(overrides.layer ?? walSender(workspace)), Effect.forkScoped)
+  const isStreaming = workspace.findSlot(overrides.options?.slot).pipe(Effect.map((slot) => slot?.active === true))
+  yield* eventually(
+    Effect.map(isStreaming, (active) => active || fiber.pollUnsafe() !== undefined),
+    { what: "the stream began" }
+  )
+  return {
+    changes,
+    saw: (tag, count) =>
+      eventually(
+        Effect.sync(() => changes.filter((change) => change._tag === tag).length >= count),
+        { what: `${count} changes of kind ${tag} arrived` }
+      ),
+    stop: Fiber.interrupt(fiber),
+    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("30 seconds"))
+  }
+})
+
+/** `Insert` rows, in order. */
+export const insertedRows = (changes: ReadonlyArray<Change>) =>
+  changes.flatMap((change) => (change._tag === "Insert" ? [change.row] : []))

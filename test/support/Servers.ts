@@ -1,0 +1,67 @@
+/**
+ * The shared servers, as a test sees them: where they are and how to ask them. Never stop or reconfigure one; a test that
+ * must, makes a `PgServer` of its own.
+ */
+
+import { it } from "@effect/vitest"
+import { PgSession } from "@replicant/node/testing"
+import { Effect, type Scope } from "effect"
+import { inject } from "vitest"
+import type { SharedServer } from "./globalSetup.ts"
+
+/** `postgres18` is PostgreSQL 18 from npm; `wal2json` is the system's, 15 by preference, which has the plugin. */
+export type ServerName = "postgres18" | "wal2json"
+
+export const serverNames: ReadonlyArray<ServerName> = ["postgres18", "wal2json"]
+
+export interface Server extends SharedServer {
+  readonly name: ServerName
+  /** 18 for 18.4. */
+  readonly majorVersion: number
+  readonly url: (database?: string, user?: string, password?: string) => string
+  readonly query: (sql: string, database?: string) => ReturnType<typeof PgSession.query>
+}
+
+const fromShared = (name: ServerName, shared: SharedServer): Server => {
+  const url: Server["url"] = (database = "postgres", user = shared.user, password = shared.password) =>
+    `postgres://${encodeURIComponent(user)}:${password}@${shared.host}:${shared.port}/${encodeURIComponent(database)}`
+  return {
+    ...shared,
+    name,
+    majorVersion: Number.parseInt(shared.version, 10),
+    url,
+    query: (sql, database) => PgSession.query(url(database), sql)
+  }
+}
+
+/** The server of that name; `undefined` where the machine has none. */
+export const sharedServer = (name: ServerName): Server | undefined => {
+  const shared = inject("servers")[name]
+  return shared === undefined ? undefined : fromShared(name, shared)
+}
+
+/**
+ * A test against a shared server, in real time. Where the machine lacks the server it is skipped and says so, but not
+ * under CI, where a test that does not run is one that fails.
+ *
+ * @example
+ * onServer("postgres18", "streams an insert", (server) => Effect.gen(function*() {
+ *   const workspace = yield* makeWorkspace(server)
+ *   yield* workspace.sql("CREATE TABLE orders (id int PRIMARY KEY)")
+ * }))
+ */
+export const onServer = (
+  name: ServerName,
+  title: string,
+  body: (server: Server) => Effect.Effect<unknown, unknown, Scope.Scope>,
+  timeout?: number | undefined
+): void => {
+  const server = sharedServer(name)
+  if (server !== undefined) {
+    it.live(`${title} (PostgreSQL ${server.version})`, () => body(server), timeout)
+  } else if (process.env.CI === undefined) {
+    it.skip(`${title} (no server "${name}" on this machine)`, () => undefined)
+  } else {
+    it.live(`${title} (${name})`, () => Effect.die(`CI must have the server "${name}": postgresql-15-wal2json`))
+  }
+}

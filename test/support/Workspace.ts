@@ -1,0 +1,114 @@
+/**
+ * A place of one's own on a shared server: a database, a publication and the name of a slot, all gone with the scope.
+ */
+import { randomBytes } from "node:crypto"
+import { type PgServerFailed, PgSession } from "@replicant/node/testing"
+import { Effect, Redacted, type Scope } from "effect"
+
+/** What a workspace needs of a server: a shared one, or a `PgServer`. */
+export interface WorkspaceServer {
+  readonly host: string
+  readonly port: number
+  readonly user: string
+  readonly password: string
+  readonly url: (database?: string, user?: string, password?: string) => string
+}
+
+/** As in `pg_replication_slots`: columns of every supported version. */
+export interface SlotRow {
+  readonly slot_name: string
+  readonly plugin: string
+  readonly active: boolean
+  readonly active_pid: number | null
+  readonly confirmed_flush_lsn: string | null
+  readonly restart_lsn: string | null
+  readonly wal_status: string | null
+}
+
+export interface Workspace {
+  readonly database: string
+  /** FOR ALL TABLES, unless the options said otherwise. */
+  readonly publication: string
+  /** A name that no slot bears yet. Slots made in this database are dropped with the workspace, under any name. */
+  readonly slot: string
+  /** As the superuser unless told otherwise. */
+  readonly url: (user?: string, password?: string) => string
+  /** Where to connect, as parts. */
+  readonly connection: {
+    readonly host: string
+    readonly port: number
+    readonly user: string
+    readonly password: Redacted.Redacted
+    readonly database: string
+  }
+  /** Runs SQL text in a session of its own, and gives the rows of its last statement. */
+  readonly sql: (text: string) => Effect.Effect<ReadonlyArray<PgSession.Row>, PgServerFailed>
+  /** A session, for a transaction that stays open. */
+  readonly session: Effect.Effect<PgSession.PgSession, PgServerFailed, Scope.Scope>
+  /** The row of a slot, of {@link slot} unless told otherwise. */
+  readonly findSlot: (name?: string) => Effect.Effect<SlotRow | undefined, PgServerFailed>
+  /** `pg_current_wal_lsn()`. */
+  readonly currentWalLsn: Effect.Effect<string, PgServerFailed>
+}
+
+export interface WorkspaceOptions {
+  /** SQL to run first; several statements are one transaction. */
+  readonly sql?: string | undefined
+  /** What CREATE PUBLICATION says after the name: `FOR TABLE orders`. `FOR ALL TABLES` unless told otherwise. */
+  readonly publication?: string | undefined
+}
+
+/** The walsender lets go of its slot a moment after it is told to end: so a drop is tried until it is done. */
+const dropSlotsAndDatabase = (database: string): string => `
+DO $$
+DECLARE tries int := 0;
+BEGIN
+  WHILE EXISTS (SELECT FROM pg_replication_slots WHERE database = '${database}') AND tries < 500 LOOP
+    PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = '${database}' AND active;
+    PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '${database}' AND NOT active;
+    PERFORM pg_sleep(0.01);
+    tries := tries + 1;
+  END LOOP;
+END $$`
+
+/** Makes a workspace. Its end is never a failure: the server may have been stopped by then. */
+export const makeWorkspace = Effect.fnUntraced(function* (
+  server: WorkspaceServer,
+  options: WorkspaceOptions = {}
+): Effect.fn.Return<Workspace, PgServerFailed, Scope.Scope> {
+  const database = `replicant_${randomBytes(6).toString("hex")}`
+  const publication = `${database}_pub`
+  const slot = `${database}_slot`
+  const admin = (sql: string) => PgSession.query(server.url(), sql)
+  yield* Effect.acquireRelease(admin(`CREATE DATABASE ${database}`), () =>
+    admin(dropSlotsAndDatabase(database)).pipe(
+      Effect.andThen(admin(`DROP DATABASE ${database} WITH (FORCE)`)),
+      Effect.ignore
+    )
+  )
+  const sql: Workspace["sql"] = (text) => PgSession.query(server.url(database), text)
+  if (options.sql !== undefined) yield* sql(options.sql)
+  yield* sql(`CREATE PUBLICATION ${publication} ${options.publication ?? "FOR ALL TABLES"}`)
+  return {
+    database,
+    publication,
+    slot,
+    url: (user, password) => server.url(database, user, password),
+    connection: {
+      host: server.host,
+      port: server.port,
+      user: server.user,
+      password: Redacted.make(server.password),
+      database
+    },
+    sql,
+    session: PgSession.connect(server.url(database)),
+    findSlot: (name = slot) =>
+      Effect.map(
+        sql(`SELECT slot_name, plugin, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status
+             FROM pg_replication_slots WHERE slot_name = '${name}'`),
+        ([row]) => row as SlotRow | undefined
+      ),
+    currentWalLsn: Effect.map(sql("SELECT pg_current_wal_lsn() AS lsn"), ([row]) => String(row?.lsn))
+  }
+})

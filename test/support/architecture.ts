@@ -1,0 +1,190 @@
+/**
+ * The walls of the house, as a checker over sources: which module may import which, and what a module may not say. Pure, so
+ * that architecture.test.ts can plant violations and see them caught; that test also runs it over the checkout.
+ */
+
+/** Sources by path from the root of the repository: `packages/core/src/Lsn.ts`. */
+export type Sources = ReadonlyMap<string, string>
+
+/** From the ground up; of two floors on one line neither may import the other. */
+const floors: ReadonlyArray<ReadonlyArray<string>> = [
+  ["Lsn.ts", "PgTimestamp.ts", "ReplicationError.ts"],
+  ["protocol"],
+  ["values"],
+  ["change"],
+  ["pgoutput", "wal2json"],
+  ["replication"],
+  ["index.ts"]
+]
+
+const groundFloor = 0
+const replicationFloor = 5
+
+/** What of effect is data only, and may be used where nothing runs. */
+const pureModules =
+  /^effect\/(Array|BigInt|Brand|Duration|Equal|Equivalence|Function|Hash|Match|Number|Option|Order|Predicate|Record|Redacted|Result|Schema|SchemaIssue|SchemaTransformation|String|Struct|Types)$/
+
+const maxLines = 350
+
+/** Longer, and still one idea: a list of every way to fail. */
+const mayBeLonger = new Set(["packages/core/src/ReplicationError.ts"])
+
+const coreRoot = "packages/core/src/"
+
+/** What core does not say: it has no clock, no console, no timers, no bytes but Uint8Array, and no promises. */
+const bannedInCore: ReadonlyArray<readonly [pattern: RegExp, name: string]> = [
+  [/\bBuffer\b/, "Buffer"],
+  [/\bconsole\b/, "console"],
+  [/\bDate\.now\b/, "Date.now"],
+  [/\bperformance\.now\b/, "performance.now"],
+  [/\b(setTimeout|setInterval|setImmediate)\b/, "a timer"],
+  [/\basync\b/, "async"],
+  [/\bprocess\./, "process"]
+]
+
+/** A slash begins a regular expression, not a division, after an operator, an opening bracket or `return`. */
+const beginsRegExp = /(?:^|[(,=:[!&|?{};+\-*%~<>])\s*$|\breturn\s*$/
+
+/** One token that is not code: comment, regular expression (tried only where one may begin), text. */
+const notCode = /\/\/[^\n]*|\/\*[\s\S]*?\*\/|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`/y
+const regExp = /\/(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n[])+\/[a-z]*/y
+
+const blank = (text: string): string => text.replace(/[^\n]/g, " ")
+
+/**
+ * The source with comments, and if asked strings and regular expressions too, blanked out; lines stay where they are. A
+ * template is one string here, its `${}` included.
+ */
+export const stripped = (source: string, what: "comments" | "everything"): string => {
+  let code = ""
+  let before = "" // The code so far, in which a string is an operand: tells what a slash means.
+  let at = 0
+  while (at < source.length) {
+    let token: string | undefined
+    if (source[at] === "/" || source[at] === '"' || source[at] === "'" || source[at] === "`") {
+      notCode.lastIndex = at
+      token = notCode.exec(source)?.[0]
+      if (token === undefined && beginsRegExp.test(before.slice(-40))) {
+        regExp.lastIndex = at
+        token = regExp.exec(source)?.[0]
+      }
+    }
+    const isComment = token?.startsWith("//") || token?.startsWith("/*")
+    if (token === undefined) code += source[at]
+    else code += isComment || what === "everything" ? blank(token) : token
+    before += token === undefined ? source[at] : isComment ? " " : "x"
+    at += token?.length ?? 1
+  }
+  return code
+}
+
+export interface Import {
+  readonly specifier: string
+  /** Erased at run time. */
+  readonly isType: boolean
+}
+
+/** Every module that a source imports or re-exports from, dynamic imports included. */
+export const importsOf = (source: string): ReadonlyArray<Import> => {
+  const code = stripped(source, "comments")
+  const statements = code.matchAll(/^[ \t]*(?:import|export)\s(type\s)?[^"'`;=(]*?from\s+["']([^"']+)["']/gm)
+  const effects = code.matchAll(/^[ \t]*import\s+()["']([^"']+)["']/gm)
+  const dynamic = code.matchAll(/\bimport\s*\(\s*()["']([^"']+)["']/g)
+  return [...statements, ...effects, ...dynamic].map((match) => ({
+    specifier: match[2]!,
+    isType: match[1] !== undefined && match[1] !== ""
+  }))
+}
+
+/** The path that a relative specifier leads to. */
+const resolve = (from: string, specifier: string): string => {
+  const parts = from.split("/").slice(0, -1)
+  for (const part of specifier.split("/")) {
+    if (part === "..") parts.pop()
+    else if (part !== ".") parts.push(part)
+  }
+  return parts.join("/")
+}
+
+const floorName = (path: string): string => path.slice(coreRoot.length).split("/")[0]!
+const floorOf = (path: string): number => floors.findIndex((names) => names.includes(floorName(path)))
+
+/** The root that a module may not leave by a relative import: its package's src, or its directory at the top. */
+const rootOf = (path: string): string => /^packages\/[^/]+\/src\/|^[^/]+\//.exec(path)?.[0] ?? ""
+
+function* importViolations(path: string, { specifier, isType }: Import): Generator<string> {
+  const isSource = path.startsWith("packages/")
+  const isCore = path.startsWith(coreRoot)
+  if (specifier.startsWith(".")) {
+    const target = resolve(path, specifier)
+    if (!specifier.endsWith(".ts")) yield `imports ${specifier}: relative imports end in .ts`
+    if (!target.startsWith(rootOf(path))) yield `imports ${specifier}: another package is imported by its name`
+    else if (isCore) {
+      const [from, to] = [floorOf(path), floorOf(target)]
+      const isSibling = from === to && from > groundFloor && floorName(path) !== floorName(target)
+      if (to > from || isSibling) yield `imports ${specifier}: ${floorName(target)} is not below ${floorName(path)}`
+    }
+    return
+  }
+  if (isSource && specifier === "effect") yield `imports effect: in src its modules are imported one by one`
+  if (/^@replicant\/[^/]+\/(?!testing$)/.test(specifier)) yield `imports ${specifier}: not public`
+  if (isCore && specifier !== "effect" && !specifier.startsWith("effect/"))
+    yield `imports ${specifier}: core has only effect`
+  if (isCore && specifier.startsWith("effect/") && floorOf(path) < replicationFloor && !pureModules.test(specifier)) {
+    yield `imports ${isType ? "type " : ""}${specifier}: below replication nothing runs`
+  }
+}
+
+function* moduleViolations(path: string, source: string): Generator<string> {
+  const isCore = path.startsWith(coreRoot)
+  const name = path.split("/").at(-1)!
+  if (/^(utils?|helpers?|common|types|misc|shared)\.ts$/i.test(name))
+    yield "a module is named for the one idea it holds"
+  if (/\/(utils?|helpers?|common|types|misc)\//i.test(path)) yield "a directory is named for what its modules do"
+  if (isCore && floorOf(path) < 0) yield `stands on no floor: ${floorName(path)}`
+  if (path.startsWith("packages/")) {
+    const lines = source.trimEnd().split("\n").length
+    if (lines > maxLines && !mayBeLonger.has(path)) yield `${lines} lines: more than ${maxLines} hold two ideas`
+    if (
+      name !== "bin.ts" &&
+      /\b(Effect|ManagedRuntime|NodeRuntime)\.run(?!ToLayer)/.test(stripped(source, "everything"))
+    ) {
+      yield "runs an effect: only bin.ts does"
+    }
+  }
+  if (isCore) {
+    const code = stripped(source, "everything")
+    for (const [pattern, banned] of bannedInCore) if (pattern.test(code)) yield `says ${banned}: core may not`
+  }
+}
+
+/** Circles of modules that need each other at run time: types may go round. Each is told once. */
+const cycles = (sources: Sources): ReadonlyArray<string> => {
+  const found: Array<string> = []
+  const finished = new Set<string>()
+  const visit = (path: string, way: ReadonlyArray<string>): void => {
+    if (way.includes(path)) {
+      found.push(`${path}: imports itself by way of ${[...way.slice(way.indexOf(path) + 1), path].join(", ")}`)
+      return
+    }
+    if (finished.has(path) || !sources.has(path)) return
+    for (const { isType, specifier } of importsOf(sources.get(path)!)) {
+      if (!isType && specifier.startsWith(".")) visit(resolve(path, specifier), [...way, path])
+    }
+    finished.add(path)
+  }
+  for (const path of sources.keys()) visit(path, [])
+  return found
+}
+
+/** What breaks the rules, each as `path: what and why`; empty when the house is in order. */
+export const violations = (sources: Sources): ReadonlyArray<string> => {
+  const found: Array<string> = []
+  for (const [path, source] of sources) {
+    for (const problem of moduleViolations(path, source)) found.push(`${path}: ${problem}`)
+    for (const imported of importsOf(source)) {
+      for (const problem of importViolations(path, imported)) found.push(`${path}: ${problem}`)
+    }
+  }
+  return [...found, ...cycles(sources)]
+}
