@@ -74,7 +74,7 @@ export const keepAliveTiming = (state: KeepAliveState, timings: KeepAliveTimings
   if (state.hasAdvanced && reportAt(timings.acknowledgeDelay)) return { _tag: "Report" }
   if (timings.receiverTimeout > 0 && quietSince !== undefined) {
     const half = timings.receiverTimeout / 2
-    if (state.lastPing === undefined || state.lastPing < quietSince) {
+    if (state.lastPing === undefined || state.lastPing <= quietSince) {
       if (now - quietSince >= half) return { _tag: "Ping" }
       waits.push(quietSince + half - now)
     } else {
