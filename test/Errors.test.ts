@@ -3,7 +3,6 @@ import { assert, describe } from "@effect/vitest"
 import {
   Pgoutput,
   Publication,
-  type ReplicationError,
   ReplicationSlot,
   WalSender,
   withLogicalStream,
@@ -37,9 +36,9 @@ const never = Schedule.recurs(0)
 
 const connect = Effect.flatMap(WalSender, (walSender) => walSender.connect)
 
-const onConnection = <A>(
+const onConnection = <A, E>(
   workspace: Workspace,
-  use: (connection: Effect.Success<typeof connect>) => Effect.Effect<A, ReplicationError, Scope.Scope>
+  use: (connection: Effect.Success<typeof connect>) => Effect.Effect<A, E, Scope.Scope>
 ) => Effect.scoped(Effect.flatMap(connect, use)).pipe(Effect.provide(walSender(workspace)))
 
 describe("errors", () => {
@@ -121,13 +120,16 @@ describe("errors", () => {
 
   onServer("postgres18", "PublicationMismatch with the statement that adds what is missing", (server) =>
     Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: `${table}; CREATE TABLE u (id int)`, publication: "FOR TABLE t" })
+      const workspace = yield* makeWorkspace(server, {
+        sql: `${table}; CREATE TABLE u (id int)`,
+        publication: "FOR TABLE t"
+      })
       const { publication: name } = workspace
       const error = yield* onConnection(workspace, (connection) =>
         Effect.flip(Publication.setupPublication(connection, { name, target: Publication.tables("t", "public.u") }))
       )
-      assert.strictEqual(error._tag, "PublicationMismatch")
-      yield* workspace.sql((error as { remedy: string }).remedy)
+      assert(error._tag === "PublicationMismatch")
+      yield* workspace.sql(error.remedy ?? "")
       yield* onConnection(workspace, (connection) =>
         Publication.setupPublication(connection, { name, target: Publication.tables("t", "u") })
       )
@@ -153,7 +155,11 @@ describe("errors", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const role = `${workspace.database}_role`
       yield* workspace.sql(`CREATE ROLE ${role} LOGIN PASSWORD 'secret'`)
-      const error = yield* failureOf(workspace, {}, walSender(workspace, { url: Redacted.make(workspace.url(role, "secret")) }))
+      const error = yield* failureOf(
+        workspace,
+        {},
+        walSender(workspace, { url: Redacted.make(workspace.url(role, "secret")) })
+      )
       yield* workspace.sql(`DROP ROLE ${role}`)
       assert.deepInclude(error, { _tag: "PermissionDenied", isRetryable: false })
       assert.include((error as { remedy: string }).remedy, `ALTER ROLE "${role}" REPLICATION`)
@@ -177,19 +183,28 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "TransactionTooLarge before a transaction fills memory, and nothing of it is confirmed", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE big (id int, t text)" })
-      const options = { ...logicalOptions(workspace), maxTransactionBytes: 1_000_000 }
-      const run = withTransactionStream(options, () => Effect.void).pipe(Effect.provide(walSender(workspace)), Effect.flip)
-      const fiber = yield* Effect.forkScoped(run)
-      yield* eventually(Effect.map(workspace.findSlot(), (slot) => slot?.active))
-      yield* workspace.sql("INSERT INTO big SELECT i, repeat('x', 1000) FROM generate_series(1, 5000) i")
-      const error = yield* eventually(Effect.sync(() => fiber.pollUnsafe()))
-      assert.include(JSON.stringify(error, (_, value) => (typeof value === "bigint" ? "" : value)), "TransactionTooLarge")
-      const again = yield* follow(workspace)
-      yield* again.saw("Insert", 5000)
-    })
+  onServer(
+    "postgres18",
+    "TransactionTooLarge before a transaction fills memory, and nothing of it is confirmed",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE big (id int, t text)" })
+        const options = { ...logicalOptions(workspace), maxTransactionBytes: 1_000_000 }
+        const run = withTransactionStream(options, () => Effect.void).pipe(
+          Effect.provide(walSender(workspace)),
+          Effect.flip
+        )
+        const fiber = yield* Effect.forkScoped(run)
+        yield* eventually(Effect.map(workspace.findSlot(), (slot) => slot?.active))
+        yield* workspace.sql("INSERT INTO big SELECT i, repeat('x', 1000) FROM generate_series(1, 5000) i")
+        const error = yield* eventually(Effect.sync(() => fiber.pollUnsafe()))
+        assert.include(
+          JSON.stringify(error, (_, value) => (typeof value === "bigint" ? "" : value)),
+          "TransactionTooLarge"
+        )
+        const again = yield* follow(workspace)
+        yield* again.saw("Insert", 5000)
+      })
   )
 
   onServer("wal2json", "UnsupportedByServer is known from the version, and not tried", (server) =>
@@ -197,28 +212,38 @@ describe("errors", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const error = yield* onConnection(workspace, (connection) =>
         Effect.flip(
-          ReplicationSlot.createReplicationSlot(connection, { slot: workspace.slot, plugin: "pgoutput", failover: true })
+          ReplicationSlot.createReplicationSlot(connection, {
+            slot: workspace.slot,
+            plugin: "pgoutput",
+            failover: true
+          })
         )
       )
       assert.deepInclude(error, { _tag: "UnsupportedByServer", feature: "FAILOVER" })
     })
   )
 
-  onServer("postgres18", "WalReceiverTimeout when the network swallows everything, and the stream goes on after", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      const proxy = yield* Proxy.make(server)
-      const layer = walSender(workspace, { url: Redacted.make(workspace.url()), host: proxy.host, port: proxy.port })
-      const stream = yield* follow(workspace, { options: { receiverTimeout: "1 second" }, layer })
-      yield* workspace.sql("INSERT INTO t VALUES (1)")
-      yield* stream.saw("Commit", 1)
-      yield* proxy.stall()
-      yield* workspace.sql("INSERT INTO t VALUES (2)")
-      const before = yield* proxy.accepted
-      yield* eventually(Effect.map(proxy.accepted, (count) => count > before), { what: "a new connection was tried" })
-      yield* proxy.pass
-      yield* stream.saw("Commit", 2)
-    })
+  onServer(
+    "postgres18",
+    "WalReceiverTimeout when the network swallows everything, and the stream goes on after",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: table })
+        const proxy = yield* Proxy.make(server)
+        const layer = walSender(workspace, { url: Redacted.make(workspace.url()), host: proxy.host, port: proxy.port })
+        const stream = yield* follow(workspace, { options: { receiverTimeout: "1 second" }, layer })
+        yield* workspace.sql("INSERT INTO t VALUES (1)")
+        yield* stream.saw("Commit", 1)
+        yield* proxy.stall()
+        yield* workspace.sql("INSERT INTO t VALUES (2)")
+        const before = yield* proxy.accepted
+        yield* eventually(
+          Effect.map(proxy.accepted, (count) => count > before),
+          { what: "a new connection was tried" }
+        )
+        yield* proxy.pass
+        yield* stream.saw("Commit", 2)
+      })
   )
 })
 
@@ -242,7 +267,9 @@ describe("errors of a server of its own", () => {
 
   onServer("postgres18", "SlotInvalidated when the server gave the slot up for want of room", () =>
     Effect.gen(function* () {
-      const server = yield* PgServer.make({ settings: { max_slot_wal_keep_size: "1MB", min_wal_size: "32MB", max_wal_size: "32MB" } })
+      const server = yield* PgServer.make({
+        settings: { max_slot_wal_keep_size: "1MB", min_wal_size: "32MB", max_wal_size: "32MB" }
+      })
       const workspace = yield* makeWorkspace(server, { sql: `${table}; CREATE TABLE filler (t text)` })
       const stream = yield* follow(workspace)
       yield* stream.stop
@@ -267,7 +294,9 @@ describe("errors of a server of its own", () => {
       const layer = movingWalSender(here.url(), other.url())
       const stream = yield* follow(here, { layer: layer.layer })
       layer.move()
-      yield* here.sql(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${here.slot}'`)
+      yield* here.sql(
+        `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${here.slot}'`
+      )
       assert.deepInclude(yield* stream.failure, { _tag: "SystemMismatch", property: "systemId", isRetryable: false })
     })
   )

@@ -94,7 +94,10 @@ describe("a slow handler", () => {
   onServer("postgres18", "holds the walsender back but never its keep-alive", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const layer = walSender(workspace, { url: Redacted.make(workspace.url()), settings: { wal_sender_timeout: "1s" } })
+      const layer = walSender(workspace, {
+        url: Redacted.make(workspace.url()),
+        settings: { wal_sender_timeout: "1s" }
+      })
       const stream = yield* follow(workspace, {
         layer,
         handler: (change) => Effect.as(Effect.sleep(change._tag === "Insert" ? "5 seconds" : 0), nextLsn(change))

@@ -9,13 +9,13 @@ import {
   type ReplicationError,
   withLogicalStream
 } from "@replicant/core"
-import { PgWalSender } from "@replicant/node"
+import { type PgConfig, PgWalSender } from "@replicant/node"
 import { Effect, Fiber, Redacted, type Scope } from "effect"
 import { eventually } from "./eventually.ts"
 import type { Workspace } from "./Workspace.ts"
 
 /** The walsender of a workspace, by an ordinary URL. */
-export const walSender = (workspace: Workspace, options: Partial<PgWalSender.Options> = {}) =>
+export const walSender = (workspace: Workspace, options: Partial<PgConfig.Options> = {}) =>
   PgWalSender.layer({ url: Redacted.make(workspace.url()), ...options })
 
 /** A slot of the workspace's own, made at the first connection, with its publication. */

@@ -1,0 +1,196 @@
+/** The examples are programs: each is run as a reader would, against a real server, and judged by what it leaves. */
+import { type ChildProcess, spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { fileURLToPath } from "node:url"
+import { assert, describe } from "@effect/vitest"
+import { Effect } from "effect"
+import { eventually } from "./support/eventually.ts"
+import { onServer } from "./support/Servers.ts"
+import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
+
+const root = fileURLToPath(new URL("..", import.meta.url))
+
+const orders = `CREATE TABLE orders (id int PRIMARY KEY, note text, big bigint);
+  CREATE PUBLICATION orders FOR TABLE orders`
+
+interface Program {
+  readonly output: () => string
+  /** Sends SIGINT, as Ctrl-C does, and gives the exit code. */
+  readonly interrupt: Effect.Effect<number | null>
+  /** Sends SIGKILL, which no program can answer. */
+  readonly kill: Effect.Effect<unknown>
+  readonly exitCode: Effect.Effect<number | null>
+}
+
+const ended = (child: ChildProcess): Effect.Effect<number | null> =>
+  Effect.callback((resume) => {
+    if (child.exitCode !== null || child.signalCode !== null) resume(Effect.succeed(child.exitCode))
+    else child.once("close", (code) => resume(Effect.succeed(code)))
+  })
+
+/** Runs `examples/<name>.ts` until the scope ends. */
+const runExample = (name: string, environment: Readonly<Record<string, string>>) =>
+  Effect.acquireRelease(
+    Effect.sync(() =>
+      spawn(process.execPath, [`examples/${name}.ts`], { cwd: root, env: { ...process.env, ...environment } })
+    ),
+    (child) =>
+      Effect.andThen(
+        Effect.sync(() => child.kill("SIGKILL")),
+        ended(child)
+      )
+  ).pipe(
+    Effect.map((child): Program => {
+      let output = ""
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.setEncoding("utf8").on("data", (text: string) => {
+          output += text
+        })
+      }
+      const exitCode = ended(child)
+      return {
+        output: () => output,
+        exitCode,
+        kill: Effect.andThen(
+          Effect.sync(() => child.kill("SIGKILL")),
+          exitCode
+        ),
+        interrupt: Effect.andThen(
+          Effect.sync(() => child.kill("SIGINT")),
+          exitCode
+        )
+      }
+    })
+  )
+
+const streaming = (workspace: Workspace, slot: string, program: Program) =>
+  eventually(Effect.map(workspace.findSlot(slot), (found) => found?.active === true)).pipe(
+    Effect.mapError((error) => new Error(`${error.message}\n${program.output()}`))
+  )
+
+const printed = (program: Program, pattern: RegExp) =>
+  eventually(
+    Effect.sync(() => pattern.test(program.output())),
+    { what: `the program printed ${pattern}` }
+  ).pipe(Effect.mapError((error) => new Error(`${error.message}\n${program.output()}`)))
+
+const temporaryFile = (name: string) =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "replicant-example-"))),
+      (directory) => Effect.sync(() => Fs.rmSync(directory, { recursive: true, force: true }))
+    ),
+    (directory) => Path.join(directory, name)
+  )
+
+describe("the README's program, print-changes.ts", () => {
+  onServer("postgres18", "prints what is written, and after a restart only what came since", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const environment = { DATABASE_URL: workspace.url() }
+      const first = yield* runExample("print-changes", environment)
+      yield* streaming(workspace, "print_changes", first)
+      yield* workspace.sql("INSERT INTO orders VALUES (1, 'tea', 9007199254740993)")
+      yield* workspace.sql("UPDATE orders SET note = 'coffee'")
+      yield* workspace.sql("DELETE FROM orders")
+      yield* printed(first, /Insert orders .*id: 1, note: 'tea', big: 9007199254740993n/)
+      yield* printed(first, /Update orders .*note: 'coffee'/)
+      yield* printed(first, /Delete orders .*id: 1/)
+      assert.strictEqual(yield* first.interrupt, 130)
+      assert.isFalse((yield* workspace.findSlot("print_changes"))?.active, "the slot is free at once")
+      yield* workspace.sql("INSERT INTO orders VALUES (2, 'water', NULL)")
+      const second = yield* runExample("print-changes", environment)
+      yield* printed(second, /note: 'water'/)
+      assert.notMatch(second.output(), /tea|coffee/)
+    })
+  )
+
+  onServer(
+    "postgres18",
+    "ends with the error's name, and not with a password, where the publication is missing",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server)
+        const program = yield* runExample("print-changes", { DATABASE_URL: workspace.url() })
+        assert.strictEqual(yield* program.exitCode, 1)
+        assert.match(program.output(), /PublicationNotFound/)
+        assert.notInclude(program.output(), server.password)
+      })
+  )
+})
+
+interface AuditLine {
+  readonly endLsn: string
+  readonly entries: ReadonlyArray<{ readonly row?: { readonly id: number } }>
+}
+
+/** The whole lines of the log; half a line, which a crash may leave, is passed over. */
+const auditLines = (path: string): ReadonlyArray<AuditLine> =>
+  Fs.readFileSync(path, "utf8")
+    .split("\n")
+    .filter((line) => line.endsWith("}"))
+    .map((line) => JSON.parse(line))
+
+describe("audit-log.ts", () => {
+  onServer("postgres18", "has every transaction on disk, in commit order, though it is killed in between", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const path = yield* temporaryFile("audit.jsonl")
+      const environment = { DATABASE_URL: workspace.url(), AUDIT_LOG: path }
+      const holds = (id: number) =>
+        eventually(
+          Effect.sync(() => auditLines(path).some(({ entries }) => entries.some(({ row }) => row?.id === id))),
+          { what: `a line with order ${id}` }
+        )
+      const first = yield* runExample("audit-log", environment)
+      yield* streaming(workspace, "audit_log", first)
+      yield* workspace.sql(
+        "BEGIN; INSERT INTO orders VALUES (1, 'a', 1); INSERT INTO orders VALUES (2, 'b', 2); COMMIT"
+      )
+      yield* holds(2)
+      yield* first.kill
+      Fs.appendFileSync(path, '{"endLsn":"0000')
+      yield* workspace.sql("INSERT INTO orders VALUES (3, 'c', 9007199254740993)")
+      const second = yield* runExample("audit-log", environment)
+      yield* holds(3)
+      assert.strictEqual(yield* second.interrupt, 130)
+      const lines = auditLines(path)
+      const ends = lines.map(({ endLsn }) => endLsn)
+      assert.deepStrictEqual(ends, [...ends].sort())
+      assert.deepStrictEqual(
+        // The kill may have come before the acknowledgement: then the first transaction is there twice.
+        lines.filter(({ endLsn }, index) => ends.indexOf(endLsn) === index).map(({ entries }) => entries as unknown),
+        [
+          [
+            { insert: "orders", row: { id: 1, note: "a", big: "1" } },
+            { insert: "orders", row: { id: 2, note: "b", big: "2" } }
+          ],
+          [{ insert: "orders", row: { id: 3, note: "c", big: "9007199254740993" } }]
+        ]
+      )
+    })
+  )
+})
+
+describe("cache-invalidation.ts", () => {
+  onServer("postgres18", "makes its temporary slot again after the connection is lost", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const program = yield* runExample("cache-invalidation", { DATABASE_URL: workspace.url() })
+      yield* streaming(workspace, "cache_invalidation", program)
+      const before = (yield* workspace.findSlot("cache_invalidation"))!.active_pid
+      yield* workspace.sql(`SELECT pg_terminate_backend(${before})`)
+      yield* eventually(
+        Effect.map(
+          workspace.findSlot("cache_invalidation"),
+          (slot) => slot?.active === true && slot.active_pid !== before
+        ),
+        { what: "a new slot on a new connection" }
+      )
+      assert.strictEqual(yield* program.interrupt, 130)
+      assert.isUndefined(yield* workspace.findSlot("cache_invalidation"))
+    })
+  )
+})
