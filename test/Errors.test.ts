@@ -12,7 +12,7 @@ import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Layer, Redacted, Schedule, type Scope } from "effect"
 import { eventually } from "./support/eventually.ts"
-import { follow, logicalOptions, walSender } from "./support/Follow.ts"
+import { follow, isStreaming, logicalOptions, walSender } from "./support/Follow.ts"
 import { Proxy } from "./support/Proxy.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -55,9 +55,7 @@ describe("errors", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       yield* follow(workspace)
       const pid = (yield* workspace.findSlot())!.active_pid
-      const error = yield* Effect.scoped(
-        follow(workspace, { options: { slotInUseTimeout: 0, reconnect: never } })
-      ).pipe(Effect.flatMap((second) => second.failure))
+      const error = yield* failureOf(workspace, { slotInUseTimeout: 0, reconnect: never })
       assert.deepInclude(error, { _tag: "SlotInUse", activePid: Number(pid), isRetryable: true })
       assert.include((error as { remedy: string }).remedy, `pg_terminate_backend(${pid})`)
     })
@@ -195,7 +193,7 @@ describe("errors", () => {
           Effect.flip
         )
         const fiber = yield* Effect.forkScoped(run)
-        yield* eventually(Effect.map(workspace.findSlot(), (slot) => slot?.active))
+        yield* eventually(isStreaming(workspace))
         yield* workspace.sql("INSERT INTO big SELECT i, repeat('x', 1000) FROM generate_series(1, 5000) i")
         const error = yield* eventually(Effect.sync(() => fiber.pollUnsafe()))
         assert.include(

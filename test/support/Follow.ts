@@ -26,6 +26,16 @@ export const logicalOptions = (workspace: Workspace): LogicalStreamOptions => ({
   acknowledgeDelay: "20 millis"
 })
 
+/** Whether somebody streams from the slot. That it is active is not enough: it is so while it is being made. */
+export const isStreaming = (workspace: Workspace, slot: string = workspace.slot) =>
+  Effect.map(
+    workspace.sql(
+      `SELECT r.state FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid
+       WHERE s.slot_name = '${slot}' AND r.state IN ('catchup', 'streaming')`
+    ),
+    (rows) => rows.length > 0
+  )
+
 export interface Follower<E> {
   readonly changes: Array<Change>
   /** Waits until the handler has been given `count` changes of this kind. */
@@ -51,17 +61,22 @@ export const follow = Effect.fnUntraced(function* <E = never>(
     changes.push(change)
     return handler(change)
   }).pipe(Effect.provide(overrides.layer ?? walSender(workspace)), Effect.forkScoped)
-  const isStreaming = workspace.findSlot(overrides.options?.slot).pipe(Effect.map((slot) => slot?.active === true))
   yield* eventually(
-    Effect.map(isStreaming, (active) => active || fiber.pollUnsafe() !== undefined),
+    Effect.map(
+      isStreaming(workspace, overrides.options?.slot),
+      (streaming) => streaming || fiber.pollUnsafe() !== undefined
+    ),
     { what: "the stream began" }
   )
   return {
     changes,
     saw: (tag, count) =>
-      eventually(
-        Effect.sync(() => changes.filter((change) => change._tag === tag).length >= count),
-        { what: `${count} changes of kind ${tag} arrived` }
+      Effect.raceFirst(
+        eventually(
+          Effect.sync(() => changes.filter((change) => change._tag === tag).length >= count),
+          { what: `${count} changes of kind ${tag} arrived` }
+        ),
+        Fiber.join(fiber)
       ),
     stop: Fiber.interrupt(fiber),
     failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("30 seconds"))

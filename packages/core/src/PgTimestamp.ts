@@ -16,23 +16,29 @@ const epochMillis = 946_684_800_000
 /** From microseconds since 2000-01-01. */
 export const make = (microseconds: number): PgTimestamp => microseconds as PgTimestamp
 
-/** From Unix time in milliseconds. */
-export const fromMillis = (millis: number): PgTimestamp => ((millis - epochMillis) * 1000) as PgTimestamp
+/** From Unix time in milliseconds, whose fraction is kept to the microsecond. */
+export const fromMillis = (millis: number): PgTimestamp => Math.round((millis - epochMillis) * 1000) as PgTimestamp
 
 /** Unix time in milliseconds; microseconds become its fraction. */
 export const toMillis = (timestamp: PgTimestamp): number => timestamp / 1000 + epochMillis
 
-/** A `Date`: loses the microseconds below a millisecond. */
-export const toDate = (timestamp: PgTimestamp): Date => new Date(Math.floor(toMillis(timestamp)))
+/** Microseconds past the last whole `unit`, also before 2000. */
+const since = (timestamp: PgTimestamp, unit: number): number => ((timestamp % unit) + unit) % unit
+
+/** A `Date`: loses the microseconds below a millisecond. Invalid beyond the year 275760, which no `Date` can hold. */
+export const toDate = (timestamp: PgTimestamp): Date =>
+  // Whole milliseconds before dividing: a fraction could be rounded up into the next second.
+  new Date((timestamp - since(timestamp, 1000)) / 1000 + epochMillis)
 
 /**
- * ISO 8601 in UTC with all six digits of microseconds.
+ * ISO 8601 in UTC with all six digits of microseconds; `infinity` or `-infinity` for what no `Date` can hold.
  *
  * @example
  * format(make(1)) // => "2000-01-01T00:00:00.000001Z"
  */
 export const format = (timestamp: PgTimestamp): string => {
-  const micros = ((timestamp % 1_000_000) + 1_000_000) % 1_000_000
-  const seconds = toDate(timestamp).toISOString().slice(0, 19)
-  return `${seconds}.${String(micros).padStart(6, "0")}Z`
+  const date = toDate(timestamp)
+  if (Number.isNaN(date.getTime())) return timestamp < 0 ? "-infinity" : "infinity"
+  const seconds = date.toISOString().slice(0, -".000Z".length)
+  return `${seconds}.${String(since(timestamp, 1_000_000)).padStart(6, "0")}Z`
 }

@@ -417,10 +417,12 @@ export const refineServerError = (error: ServerError, context: ErrorContext): Re
       return new PermissionDenied({
         stage: context.stage,
         detail: error.serverMessage,
+        // The server's own hint goes first: the code stands for more than a missing REPLICATION.
         remedy:
-          context.stage === "Connect" || context.stage === "StartReplication" || context.stage === "CreateSlot"
+          error.hint ??
+          (context.stage === "Connect" || context.stage === "StartReplication" || context.stage === "CreateSlot"
             ? grantReplication(context.user)
-            : error.hint
+            : undefined)
       })
     case "42710":
       return context.stage === "CreateSlot" ? new SlotAlreadyExists({ slot }) : error
@@ -433,7 +435,8 @@ export const refineServerError = (error: ServerError, context: ErrorContext): Re
         ? new PublicationNotFound({ publications: context.publications })
         : error
     case "55006":
-      return new SlotInUse({ slot })
+      // Without a slot in play, something else is in use.
+      return context.slot === undefined ? error : new SlotInUse({ slot })
     default:
       return error
   }

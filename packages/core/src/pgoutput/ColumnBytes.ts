@@ -129,19 +129,31 @@ export const byteaAt = (reader: ByteReader, bytes: Uint8Array, start: number, en
   }
 }
 
-/** Strings of up to this length V8 copies out of a longer one; longer ones would keep the whole line alive. */
-const longestCopied = 12
-/** How much text is sliced at once for short values to be cut from. */
-const lineLength = 512
+/**
+ * Longest text that is cut from a line. V8 copies a string of up to 12 characters out of a longer one, but lets a longer
+ * one point into it, so that one kept value may keep its whole line. Text beyond this (uuids, the sort of value that is
+ * kept as a key) is always a string of its own.
+ */
+const longestCut = 32
+/** How much text is sliced at once for short values to be cut from: bounds what a kept value can keep alive. */
+const lineLength = 256
+/** Lines to go by before one is again hoped to be ASCII, after one was not. */
+const patience = 32
 
 /**
- * Cuts strings out of one message after another. Short ASCII text, which most values are, is cut from a line sliced once
- * for many of them: a call into the runtime for each costs more than the copying.
+ * Cuts strings out of one message after another. A call into the runtime for every string costs more than copying it, so
+ * short text is cut from a line that was sliced once for many.
+ *
+ * A line is taken for UTF-8 first: when it comes out with as many characters as it has bytes, then every byte of it was
+ * ASCII, lengths and all, and positions in the text are positions in the bytes. Otherwise it is taken byte by byte, and
+ * each value looked at on its own.
  */
 export class TextCutter {
   private line = ""
   private from = 0
   private to = 0
+  private isAscii = false
+  private wait = 0
 
   /** Forgets the line: the bytes may have changed since. Due before each message. */
   reset(): void {
@@ -150,15 +162,31 @@ export class TextCutter {
 
   /** The UTF-8 text of `bytes[start, end)`; fails on what is not UTF-8. */
   cut(reader: ByteReader, bytes: Uint8Array, start: number, end: number): string {
-    if (end - start > longestCopied) return reader.utf8(start, end)
-    for (let at = start; at < end; at++) {
-      if (bytes[at]! > 0x7f) return reader.utf8(start, end)
-    }
-    if (end > this.to || start < this.from) {
-      this.from = start
-      this.to = Math.min(reader.end, start + lineLength)
-      this.line = reader.slices.latin1(bytes, start, this.to)
+    if (end - start > longestCut) return reader.utf8(start, end)
+    if (end > this.to || start < this.from) this.turnTo(reader, bytes, start)
+    if (!this.isAscii) {
+      for (let at = start; at < end; at++) {
+        if (bytes[at]! > 0x7f) return reader.utf8(start, end)
+      }
     }
     return this.line.substring(start - this.from, end - this.from)
+  }
+
+  private turnTo(reader: ByteReader, bytes: Uint8Array, start: number): void {
+    const to = Math.min(reader.end, start + lineLength)
+    this.from = start
+    this.to = to
+    if (this.wait === 0) {
+      const text = reader.slices.utf8(bytes, start, to)
+      this.isAscii = text?.length === to - start
+      if (text !== undefined && this.isAscii) {
+        this.line = text
+        return
+      }
+      this.wait = patience
+    }
+    this.wait -= 1
+    this.isAscii = false
+    this.line = reader.slices.latin1(bytes, start, to)
   }
 }

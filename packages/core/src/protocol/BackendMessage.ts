@@ -6,6 +6,7 @@
  */
 import type { ServerMessage } from "../ReplicationError.ts"
 import type { ByteReader } from "./ByteReader.ts"
+import { encodeFrame } from "./Frames.ts"
 
 export const notificationResponseTag = 0x41 // A
 export const commandCompleteTag = 0x43 // C
@@ -35,33 +36,25 @@ export const decodeServerMessage = (reader: ByteReader): ServerMessage => {
   }
 }
 
-const frame = (tag: number, payload: Uint8Array): Uint8Array => {
-  const bytes = new Uint8Array(5 + payload.length)
-  bytes[0] = tag
-  new DataView(bytes.buffer).setInt32(1, 4 + payload.length)
-  bytes.set(payload, 5)
-  return bytes
-}
-
 const text = (value: string): Uint8Array => new TextEncoder().encode(value)
 
 /** The walsender accepts START_REPLICATION: text format, no columns. */
-export const copyBothResponse: Uint8Array = frame(copyBothResponseTag, new Uint8Array(3))
+export const copyBothResponse: Uint8Array = encodeFrame(copyBothResponseTag, new Uint8Array(3))
 
-export const copyData = (payload: Uint8Array): Uint8Array => frame(copyDataTag, payload)
+export const copyData = (payload: Uint8Array): Uint8Array => encodeFrame(copyDataTag, payload)
 
-export const copyDone: Uint8Array = frame(copyDoneTag, new Uint8Array(0))
+export const copyDone: Uint8Array = encodeFrame(copyDoneTag, new Uint8Array(0))
 
-export const commandComplete = (tag: string): Uint8Array => frame(commandCompleteTag, text(`${tag}\0`))
+export const commandComplete = (tag: string): Uint8Array => encodeFrame(commandCompleteTag, text(`${tag}\0`))
 
 /** Idle, outside any transaction block. */
-export const readyForQuery: Uint8Array = frame(readyForQueryTag, text("I"))
+export const readyForQuery: Uint8Array = encodeFrame(readyForQueryTag, text("I"))
 
 const serverMessage = (tag: number, message: ServerMessage): Uint8Array => {
   const { detail, hint, severity, sqlState } = message
   const optional = (letter: string, value: string | undefined) => (value === undefined ? "" : `${letter}${value}\0`)
   const fields = `S${severity}\0V${severity}\0C${sqlState}\0M${message.message}\0`
-  return frame(tag, text(`${fields}${optional("D", detail)}${optional("H", hint)}\0`))
+  return encodeFrame(tag, text(`${fields}${optional("D", detail)}${optional("H", hint)}\0`))
 }
 
 export const errorResponse = (message: ServerMessage): Uint8Array => serverMessage(errorResponseTag, message)

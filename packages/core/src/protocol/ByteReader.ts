@@ -121,11 +121,14 @@ export class ByteReader {
 
   /** Zero-terminated UTF-8: names, prefixes, fields of an ErrorResponse. */
   cstring(): string {
-    const start = this.offset
-    const terminator = this.bytes.indexOf(0, start)
-    if (terminator < 0 || terminator >= this.end) this.fail("text without its terminating zero")
+    const { bytes, end, offset } = this
+    // Not `indexOf`, which would search the whole read behind this message. Names are short.
+    let terminator = offset
+    while (terminator < end && bytes[terminator] !== 0) terminator++
+    if (terminator >= end) this.fail("text without its terminating zero")
+    const text = this.utf8(offset, terminator)
     this.offset = terminator + 1
-    return this.utf8(start, terminator)
+    return text
   }
 
   /** UTF-8 text of `bytes[start, end)`, which the caller has checked to lie within the message. */
@@ -134,10 +137,10 @@ export class ByteReader {
     return text === undefined ? this.fail("text that is not UTF-8") : text
   }
 
-  /** A copy of `count` bytes, safe to keep. */
+  /** A copy of `count` bytes, safe to keep: a plain `Uint8Array`, also where `bytes` is one of its subclasses. */
   copy(count: number): Uint8Array {
     const start = this.skip(count)
-    return Uint8Array.prototype.slice.call(this.bytes, start, start + count)
+    return new Uint8Array(this.bytes.subarray(start, start + count))
   }
 
   /** Everything has been read, or the message was longer than its kind allows. */

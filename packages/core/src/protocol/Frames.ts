@@ -1,5 +1,5 @@
 /**
- * Backend messages over reads of any size: one tag byte, an Int32 length that counts itself, a payload.
+ * Messages over reads of any size: one tag byte, an Int32 length that counts itself, a payload.
  *
  * `push` lends a read, `next` steps through its whole frames without copying. A frame that a read cuts is gathered once
  * into a buffer of its own; that buffer grows with what has arrived, never with what a length merely promises.
@@ -8,12 +8,21 @@
  */
 import { DecodeError } from "../ReplicationError.ts"
 
-/** One gigabyte and its headers: PostgreSQL itself cannot send a longer message. */
-export const defaultMaxFrameLength = 0x4000_0000
+/** One gigabyte and the four bytes of the length: PostgreSQL itself cannot send a longer message. */
+export const defaultMaxFrameLength = 0x4000_0004
 
 const headerLength = 5
 const firstCapacity = 65_536
 const none = new Uint8Array(0)
+
+/** A whole message of that type, ready to be sent: frontend and backend frame alike. Copies the payload. */
+export const encodeFrame = (tag: number, payload: Uint8Array): Uint8Array => {
+  const bytes = new Uint8Array(headerLength + payload.length)
+  bytes[0] = tag
+  new DataView(bytes.buffer).setInt32(1, 4 + payload.length)
+  bytes.set(payload, headerLength)
+  return bytes
+}
 
 export class Frames {
   /** Where the current frame lies: the read itself, or the gathered frame. Borrowed until the next `push`. */

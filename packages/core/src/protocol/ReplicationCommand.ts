@@ -13,12 +13,20 @@ import { InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
 /** Options of START_REPLICATION: names as they are, values yet to be quoted. */
 export type CommandOptions = ReadonlyArray<readonly [name: string, value: string]>
 
-/** A double-quoted identifier. The caller has refused zero bytes. */
+/**
+ * A double-quoted identifier. The caller has refused zero bytes.
+ *
+ * @example
+ * quoteIdentifier('say "hi"') // => '"say ""hi"""'
+ */
 export const quoteIdentifier = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
 /**
  * A quoted literal. Backslashes are escaped the way SQL takes them whatever `standard_conforming_strings` says; a
  * replication command takes them as they are, see {@link quoteCommandLiteral}.
+ *
+ * @example
+ * quoteLiteral("it's") // => "'it''s'"
  */
 export const quoteLiteral = (value: string): string => {
   const quoted = `'${value.replaceAll("'", "''")}'`
@@ -46,9 +54,16 @@ export const slotName = (name: string): Result.Result<string, InvalidOption> => 
     : invalid("slot", "is not a slot name", "use 1 to 63 of lower-case letters, digits and underscores")
 }
 
-/** Any other name: 1 to 63 bytes, no zero byte. Longer ones PostgreSQL cuts, and so confuses. */
+/** Text that reaches the server as it is: a zero byte would end it, and half a surrogate pair be sent as U+FFFD. */
+const plainText = (option: string, text: string): Result.Result<string, InvalidOption> => {
+  if (text.includes("\0")) return invalid(option, "holds a zero byte")
+  return text.isWellFormed() ? Result.succeed(text) : invalid(option, "holds half a surrogate pair")
+}
+
+/** Any other name: 1 to 63 bytes of {@link plainText}. Longer ones PostgreSQL cuts, and so confuses. */
 export const objectName = (option: string, name: string): Result.Result<string, InvalidOption> => {
-  if (name.includes("\0")) return invalid(option, "holds a zero byte")
+  const checked = plainText(option, name)
+  if (Result.isFailure(checked)) return checked
   const length = byteLength(name)
   if (length === 0) return invalid(option, "is empty")
   return length > 63 ? invalid(option, `has ${length} bytes, PostgreSQL keeps 63`) : Result.succeed(name)
@@ -57,6 +72,9 @@ export const objectName = (option: string, name: string): Result.Result<string, 
 /**
  * The value of `publication_names`: identifiers, quoted, so that `MyPub` does not mean `mypub`, and separated by commas.
  * Refuses an empty list, which PostgreSQL 18 accepts and then sends nothing.
+ *
+ * @example
+ * publicationNames(["orders", "My Pub"]) // => Result.succeed('"orders","My Pub"')
  *
  * Source: `SplitIdentifierString` in src/backend/utils/adt/varlena.c.
  */
@@ -81,7 +99,8 @@ export interface CreateReplicationSlot {
   readonly temporary?: boolean | undefined
   /**
    * `export` makes a snapshot that other sessions can import until the next command on this connection; `use` makes it
-   * this transaction's; `nothing` makes none.
+   * this transaction's, and must be the first command after `BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY`; `nothing`
+   * makes none.
    */
   readonly snapshot?: "export" | "use" | "nothing" | undefined
   /** Decode PREPARE TRANSACTION when it happens. PostgreSQL 15. */
@@ -96,7 +115,14 @@ const unsupported = (feature: string, serverVersion: number, neededVersion: numb
 /** The words that PostgreSQL 14 has for what later ones say in parentheses. */
 const oldSnapshotWords = { export: "EXPORT_SNAPSHOT", use: "USE_SNAPSHOT", nothing: "NOEXPORT_SNAPSHOT" }
 
-/** `CREATE_REPLICATION_SLOT`, in the form that this server takes. */
+/**
+ * `CREATE_REPLICATION_SLOT`, in the form that this server takes: options in parentheses from PostgreSQL 15. The grammar
+ * of 14 has no TWO_PHASE, though the SQL function of 14 has.
+ *
+ * @example
+ * createReplicationSlotCommand({ slot: "orders", plugin: "pgoutput" }, 180_004)
+ * // => Result.succeed(`CREATE_REPLICATION_SLOT "orders" LOGICAL "pgoutput" (SNAPSHOT 'nothing')`)
+ */
 export const createReplicationSlotCommand = (
   options: CreateReplicationSlot,
   serverVersion: number
@@ -122,12 +148,14 @@ export interface DropReplicationSlot {
   readonly wait?: boolean | undefined
 }
 
+/** `DROP_REPLICATION_SLOT`. */
 export const dropReplicationSlotCommand = (options: DropReplicationSlot): Result.Result<string, InvalidOption> =>
   Result.map(
     slotName(options.slot),
     (slot) => `DROP_REPLICATION_SLOT ${quoteIdentifier(slot)}${options.wait === true ? " WAIT" : ""}`
   )
 
+/** What to set; `undefined` leaves a property as it is. */
 export interface AlterReplicationSlot {
   readonly slot: string
   /** PostgreSQL 17. */
@@ -136,6 +164,7 @@ export interface AlterReplicationSlot {
   readonly twoPhase?: boolean | undefined
 }
 
+/** `ALTER_REPLICATION_SLOT`, PostgreSQL 17. Refuses to alter nothing, which the grammar does not allow. */
 export const alterReplicationSlotCommand = (
   options: AlterReplicationSlot,
   serverVersion: number
@@ -160,14 +189,20 @@ export interface StartReplication {
   readonly options: CommandOptions
 }
 
-/** `START_REPLICATION SLOT … LOGICAL …`. */
+/**
+ * `START_REPLICATION SLOT … LOGICAL …`.
+ *
+ * @example
+ * startReplicationCommand({ slot: "orders", startLsn: Lsn.zero, options: [["proto_version", "1"]] })
+ * // => Result.succeed(`START_REPLICATION SLOT "orders" LOGICAL 0/0 ("proto_version" '1')`)
+ */
 export const startReplicationCommand = (start: StartReplication): Result.Result<string, InvalidOption> =>
   Result.gen(function* () {
     const slot = yield* slotName(start.slot)
     const options: Array<string> = []
     for (const [name, value] of start.options) {
       yield* objectName("option name", name)
-      if (value.includes("\0")) yield* invalid(name, "holds a zero byte")
+      yield* plainText(name, value)
       options.push(`${quoteIdentifier(name)} ${quoteCommandLiteral(value)}`)
     }
     const list = options.length === 0 ? "" : ` (${options.join(", ")})`

@@ -19,7 +19,7 @@ export interface XLogData {
   readonly walEnd: Lsn.Lsn
   /** When it was sent, by the server's clock. */
   readonly sendTime: PgTimestamp.PgTimestamp
-  /** The plugin's message. */
+  /** The plugin's message: a copy once decoded, safe to keep. */
   readonly walData: Uint8Array
 }
 
@@ -81,7 +81,7 @@ export const decodeReplicationMessage = (reader: ByteReader): XLogData | Primary
         _tag: "PrimaryKeepAlive",
         walEnd: reader.lsn(),
         sendTime: timestamp(reader),
-        replyRequested: reader.uint8() === 1
+        replyRequested: reader.uint8() !== 0
       }
       reader.expectEnd()
       return message
@@ -102,7 +102,7 @@ export const decodeStandbyMessage = (reader: ByteReader): StandbyStatusUpdate | 
         flushed: reader.lsn(),
         applied: reader.lsn(),
         sendTime: timestamp(reader),
-        replyRequested: reader.uint8() === 1
+        replyRequested: reader.uint8() !== 0
       }
       reader.expectEnd()
       return message

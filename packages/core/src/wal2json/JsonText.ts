@@ -32,6 +32,7 @@ const isOfNumber = (code: number): boolean =>
 class JsonReader {
   private readonly text: string
   private at = 0
+  private backslashAt = -1
   private depth = 0
 
   constructor(text: string) {
@@ -84,11 +85,23 @@ class JsonReader {
     const { text } = this
     const start = this.at + 1
     let end = text.indexOf('"', start)
+    if (this.nextBackslash(start) > end && end > 0) {
+      this.at = end + 1
+      return text.substring(start, end)
+    }
     while (end > 0 && this.isEscaped(start, end)) end = text.indexOf('"', end + 1)
     if (end < 0) this.fail("a string without its end")
-    const raw = text.substring(start, end)
     this.at = end + 1
-    return raw.includes("\\") ? this.unescape(text.substring(start - 1, end + 1)) : raw
+    return this.unescape(text.substring(start - 1, end + 1))
+  }
+
+  /** Where the next backslash at or after `from` is. Most messages have none, and are asked once. */
+  private nextBackslash(from: number): number {
+    if (this.backslashAt < from) {
+      const found = this.text.indexOf("\\", from)
+      this.backslashAt = found < 0 ? this.text.length : found
+    }
+    return this.backslashAt
   }
 
   /** Whether the quote at `end` belongs to the string: an odd number of backslashes stands before it. */

@@ -4,6 +4,7 @@
  * Source: `string_to_SelectTable`, `parse_table_identifier` and `split_string_to_list` in wal2json.c.
  */
 import * as Result from "effect/Result"
+import { objectName } from "../protocol/ReplicationCommand.ts"
 import { InvalidOption } from "../ReplicationError.ts"
 
 /**
@@ -14,21 +15,10 @@ export type TableFilter =
   | { readonly schema: string; readonly table?: string | undefined }
   | { readonly schema?: undefined; readonly table: string }
 
-/** PostgreSQL cuts names to 63 bytes; a longer one would match nothing. */
-const maxNameBytes = 63
-
 /** What the plugin reads as something else than part of a name: `isspace` in C, separators, the wildcard, quotes. */
 const special = /[ \t\n\v\f\r',.*\\]/g
 
-const utf8 = new TextEncoder()
-
 const escapeName = (name: string): string => name.replace(special, "\\$&")
-
-const nameProblem = (name: string): string | undefined => {
-  if (name.includes("\0")) return "a name holds a zero byte"
-  const { length } = utf8.encode(name)
-  return length === 0 || length > maxNameBytes ? "a name has 1 to 63 bytes" : undefined
-}
 
 const refuse = (option: string, problem: string, remedy?: string) =>
   Result.fail(new InvalidOption({ option, problem, remedy }))
@@ -48,9 +38,10 @@ export const formatTableFilters = (
   const patterns: Array<string> = []
   for (const { schema, table } of filters) {
     if (schema === undefined && table === undefined) return refuse(option, "names neither a schema nor a table")
-    const problem =
-      (schema === undefined ? undefined : nameProblem(schema)) ?? (table === undefined ? undefined : nameProblem(table))
-    if (problem !== undefined) return refuse(option, problem)
+    for (const name of [schema, table]) {
+      const checked = name === undefined ? Result.succeed("*") : objectName(option, name)
+      if (Result.isFailure(checked)) return Result.fail(checked.failure)
+    }
     patterns.push(`${schema === undefined ? "*" : escapeName(schema)}.${table === undefined ? "*" : escapeName(table)}`)
   }
   return nonEmptyList(option, patterns)

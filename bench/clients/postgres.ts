@@ -1,0 +1,27 @@
+/**
+ * postgres.js: `subscribe`. It insists on a temporary slot of its own; here its one CREATE_REPLICATION_SLOT is answered
+ * for it and its START_REPLICATION names the slot that holds the backlog. All else is its own.
+ */
+import postgres from "postgres"
+// @ts-expect-error: not part of its typed surface
+import Subscribe from "../../node_modules/postgres/src/subscribe.js"
+import { startMeasure, task } from "../Measure.ts"
+
+const { changes: wanted, database, host, password, port, publication, slot, user } = task()
+
+const connect = (options: Record<string, unknown>) => {
+  const sql = postgres(options as never) as unknown as { unsafe: (text: string) => unknown }
+  const { unsafe } = sql
+  sql.unsafe = (text) =>
+    text.startsWith("CREATE_REPLICATION_SLOT")
+      ? Promise.resolve(Object.assign([{ consistent_point: "0/0" }], { state: { pid: 0, secret: 0 } }))
+      : unsafe(text.replace(/SLOT \S+/, `SLOT "${slot}"`))
+  return sql
+}
+
+let count = 0
+const finish = startMeasure()
+const subscribe = Subscribe(connect, { host, port, username: user, password, database, publications: publication })
+await subscribe("*", () => {
+  if (++count >= wanted) finish(count)
+})

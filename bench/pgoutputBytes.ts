@@ -1,0 +1,175 @@
+/**
+ * Bytes as a walsender sends them under pgoutput, protocol 1, text format: CopyData frames of XLogData, to measure
+ * decoders with. Values vary from row to row as in a table somebody uses; the shapes are those of `workloads`.
+ */
+
+class Writer {
+  private bytes = Buffer.alloc(1 << 24)
+  private at = 0
+
+  uint8(value: number): this {
+    this.at = this.bytes.writeUInt8(value, this.at)
+    return this
+  }
+  int16(value: number): this {
+    this.at = this.bytes.writeInt16BE(value, this.at)
+    return this
+  }
+  int32(value: number): this {
+    this.at = this.bytes.writeInt32BE(value, this.at)
+    return this
+  }
+  int64(value: bigint): this {
+    this.at = this.bytes.writeBigInt64BE(value, this.at)
+    return this
+  }
+  letter(letter: string): this {
+    return this.uint8(letter.charCodeAt(0))
+  }
+  cstring(text: string): this {
+    this.at += this.bytes.write(text, this.at)
+    return this.uint8(0)
+  }
+  text(text: string): this {
+    const length = Buffer.byteLength(text)
+    this.letter("t").int32(length)
+    this.at += this.bytes.write(text, this.at)
+    return this
+  }
+  /** A CopyData frame of XLogData around what `payload` writes. */
+  frame(lsn: bigint, payload: () => void): void {
+    if (this.bytes.length - this.at < 1 << 16) {
+      const grown = Buffer.alloc(this.bytes.length * 2)
+      this.bytes.copy(grown)
+      this.bytes = grown
+    }
+    this.letter("d")
+    const length = this.at
+    this.int32(0).letter("w").int64(lsn).int64(lsn).int64(836_000_000_000_000n)
+    payload()
+    this.bytes.writeInt32BE(this.at - length, length)
+  }
+  done(): Uint8Array {
+    return this.bytes.subarray(0, this.at)
+  }
+}
+
+type Cell = (row: number) => string | null
+
+interface Shape {
+  readonly name: string
+  readonly replicaIdentity: "d" | "f"
+  readonly change: "insert" | "update"
+  readonly columns: ReadonlyArray<readonly [name: string, typeOid: number, cell: Cell]>
+  readonly rowsPerTransaction: number
+  readonly rows: number
+}
+
+export interface Workload {
+  readonly name: string
+  readonly rows: number
+  readonly bytes: Uint8Array
+}
+
+const two = (value: number): string => String(value).padStart(2, "0")
+const timestamp: Cell = (row) =>
+  `2026-07-${two(1 + (row % 28))} ${two(row % 24)}:${two(row % 60)}:${two((row * 7) % 60)}.${String(row % 1_000_000).padStart(6, "0")}+00`
+const words = ["pending", "paid", "shipped", "returned", "café", "on hold"]
+
+const narrow: Shape["columns"] = [
+  ["id", 20, (row) => String(1_000_000 + row)],
+  ["account", 23, (row) => String((row * 7919) % 100_000)],
+  ["amount", 1700, (row) => `${(row * 31) % 10_000}.${two(row % 100)}`],
+  ["status", 25, (row) => words[row % 5 === 4 ? row % 6 : row % 4]!],
+  ["is_open", 16, (row) => (row % 3 === 0 ? "t" : "f")],
+  ["created_at", 1184, timestamp]
+]
+
+const wide: Shape["columns"] = Array.from({ length: 5 }, (_, index) => [
+  [`id_${index}`, 20, (row) => String(row * 13 + index)] as const,
+  [`count_${index}`, 23, (row) => (row % 10 === index ? null : String((row * 31 + index) % 5000))] as const,
+  [`ratio_${index}`, 701, (row) => String(((row * 17 + index) % 10_000) / 64)] as const,
+  [`name_${index}`, 25, (row) => `customer ${row % 1000} of region ${index}`] as const,
+  [`flag_${index}`, 16, (row) => ((row + index) % 2 === 0 ? "t" : "f")] as const,
+  [`at_${index}`, 1184, timestamp] as const
+]).flat()
+
+const shapes: ReadonlyArray<Shape> = [
+  {
+    name: "narrow rows, 6 columns, 100 a transaction",
+    replicaIdentity: "d",
+    change: "insert",
+    columns: narrow,
+    rowsPerTransaction: 100,
+    rows: 20_000
+  },
+  {
+    name: "narrow rows, 6 columns, one-row transactions",
+    replicaIdentity: "d",
+    change: "insert",
+    columns: narrow,
+    rowsPerTransaction: 1,
+    rows: 20_000
+  },
+  {
+    name: "wide rows, 30 columns",
+    replicaIdentity: "d",
+    change: "insert",
+    columns: wide,
+    rowsPerTransaction: 100,
+    rows: 5_000
+  },
+  {
+    name: "updates under full replica identity, 6 columns",
+    replicaIdentity: "f",
+    change: "update",
+    columns: narrow,
+    rowsPerTransaction: 100,
+    rows: 10_000
+  }
+]
+
+const writeTuple = (writer: Writer, kind: string, columns: Shape["columns"], row: number): void => {
+  writer.letter(kind).int16(columns.length)
+  for (const [, , cell] of columns) {
+    const text = cell(row)
+    if (text === null) writer.letter("n")
+    else writer.text(text)
+  }
+}
+
+const write = (shape: Shape): Workload => {
+  const { change, columns, replicaIdentity, rows, rowsPerTransaction } = shape
+  const writer = new Writer()
+  const oid = 16_400
+  let lsn = 0x1_0000_0000n
+  for (let row = 0; row < rows; ) {
+    const commitLsn = lsn + 10_000n
+    writer.frame(lsn, () => writer.letter("B").int64(commitLsn).int64(836_000_000_000_000n).int32(700 + row))
+    if (row === 0) {
+      writer.frame(0n, () => {
+        writer.letter("R").int32(oid).cstring("public").cstring("orders").letter(replicaIdentity).int16(columns.length)
+        for (const [name, typeOid] of columns) {
+          writer.uint8(replicaIdentity === "f" || name === "id" ? 1 : 0).cstring(name).int32(typeOid).int32(-1)
+        }
+      })
+    }
+    for (let ordinal = 0; ordinal < rowsPerTransaction && row < rows; ordinal++, row++) {
+      const current = row
+      writer.frame(lsn + BigInt(ordinal), () => {
+        writer.letter(change === "insert" ? "I" : "U").int32(oid)
+        if (change === "update") writeTuple(writer, "O", columns, current)
+        writeTuple(writer, "N", columns, change === "update" ? current + 1 : current)
+      })
+    }
+    const endLsn = commitLsn + 48n
+    writer.frame(endLsn, () =>
+      writer.letter("C").uint8(0).int64(commitLsn).int64(endLsn).int64(836_000_000_000_000n)
+    )
+    lsn = endLsn
+  }
+  return { name: shape.name, rows, bytes: writer.done() }
+}
+
+/** The shapes the peers were measured with. */
+export const workloads: ReadonlyArray<Workload> = shapes.map(write)

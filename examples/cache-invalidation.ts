@@ -1,0 +1,57 @@
+/**
+ * Drops cached rows as soon as they change. The `Replication` service by hand: its Layer is one connection, and trying
+ * again is a plain `Effect.retry`.
+ *
+ * The slot is temporary, so it costs no disk while we are away, and tells nothing of what happens then. Every connection
+ * therefore begins with an empty cache. Rows are found by primary key: tables keep their default replica identity.
+ */
+import { NodeRuntime } from "@effect/platform-node"
+import { type Change, defaultReconnect, nextLsn, Pgoutput, Relation, Replication, type Row } from "@replicant/core"
+import { PgWalSender } from "@replicant/node"
+import { Effect, Stream } from "effect"
+
+const cache = new Map<string, unknown>()
+
+const keyOf = (relation: Relation.Relation, row: Row) =>
+  JSON.stringify([relation.schema, relation.name, ...Relation.keyColumns(relation).map((name) => String(row[name]))])
+
+const invalidate = (change: Change): void => {
+  switch (change._tag) {
+    case "Update":
+      cache.delete(keyOf(change.relation, change.row))
+      // The key itself changed: the row is no longer where it was.
+      if (change.old !== undefined) cache.delete(keyOf(change.relation, change.old.row))
+      break
+    case "Delete":
+      cache.delete(keyOf(change.relation, change.old.row))
+      break
+    case "Truncate":
+      cache.clear()
+  }
+}
+
+const follow = Effect.gen(function* () {
+  const replication = yield* Replication.Replication
+  // The Layer is built, so the slot is there: whatever commits from here on comes.
+  cache.clear()
+  yield* Stream.runForEachArray(replication.changes, (changes) => {
+    changes.forEach(invalidate)
+    const done = changes.map(nextLsn).findLast((next) => next !== undefined)
+    return done === undefined ? Effect.void : replication.acknowledgeThrough(done)
+  })
+})
+
+const program = follow.pipe(
+  Effect.provide(
+    Replication.layer({
+      slot: "cache_invalidation",
+      plugin: Pgoutput.make({ publications: ["orders"] }),
+      createSlot: "temporary"
+    })
+  ),
+  Effect.ensuring(Effect.sync(() => cache.clear())),
+  Effect.retry({ while: (error) => error.isRetryable, schedule: defaultReconnect }),
+  Effect.tapErrorTag("PublicationNotFound", (error) => Effect.logError(error.message, `cure: ${error.remedy}`))
+)
+
+program.pipe(Effect.provide(PgWalSender.layerConfig), NodeRuntime.runMain)

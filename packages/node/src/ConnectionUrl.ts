@@ -1,0 +1,101 @@
+/**
+ * `postgresql://user@host:port/database?keyword=value` -> the keywords of libpq, as text.
+ *
+ * It reads the URL as libpq does rather than as a browser does, so that a password with `#` or `?` in it, an empty host
+ * and a socket directory mean here what they mean to `psql`. It judges no value: that is `PgConfig`'s. Nothing it says
+ * quotes the URL, since a password may stand anywhere in one that is malformed.
+ *
+ * Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS
+ */
+import { InvalidOption } from "@replicant/core"
+import * as Result from "effect/Result"
+
+/** What both a URL and the environment can say, by libpq's names. Absent means not said. */
+export interface Keywords {
+  readonly [keyword: string]: string
+}
+
+const malformed = (problem: string, remedy?: string): Result.Result<never, InvalidOption> =>
+  Result.fail(new InvalidOption({ option: "url", problem, remedy }))
+
+const encodeIt = "percent-encode @ : / ? # % and spaces in the user, password and database"
+
+/** Percent-decodes strictly: half an escape, bytes that are no UTF-8 and NUL are refused. `+` stays a plus. */
+const decode = (text: string): string | undefined => {
+  try {
+    const decoded = decodeURIComponent(text)
+    return decoded.includes("\0") ? undefined : decoded
+  } catch {
+    return undefined
+  }
+}
+
+/** Cuts `text` at the first of `marks`, which belongs to neither part. */
+const cut = (text: string, marks: RegExp): readonly [string, string | undefined] => {
+  const at = text.search(marks)
+  return at < 0 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)]
+}
+
+interface Authority {
+  readonly user?: string | undefined
+  readonly password?: string | undefined
+  readonly host: string
+  readonly port?: string | undefined
+}
+
+const parseAuthority = (text: string): Authority | string => {
+  const at = text.indexOf("@")
+  const [user, password] = at < 0 ? [undefined, undefined] : cut(text.slice(0, at), /:/)
+  const server = text.slice(at + 1)
+  if (server.includes("@")) return "a second @ before the host: the password is not percent-encoded"
+  if (server.includes(",")) return "several hosts are not supported"
+  const bracketed = /^\[([^\]]*)\](?::(.*))?$/s.exec(server)
+  if (bracketed !== null) return { user, password, host: bracketed[1]!, port: bracketed[2] }
+  const [host, port] = cut(server, /:/)
+  if (host.startsWith("[") || port?.includes(":")) return "an IPv6 address must stand in brackets"
+  return { user, password, host, port }
+}
+
+/**
+ * What a connection URL says, each part percent-decoded. Parameters beat the parts before the `?`, as in libpq.
+ *
+ * @example
+ * parse("postgresql://me:secret@[::1]:5433/shop?sslmode=verify-full")
+ * // => { user: "me", password: "secret", host: "::1", port: "5433", dbname: "shop", sslmode: "verify-full" }
+ */
+export const parse = (url: string): Result.Result<Keywords, InvalidOption> => {
+  const scheme = /^postgres(?:ql)?:\/\//.exec(url)
+  if (scheme === null) return malformed("must begin with postgresql:// or postgres://")
+  const rest = url.slice(scheme[0].length)
+  // As libpq does: user and password end at the first @ before any slash, and may hold a question mark.
+  const userinfo = /^[^@/]*@/.exec(rest)?.[0] ?? ""
+  const authorityLength = userinfo.length + cut(rest.slice(userinfo.length), /[/?]/)[0].length
+  const authority = parseAuthority(rest.slice(0, authorityLength))
+  if (typeof authority === "string") return malformed(authority, encodeIt)
+  const [path, query] = cut(rest.slice(authorityLength), /\?/)
+
+  const said: Array<readonly [keyword: string, encoded: string | undefined]> = [
+    ["user", authority.user],
+    ["password", authority.password],
+    ["host", authority.host],
+    ["port", authority.port],
+    ["dbname", path.slice(1)]
+  ]
+  for (const parameter of query === undefined || query === "" ? [] : query.split("&")) {
+    const [encodedName, value] = cut(parameter, /=/)
+    const name = decode(encodedName)
+    if (name === undefined || value === undefined) {
+      return malformed("a parameter is not of the form name=value", encodeIt)
+    }
+    said.push([name, value])
+  }
+
+  const keywords: Record<string, string> = Object.create(null)
+  for (const [keyword, encoded] of said) {
+    if (encoded === undefined || encoded === "") continue
+    const value = decode(encoded)
+    if (value === undefined) return malformed("a percent sign does not begin an escaped character", encodeIt)
+    keywords[keyword] = value
+  }
+  return Result.succeed(keywords)
+}

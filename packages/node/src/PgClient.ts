@@ -1,0 +1,317 @@
+/**
+ * A `pg` client in replication mode, within a scope: opened, asked, and robbed of its socket.
+ *
+ * The only file that touches what `pg` keeps private: `Connection` with its `stream`, its `attachListeners` and its
+ * events. Nothing that goes wrong in there reaches the process as an uncaught error.
+ */
+import type { EventEmitter } from "node:events"
+import { Socket } from "node:net"
+import type { ConnectionOptions } from "node:tls"
+import {
+  AuthenticationFailed,
+  type CopyBoth,
+  Frames,
+  FrontendMessage,
+  InvalidOption,
+  type QueryRow,
+  type ReplicationError
+} from "@replicant/core"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
+import pg from "pg"
+import type { PgConfig } from "./PgConfig.ts"
+import { connectionError, queryFailure } from "./PgServerError.ts"
+import { readOnDemand } from "./ReadOnDemand.ts"
+
+/** What of `pg`'s `Connection` is used here and missing in its types. */
+interface PrivateConnection extends EventEmitter {
+  /** The TCP socket, and after the TLS handshake the TLS socket around it. */
+  readonly stream: Socket
+  /** Makes the parser a `data` listener of the stream that carries the protocol. */
+  attachListeners: (stream: Socket) => void
+}
+
+/** `pg` takes these, too. */
+interface ReplicationClientConfig extends pg.ClientConfig {
+  readonly replication: "database"
+}
+
+/** What the server says beside an answer. */
+interface Notice {
+  readonly severity?: string | undefined
+  readonly code?: string | undefined
+  readonly message?: string | undefined
+}
+
+/** An open client, and what we watch of it. */
+export interface PgClient {
+  readonly client: pg.Client
+  readonly connection: PrivateConnection
+  /** The TCP socket, also below TLS. */
+  readonly tcp: Socket
+  readonly config: PgConfig
+  /** Walks beside `pg`'s parser: whether that one holds a part of a message. */
+  readonly frames: Frames
+  readonly notices: Array<Notice>
+  /** Queries sent whose ReadyForQuery has not come. */
+  unanswered: number
+  /** What broke the connection, or the ErrorResponse that announced its end. */
+  lost: unknown
+  isReady: boolean
+  isTaken: boolean
+}
+
+/** A server that has much to say during one query is not heard to the end. */
+const maxNotices = 100
+
+const keepAliveDelay = 30_000
+
+const sameText = () => (text: string) => text
+
+const makeClient = (
+  config: PgConfig,
+  tls: ConnectionOptions | undefined,
+  password: Redacted.Redacted | undefined
+): PgClient => {
+  const tcp = new Socket()
+  const settings: ReplicationClientConfig = {
+    host: config.host,
+    port: config.port,
+    user: config.user,
+    database: config.database,
+    // What is left out here, pg would take from PG* variables: so everything is said, and the password is a function.
+    password: () => {
+      if (password === undefined) throw noPassword(config)
+      return Redacted.value(password)
+    },
+    ssl: tls ?? false,
+    sslnegotiation: config.sslnegotiation,
+    enableChannelBinding: tls !== undefined && config.channelBinding !== "disable",
+    application_name: config.applicationName,
+    options: config.startupOptions,
+    keepAlive: config.keepAlive,
+    keepAliveInitialDelayMillis: keepAliveDelay,
+    types: { getTypeParser: sameText },
+    stream: () => tcp,
+    replication: "database"
+  }
+  const client = new pg.Client(settings)
+  const connection = client.connection as unknown as PrivateConnection
+  const self: PgClient = {
+    client,
+    connection,
+    tcp,
+    config,
+    frames: new Frames(),
+    notices: [],
+    unanswered: 0,
+    lost: undefined,
+    isReady: false,
+    isTaken: false
+  }
+  // Without a listener an 'error' ends the process, at whatever moment it comes.
+  tcp.on("error", (thrown) => {
+    self.lost ??= thrown
+  })
+  client.on("error", (thrown) => {
+    self.lost ??= thrown
+  })
+  client.on("notice", (notice) => {
+    if (self.notices.length < maxNotices) self.notices.push(notice)
+  })
+  connection.on("readyForQuery", () => {
+    if (self.isReady) self.unanswered -= 1
+    self.isReady = true
+  })
+  guardParser(self)
+  guardAuthentication(self, tls !== undefined)
+  return self
+}
+
+/** `pg`'s parser throws on nonsense, out of a `data` event and so out of the process: here it ends the connection. */
+const guardParser = ({ connection, frames }: PgClient): void => {
+  const attachListeners = connection.attachListeners.bind(connection)
+  connection.attachListeners = (stream) => {
+    attachListeners(stream)
+    const parsers = stream.listeners("data")
+    stream.removeAllListeners("data")
+    stream.on("data", (chunk: Uint8Array) => {
+      try {
+        frames.push(chunk)
+        while (frames.next());
+        for (const parse of parsers) parse.call(stream, chunk)
+      } catch (thrown) {
+        stream.destroy(thrown instanceof Error ? thrown : new Error(String(thrown)))
+      }
+    })
+  }
+}
+
+const authenticationFailed = (config: PgConfig, problem: string, remedy: string): AuthenticationFailed =>
+  new AuthenticationFailed({
+    sqlState: "",
+    detail: `authentication as "${config.user}" failed: ${problem}`,
+    remedy
+  })
+
+const noPassword = (config: PgConfig): AuthenticationFailed =>
+  authenticationFailed(
+    config,
+    "the server asks for a password, and none is given",
+    "give a password, or set PGPASSWORD"
+  )
+
+/** Refuses what would hand the password to whoever listens, before `pg` answers. */
+const guardAuthentication = ({ config, connection }: PgClient, isTls: boolean): void => {
+  const needsBinding = config.channelBinding === "require"
+  let isBound = false
+  const refuse = (problem: string, remedy: string): void => {
+    connection.stream.destroy(authenticationFailed(config, problem, remedy))
+  }
+  const refuseUnbound = (): void =>
+    refuse("the server does not bind authentication to the TLS connection", "set channelBinding to prefer")
+  connection.on("authenticationCleartextPassword", () => {
+    if (needsBinding) refuseUnbound()
+    else if (!isTls && !config.host.startsWith("/")) {
+      refuse(
+        "the server asks for the password in plain text, on a connection without TLS",
+        "let pg_hba.conf ask for scram-sha-256, or set sslmode to verify-full"
+      )
+    }
+  })
+  connection.on("authenticationMD5Password", () => {
+    if (needsBinding) refuseUnbound()
+  })
+  connection.on("authenticationSASL", ({ mechanisms }: { readonly mechanisms: ReadonlyArray<string> }) => {
+    if (needsBinding && !mechanisms.includes("SCRAM-SHA-256-PLUS")) refuseUnbound()
+  })
+  connection.on("authenticationSASLFinal", () => {
+    isBound = true
+  })
+  connection.on("authenticationOk", () => {
+    if (needsBinding && !isBound) refuseUnbound()
+  })
+}
+
+/** Closes the socket, with a goodbye if there is somebody to hear it. Waits for nothing that the peer could withhold. */
+const close = ({ connection, isReady, tcp }: PgClient): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const { stream } = connection
+    if (isReady && stream.writable) stream.write(FrontendMessage.terminate)
+    stream.destroy()
+    tcp.destroy()
+    if (stream.closed) resume(Effect.void)
+    else stream.once("close", () => resume(Effect.void))
+  })
+
+/** Opens a client, closed with the scope, or at once if it does not come up. Fails with what `pg` threw. */
+export const open = Effect.fnUntraced(function* (
+  config: PgConfig,
+  tls: ConnectionOptions | undefined,
+  password: Redacted.Redacted | undefined
+): Effect.fn.Return<PgClient, Error, Scope.Scope> {
+  const self = yield* Effect.acquireRelease(
+    Effect.sync(() => makeClient(config, tls, password)),
+    close
+  )
+  const connected = Effect.callback<void, Error>((resume) => {
+    self.client.connect((thrown: Error | null) => resume(thrown === null ? Effect.void : Effect.fail(thrown)))
+  })
+  yield* Effect.onError(connected, () => close(self))
+  return self
+})
+
+const logNotices = (self: PgClient): Effect.Effect<void> =>
+  Effect.suspend(() =>
+    Effect.forEach(
+      self.notices.splice(0),
+      // Quoted, so that no server writes control characters to a terminal.
+      ({ code, message, severity }) => Effect.logWarning(`${severity} ${code}: ${JSON.stringify(message)}`),
+      { discard: true }
+    )
+  )
+
+const withoutNul = (text: string): Effect.Effect<void, InvalidOption> =>
+  text.includes("\0")
+    ? Effect.fail(new InvalidOption({ option: "query", problem: "must not contain a NUL character" }))
+    : Effect.void
+
+const toRow = (fields: ReadonlyArray<pg.FieldDef>, values: ReadonlyArray<string | null>): QueryRow => {
+  // Without a prototype, a column may bear any name.
+  const row: Record<string, string | null> = Object.create(null)
+  for (const [index, field] of fields.entries()) row[field.name] = values[index] ?? null
+  return row
+}
+
+/** `pg` gives an array of results, which its types do not tell, when there were several statements. */
+type Results = pg.QueryArrayResult<Array<string | null>>
+
+const runQuery = (self: PgClient, text: string): Effect.Effect<ReadonlyArray<QueryRow>, ReplicationError> =>
+  Effect.callback((resume) => {
+    self.unanswered += 1
+    self.client.query(
+      { text, rowMode: "array" },
+      (thrown: Error | null | undefined, results: Results | ReadonlyArray<Results>) => {
+        if (thrown !== null && thrown !== undefined) {
+          // Once the connection is gone, what broke it tells more than that it is gone.
+          const cause = thrown instanceof pg.DatabaseError ? thrown : (self.lost ?? thrown)
+          return resume(Effect.fail(queryFailure(cause, self.config)))
+        }
+        const last = [results].flat().at(-1)
+        resume(Effect.succeed(last === undefined ? [] : last.rows.map((values) => toRow(last.fields, values))))
+      }
+    )
+  })
+
+/** One simple query; its server errors are refined by nobody yet. */
+export const query = (self: PgClient, text: string): Effect.Effect<ReadonlyArray<QueryRow>, ReplicationError> =>
+  Effect.suspend(() =>
+    self.isTaken
+      ? Effect.die(new Error("ReplicantConnection.query after copyBoth"))
+      : Effect.andThen(withoutNul(text), Effect.ensuring(runQuery(self, text), logNotices(self)))
+  )
+
+const isClosed = ({ connection }: PgClient): boolean => connection.stream.destroyed || !connection.stream.writable
+
+/** Waits for the next bytes, or the end. */
+const somethingHappens = ({ connection }: PgClient): Effect.Effect<void> =>
+  Effect.callback((resume) => {
+    const { stream } = connection
+    const stopListening = (): void => {
+      stream.off("data", happened)
+      stream.off("close", happened)
+    }
+    const happened = (): void => {
+      stopListening()
+      resume(Effect.void)
+    }
+    stream.on("data", happened)
+    stream.on("close", happened)
+    return Effect.sync(stopListening)
+  })
+
+/** An answer wakes its fiber from within `pg`'s parser, with the rest of what was read still before it. */
+const parserReturns: Effect.Effect<void> = Effect.callback((resume) => {
+  const immediate = setImmediate(() => resume(Effect.void))
+  return Effect.sync(() => clearImmediate(immediate))
+})
+
+/** Takes the socket from `pg` once every answer has come, and no part of a message is left in its parser. */
+const takeSocket = Effect.fnUntraced(function* (self: PgClient): Effect.fn.Return<CopyBoth, ReplicationError> {
+  const { config, connection, frames } = self
+  yield* parserReturns
+  while (!isClosed(self) && (self.unanswered > 0 || frames.pending > 0)) yield* somethingHappens(self)
+  if (isClosed(self)) return yield* queryFailure(self.lost, config)
+  self.isTaken = true
+  connection.stream.removeAllListeners("data")
+  return readOnDemand(connection.stream, (thrown) => connectionError(thrown ?? self.lost, config))
+})
+
+/** Takes the socket over and sends `command`: what comes back is for the first pull. */
+export const copyBoth = Effect.fnUntraced(function* (self: PgClient, command: string) {
+  yield* withoutNul(command)
+  const copy = yield* takeSocket(self)
+  yield* copy.send(FrontendMessage.query(command))
+  return copy
+})

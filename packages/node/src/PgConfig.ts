@@ -1,0 +1,169 @@
+/**
+ * Options checked and made whole, before anything is opened: where to connect, as whom, and how.
+ *
+ * Passwords stay `Redacted`. Files are read later, by `PgTls`, at each attempt.
+ */
+import { userInfo } from "node:os"
+import type { ConnectionError, InvalidOption } from "@replicant/core"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import type * as Result from "effect/Result"
+import {
+  type ChannelBinding,
+  channelBindings,
+  checked,
+  fromEnvironment,
+  type Options,
+  oneOf,
+  refuse,
+  type SslMode,
+  type SslNegotiation,
+  sslModes,
+  sslNegotiations,
+  wholeNumber,
+  withUrl
+} from "./PgOptions.ts"
+
+export type { Options }
+export { fromEnvironment }
+
+/** {@link Options} checked and made whole. */
+export interface PgConfig {
+  readonly host: string
+  readonly port: number
+  readonly database: string
+  readonly user: string
+  /** `undefined` when none is known: then the server must not ask for one. */
+  readonly password: Effect.Effect<Redacted.Redacted | undefined, ConnectionError>
+  /** `disable` when `host` is a socket's directory. */
+  readonly sslmode: SslMode
+  readonly sslrootcert: string | undefined
+  readonly sslcert: string | undefined
+  readonly sslkey: Redacted.Redacted | undefined
+  readonly sslpassword: Redacted.Redacted | undefined
+  readonly sslnegotiation: SslNegotiation
+  readonly channelBinding: ChannelBinding
+  readonly applicationName: string
+  /** `undefined` is no limit. */
+  readonly connectTimeout: Duration.Duration | undefined
+  readonly keepAlive: boolean
+  /** The startup message's `options`. */
+  readonly startupOptions: string
+}
+
+/**
+ * What PostgreSQL's own subscriber sets, and `bytea_output` beside: a role's settings would otherwise change the text
+ * that values come as.
+ *
+ * Source: `libpqrcv_connect`, src/backend/replication/libpqwalreceiver/libpqwalreceiver.c
+ */
+const textSettings = {
+  datestyle: "ISO",
+  intervalstyle: "postgres",
+  extra_float_digits: "3",
+  bytea_output: "hex"
+}
+
+/** Text for the startup message, where NUL ends a value. */
+const text = (option: string, value: string): string => {
+  if (value === "") throw refuse(option, "must not be empty")
+  if (value.includes("\0")) throw refuse(option, "must not contain a NUL character")
+  return value
+}
+
+/**
+ * The backend splits the startup message's `options` at white space, where a backslash protects the character after it.
+ *
+ * Source: `pg_split_opts`, src/backend/utils/init/postinit.c
+ */
+const settingOption = ([name, value]: [string, string | number | boolean]): string => {
+  if (!/^[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*$/i.test(name)) {
+    throw refuse("settings", `${JSON.stringify(name)} is not the name of a setting`)
+  }
+  if (String(value).includes("\0")) throw refuse("settings", `${name} must not contain a NUL character`)
+  return `-c ${name}=${String(value).replaceAll(/[\\\s]/g, (character) => `\\${character}`)}`
+}
+
+const lowerCaseNames = (settings: NonNullable<Options["settings"]>): NonNullable<Options["settings"]> =>
+  Object.fromEntries(Object.entries(settings).map(([name, value]) => [name.toLowerCase(), value]))
+
+const startupOptions = ({ options, settings }: Options): string => {
+  const chosen = Object.entries({ ...textSettings, ...lowerCaseNames(settings ?? {}) }).map(settingOption)
+  return options === undefined ? chosen.join(" ") : `${text("options", options)} ${chosen.join(" ")}`
+}
+
+const password = (given: Options["password"]): PgConfig["password"] =>
+  given === undefined || Redacted.isRedacted(given) ? Effect.succeed(given) : given
+
+const connectTimeout = (given: Options["connectTimeout"]): Duration.Duration | undefined => {
+  if (given === undefined) return Duration.seconds(10)
+  const duration = Option.getOrUndefined(Duration.fromInput(given))
+  if (duration === undefined || !(Duration.toMillis(duration) >= 0)) {
+    throw refuse("connectTimeout", "must be a duration of 0 (no limit) or more")
+  }
+  return Duration.toMillis(duration) === 0 || !Duration.isFinite(duration) ? undefined : duration
+}
+
+const tls = (
+  { channelBinding = "prefer", sslcert, sslkey, sslmode = "prefer", sslnegotiation = "postgres", ...rest }: Options,
+  isSocket: boolean
+): Pick<
+  PgConfig,
+  "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslpassword" | "sslnegotiation" | "channelBinding"
+> => {
+  const { sslpassword, sslrootcert } = rest
+  const asked = oneOf("sslmode", sslModes, sslmode)
+  const found = asked === "require" && sslrootcert !== undefined ? "verify-ca" : asked
+  if (found === "verify-ca" && (sslrootcert === undefined || sslrootcert === "system")) {
+    throw refuse(
+      "sslrootcert",
+      "verify-ca trusts whatever these certificates have signed, so it needs your own",
+      "name the certificate of your own authority, or use sslmode=verify-full"
+    )
+  }
+  if (sslnegotiation === "direct" && (asked === "disable" || asked === "prefer")) {
+    throw refuse("sslnegotiation", "direct needs sslmode require, verify-ca or verify-full", "set sslmode")
+  }
+  if ((sslcert === undefined) !== (sslkey === undefined)) {
+    throw refuse(sslcert === undefined ? "sslcert" : "sslkey", "sslcert and sslkey go together")
+  }
+  if (channelBinding === "require" && (isSocket || asked === "disable" || asked === "prefer")) {
+    throw refuse("channelBinding", "require needs sslmode require, verify-ca or verify-full", "set sslmode")
+  }
+  return {
+    sslmode: isSocket ? "disable" : found,
+    sslrootcert,
+    sslcert,
+    sslkey: typeof sslkey === "string" ? Redacted.make(sslkey) : sslkey,
+    sslpassword,
+    sslnegotiation: oneOf("sslnegotiation", sslNegotiations, sslnegotiation),
+    channelBinding: oneOf("channelBinding", channelBindings, channelBinding)
+  }
+}
+
+const host = (given: string): string => {
+  if (given.includes(",")) throw refuse("host", "several hosts are not supported")
+  return text("host", given)
+}
+
+/** Checks the options and makes them whole. Fails with the first that is wrong, named. */
+export const resolve = (options: Options): Result.Result<PgConfig, InvalidOption> =>
+  checked(() => {
+    const said = withUrl(options)
+    const user = text("user", said.user ?? userInfo().username)
+    const server = host(said.host ?? "localhost")
+    return {
+      host: server,
+      port: wholeNumber("port", String(said.port ?? 5432), 1, 65_535),
+      user,
+      database: text("database", said.database ?? user),
+      password: password(said.password),
+      ...tls(said, server.startsWith("/")),
+      applicationName: text("applicationName", said.applicationName ?? "replicant"),
+      connectTimeout: connectTimeout(said.connectTimeout),
+      keepAlive: said.keepAlive ?? true,
+      startupOptions: startupOptions(said)
+    }
+  })

@@ -1,0 +1,231 @@
+/**
+ * What can be said about a connection, and where: as options, in a URL, or in libpq's environment variables.
+ *
+ * Here text becomes numbers and words that mean something. Whether they go together, and what is meant where nothing was
+ * said, is `PgConfig`'s. Passwords stay `Redacted`; what is wrong is told by its name, never by its value.
+ *
+ * Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+ */
+import { type ConnectionError, InvalidOption } from "@replicant/core"
+import * as Config from "effect/Config"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
+import * as ConnectionUrl from "./ConnectionUrl.ts"
+
+/**
+ * How much of TLS to ask for, as libpq has it:
+ * `disable` plain text; `prefer` TLS when the server has it, else plain text, and the certificate is not looked at;
+ * `require` TLS, and the certificate is not looked at, unless `sslrootcert` is given: then as `verify-ca`;
+ * `verify-ca` the certificate must come from `sslrootcert`; `verify-full` and it must bear the host's name.
+ *
+ * Only `verify-full` is safe on a network that others can touch. From `require` on, nothing is ever sent in plain text.
+ * libpq's `allow` is missing: it would send the password in plain text first.
+ *
+ * Source: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
+ */
+export const sslModes = ["disable", "prefer", "require", "verify-ca", "verify-full"] as const
+export type SslMode = (typeof sslModes)[number]
+
+/** `postgres` asks in plain text for TLS first; `direct` (PostgreSQL 17) begins with TLS, and saves a round trip. */
+export const sslNegotiations = ["postgres", "direct"] as const
+export type SslNegotiation = (typeof sslNegotiations)[number]
+
+/** Whether SCRAM ties the password to the TLS connection; `require` admits no other way to authenticate. */
+export const channelBindings = ["disable", "prefer", "require"] as const
+export type ChannelBinding = (typeof channelBindings)[number]
+
+/** A password asked for at each attempt: for tokens that expire. */
+export type PasswordProvider = Effect.Effect<Redacted.Redacted, ConnectionError>
+
+/** Whatever is absent is taken from `url`, and then as libpq would, save that `host` is `localhost`. */
+export interface Options {
+  /** `postgresql://user:password@host:port/database?sslmode=verify-full`. What stands beside it here beats it. */
+  readonly url?: Redacted.Redacted | undefined
+  /** A name, an address, or the directory of a Unix-domain socket, which begins with a slash. */
+  readonly host?: string | undefined
+  /** 5432 unless told otherwise. */
+  readonly port?: number | undefined
+  /** Named as the user unless told otherwise. */
+  readonly database?: string | undefined
+  /** The role to connect as: the operating system's user unless told otherwise. It needs REPLICATION. */
+  readonly user?: string | undefined
+  readonly password?: Redacted.Redacted | PasswordProvider | undefined
+  /** `prefer` unless told otherwise, as in libpq. Without meaning for a Unix-domain socket, which never has TLS. */
+  readonly sslmode?: SslMode | undefined
+  /** Certificates to trust: PEM text, the path of a file, or `system` for those Node.js trusts. */
+  readonly sslrootcert?: string | undefined
+  /** Our certificate: PEM text or the path of a file. */
+  readonly sslcert?: string | undefined
+  /** Its private key: PEM text, which should be `Redacted`, or the path of a file. */
+  readonly sslkey?: string | Redacted.Redacted | undefined
+  /** Opens an encrypted `sslkey`. */
+  readonly sslpassword?: Redacted.Redacted | undefined
+  readonly sslnegotiation?: SslNegotiation | undefined
+  /** `prefer` unless told otherwise. Takes effect over TLS. */
+  readonly channelBinding?: ChannelBinding | undefined
+  /** As `pg_stat_replication` shows it: `replicant` unless told otherwise. */
+  readonly applicationName?: string | undefined
+  /** How long one attempt may take, from looking up the name to the first answer: 10 seconds; 0 is no limit. */
+  readonly connectTimeout?: Duration.Input | undefined
+  /** Whether TCP probes an idle connection. On unless told otherwise. */
+  readonly keepAlive?: boolean | undefined
+  /** Settings of the session: `{ wal_sender_timeout: "30s" }`. */
+  readonly settings?: Readonly<Record<string, string | number | boolean>> | undefined
+  /** More command-line options for the backend, written as in `PGOPTIONS`. `settings` beats them. */
+  readonly options?: string | undefined
+}
+
+/** The error for an option that will not do. The problem never quotes the value. */
+export const refuse = (option: string, problem: string, remedy?: string): InvalidOption =>
+  new InvalidOption({ option, problem, remedy })
+
+/** Throws `InvalidOption` unless `text` is one of `members`. */
+export const oneOf = <const Member extends string>(
+  option: string,
+  members: ReadonlyArray<Member>,
+  text: string
+): Member => {
+  const found = members.find((member) => member === text)
+  if (found === undefined) throw refuse(option, `must be one of ${members.join(", ")}`)
+  return found
+}
+
+/** Throws `InvalidOption` unless `text` is a whole number within bounds. */
+export const wholeNumber = (option: string, text: string, min: number, max: number): number => {
+  const number = /^\d{1,10}$/.test(text) ? Number(text) : Number.NaN
+  if (!(number >= min && number <= max)) throw refuse(option, `must be a whole number from ${min} to ${max}`)
+  return number
+}
+
+const isInvalidOption = (thrown: unknown): thrown is InvalidOption => thrown instanceof InvalidOption
+
+/** Runs what throws `InvalidOption`. */
+export const checked = <A>(make: () => A): Result.Result<A, InvalidOption> =>
+  Result.try({
+    try: make,
+    catch: (thrown) => {
+      if (isInvalidOption(thrown)) return thrown
+      throw thrown
+    }
+  })
+
+/** What other clients put into URLs, and what has no bearing on a replication connection. Ignored. */
+const foreignKeywords = new Set([
+  "schema",
+  "pgbouncer",
+  "connection_limit",
+  "pool_timeout",
+  "statement_cache_size",
+  "uselibpqcompat",
+  "fallback_application_name",
+  "client_encoding",
+  "target_session_attrs",
+  "gssencmode",
+  "replication",
+  "keepalives_idle",
+  "keepalives_interval",
+  "keepalives_count"
+])
+
+/** libpq's keywords -> options. Throws `InvalidOption`; `resolve` catches it. */
+const fromKeywords = (keywords: ConnectionUrl.Keywords): Options => {
+  const options: { -readonly [Name in keyof Options]: Options[Name] } = {}
+  for (const [keyword, text] of Object.entries(keywords)) {
+    switch (keyword) {
+      case "host":
+      case "user":
+      case "sslrootcert":
+      case "sslcert":
+      case "options":
+        options[keyword] = text
+        break
+      case "dbname":
+        options.database = text
+        break
+      case "password":
+      case "sslkey":
+      case "sslpassword":
+        options[keyword] = Redacted.make(text)
+        break
+      case "port":
+        options.port = wholeNumber("port", text, 1, 65_535)
+        break
+      case "application_name":
+        options.applicationName = text
+        break
+      case "connect_timeout":
+        options.connectTimeout = Duration.seconds(wholeNumber("connect_timeout", text, 0, 86_400))
+        break
+      case "keepalives":
+        options.keepAlive = wholeNumber("keepalives", text, 0, 1) === 1
+        break
+      case "sslmode":
+        options.sslmode = oneOf("sslmode", sslModes, text)
+        break
+      case "ssl": // The JDBC driver's word for it; libpq takes it too.
+        oneOf("ssl", ["true"], text)
+        options.sslmode ??= "require"
+        break
+      case "sslnegotiation":
+        options.sslnegotiation = oneOf("sslnegotiation", sslNegotiations, text)
+        break
+      case "channel_binding":
+        options.channelBinding = oneOf("channel_binding", channelBindings, text)
+        break
+      default:
+        if (!foreignKeywords.has(keyword)) throw refuse("url", `unknown parameter ${JSON.stringify(keyword)}`)
+    }
+  }
+  return options
+}
+
+/** What of `options` was said, over what the URL says. */
+export const withUrl = ({ url, ...options }: Options): Options => {
+  const said = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
+  return url === undefined
+    ? said
+    : { ...fromKeywords(Result.getOrThrow(ConnectionUrl.parse(Redacted.value(url)))), ...said }
+}
+
+const variables = {
+  host: "PGHOST",
+  port: "PGPORT",
+  dbname: "PGDATABASE",
+  user: "PGUSER",
+  password: "PGPASSWORD",
+  sslmode: "PGSSLMODE",
+  sslrootcert: "PGSSLROOTCERT",
+  sslcert: "PGSSLCERT",
+  sslkey: "PGSSLKEY",
+  sslnegotiation: "PGSSLNEGOTIATION",
+  channel_binding: "PGCHANNELBINDING",
+  application_name: "PGAPPNAME",
+  connect_timeout: "PGCONNECT_TIMEOUT",
+  options: "PGOPTIONS"
+} as const
+
+/** An empty variable is one that is not set, as in libpq. */
+const variable = (name: string): Config.Config<string> => Config.withDefault(Config.String(name), "")
+
+/**
+ * Options from `DATABASE_URL` and from `PGHOST`, `PGPORT`, `PGDATABASE`, `PGUSER`, `PGPASSWORD`, `PGSSLMODE`,
+ * `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`, `PGSSLNEGOTIATION`, `PGCHANNELBINDING`, `PGAPPNAME`, `PGCONNECT_TIMEOUT`
+ * and `PGOPTIONS`, as libpq reads them; the URL beats the rest. `~/.pgpass` is not read.
+ *
+ * Source: https://www.postgresql.org/docs/current/libpq-envars.html
+ */
+export const fromEnvironment: Effect.Effect<Options, InvalidOption | Config.ConfigError> = Effect.gen(function* () {
+  const url = yield* variable("DATABASE_URL")
+  const found = yield* Config.all(
+    Object.fromEntries(Object.entries(variables).map(([keyword, name]) => [keyword, variable(name)]))
+  )
+  return yield* Effect.fromResult(
+    checked(() => {
+      const said = Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""))
+      const fromVariables = fromKeywords(said)
+      return url === "" ? fromVariables : { ...fromVariables, ...withUrl({ url: Redacted.make(url) }) }
+    })
+  )
+})

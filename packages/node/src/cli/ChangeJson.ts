@@ -1,0 +1,150 @@
+/**
+ * Changes as JSON lines: one object a change, of a shape that stays (docs/cli.md). Nothing is lost on the way: what JSON's
+ * numbers or most readers of them cannot hold is a string, and `json` and `jsonb` columns are PostgreSQL's own text.
+ *
+ * Written by hand rather than by `JSON.stringify`, which knows no bigint, no NaN, no -0 and no text that is JSON already.
+ */
+import { type Begin, type Change, Lsn, PgTimestamp, type Relation, type Row, type TypeDecoder } from "@replicant/core"
+
+/** The text of a `json` or `jsonb` column: goes into the line as it is, numbers with all their digits. */
+export class JsonText {
+  readonly text: string
+
+  constructor(text: string) {
+    // Line breaks can stand between JSON's tokens only, and would break ours.
+    this.text = text.replaceAll(/[\r\n]+/g, " ")
+  }
+}
+
+const jsonText = (text: string): JsonText => new JsonText(text)
+
+/** How the columns of a stream are decoded when its changes are to be printed. */
+export const types: TypeDecoder.TypeDecoders = {
+  byOid: new Map([
+    [114, jsonText],
+    [3802, jsonText]
+  ]),
+  byName: new Map([
+    ["json", jsonText],
+    ["jsonb", jsonText]
+  ])
+}
+
+/** `JSON.stringify` leaves DEL and the C1 controls alone, and some terminals obey those. */
+const quote = (text: string): string =>
+  JSON.stringify(text).replaceAll(
+    /[\u007f-\u009f]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
+  )
+
+const hex = (bytes: Uint8Array): string =>
+  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex")
+
+/**
+ * A column's value.
+ *
+ * @example
+ * encodeValue(9007199254740993n) // => "\"9007199254740993\""
+ */
+export const encodeValue = (value: unknown): string => {
+  switch (typeof value) {
+    case "string":
+      return quote(value)
+    case "number":
+      return Number.isFinite(value) ? (Object.is(value, -0) ? "-0" : String(value)) : `"${value}"`
+    case "bigint":
+      return `"${value}"`
+    case "boolean":
+      return String(value)
+    case "object":
+      if (value === null) return "null"
+      if (value instanceof JsonText) return value.text
+      if (value instanceof Uint8Array) return `"\\\\x${hex(value)}"`
+      if (Array.isArray(value)) return `[${value.map(encodeValue).join(",")}]`
+      return encodeObject(value as Row)
+    default:
+      return "null"
+  }
+}
+
+/** An object's own members; a column may be named `__proto__`. */
+const encodeObject = (row: Row): string => {
+  let text = "{"
+  for (const name of Object.keys(row)) {
+    text += `${text.length === 1 ? "" : ","}${quote(name)}:${encodeValue(row[name])}`
+  }
+  return `${text}}`
+}
+
+const place = (kind: string, relation: Relation.Relation): string =>
+  `{"kind":"${kind}","schema":${quote(relation.schema)},"table":${quote(relation.name)}`
+
+/** Which transaction a change belongs to. */
+const transaction = (begin: Begin): string =>
+  `,"lsn":"${Lsn.format(begin.commitLsn)}","xid":${begin.xid},"time":"${PgTimestamp.format(begin.commitTime)}"`
+
+const position = ({ begin, ordinal }: { readonly begin: Begin; readonly ordinal: number }): string =>
+  `${transaction(begin)},"ordinal":${ordinal}`
+
+/** `key` where the server tells the replica identity only, `old` where it tells the whole row. */
+const oldRow = (old: { readonly _tag: "Key" | "Full"; readonly row: Row } | undefined): string =>
+  old === undefined ? "" : `,"${old._tag === "Key" ? "key" : "old"}":${encodeObject(old.row)}`
+
+const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+
+/** Messages are bytes that mostly are text. */
+const content = (bytes: Uint8Array): string => {
+  try {
+    return `"content":${quote(strictUtf8.decode(bytes))}`
+  } catch {
+    return `"bytes":"\\\\x${hex(bytes)}"`
+  }
+}
+
+/**
+ * A change as one line, without its line break.
+ *
+ * @example
+ * encodeChange(insert) // => {"kind":"insert","schema":"public","table":"orders","lsn":"0/1A2B3C8","xid":742,...}
+ */
+export const encodeChange = (change: Change): string => {
+  switch (change._tag) {
+    case "Begin":
+      return `{"kind":"begin"${transaction(change)}}`
+    case "Commit":
+      return `{"kind":"commit"${transaction(change.begin)},"endLsn":"${Lsn.format(change.endLsn)}"}`
+    case "Insert":
+      return `${place("insert", change.relation)}${position(change)},"row":${encodeObject(change.row)}}`
+    case "Update": {
+      const unchanged = change.unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(change.unchanged)}`
+      const row = encodeObject(change.row)
+      return `${place("update", change.relation)}${position(change)},"row":${row}${unchanged}${oldRow(change.old)}}`
+    }
+    case "Delete":
+      return `${place("delete", change.relation)}${position(change)}${oldRow(change.old)}}`
+    case "Truncate": {
+      const tables = change.relations.map(({ name, schema }) => `{"schema":${quote(schema)},"table":${quote(name)}}`)
+      const flags = `"cascade":${change.cascade},"restartIdentity":${change.restartIdentity}`
+      return `{"kind":"truncate","tables":[${tables.join(",")}]${position(change)},${flags}}`
+    }
+    case "Message": {
+      const at =
+        change.begin === undefined
+          ? `,"lsn":"${Lsn.format(change.lsn)}","ordinal":${change.ordinal}`
+          : transaction(change.begin) + `,"ordinal":${change.ordinal}`
+      const text = `"prefix":${quote(change.prefix)},${content(change.content)}`
+      return `{"kind":"message"${at},"transactional":${change.transactional},${text}}`
+    }
+    case "Origin": {
+      const origin = `"name":${quote(change.name)},"originLsn":"${Lsn.format(change.originLsn)}"`
+      return `{"kind":"origin"${position(change)},${origin}}`
+    }
+    case "RelationChanged": {
+      const { relation } = change
+      const columns = relation.columns.map(
+        (column) => `{"name":${quote(column.name)},"type":${encodeValue(column.typeName)},"key":${column.isKey}}`
+      )
+      return `${place("relation", relation)}${position(change)},"columns":[${columns.join(",")}]}`
+    }
+  }
+}

@@ -1,0 +1,144 @@
+/**
+ * What the command says on standard error: one line for what went wrong and one for the cure, one line for each log
+ * message. With `--json` each is one JSON object instead. Never a stack trace, a secret or a row value.
+ */
+import type { ReplicationError } from "@replicant/core"
+import * as Cause from "effect/Cause"
+import type { ConfigError } from "effect/Config"
+import * as Context from "effect/Context"
+import * as Data from "effect/Data"
+import * as Logger from "effect/Logger"
+import type * as LogLevel from "effect/LogLevel"
+import * as References from "effect/References"
+import * as LiveLine from "./LiveLine.ts"
+import { plainText, withoutSecrets } from "./PlainText.ts"
+import type { OutputFailed } from "./StandardOutput.ts"
+
+/** The command line makes no sense: nothing was opened. */
+export class UsageError extends Data.TaggedError("UsageError")<{
+  readonly message: string
+  readonly remedy: string
+}> {}
+
+/** The demonstration could not have its server. */
+export class DemoFailed extends Data.TaggedError("DemoFailed")<{
+  readonly message: string
+  readonly remedy: string
+}> {}
+
+/** Every way a command fails; a reader that goes away is none. */
+export type CommandError = ReplicationError | ConfigError | UsageError | DemoFailed | OutputFailed
+
+/** What is said of a failure. */
+export interface Failure {
+  readonly tag: string
+  readonly message: string
+  readonly cure: string | undefined
+}
+
+export const exitCodes = { ok: 0, failed: 1, usage: 2, interrupted: 130, terminated: 143 } as const
+
+/** An option that is refused has been refused here, before anything was opened or asked. */
+export const exitCodeOf = (error: CommandError): number =>
+  error._tag === "UsageError" || error._tag === "InvalidOption" || error._tag === "ConfigError"
+    ? exitCodes.usage
+    : exitCodes.failed
+
+const connectionCures = {
+  Refused: "start PostgreSQL there, or name the server: --url postgres://user@host:port/database, or DATABASE_URL",
+  HostNotFound: "check the host name in --url, DATABASE_URL or PGHOST",
+  TimedOut: "check host, port and firewall",
+  Closed: "look at the server's log, then try again",
+  Reset: "look at the server's log, then try again",
+  Tls: "check sslmode and sslrootcert"
+} as const
+
+/** The cure in the words of this command, where core's error knows none or speaks to a programmer. */
+const cureOf = (error: CommandError): string | undefined => {
+  switch (error._tag) {
+    case "ConnectionError":
+      return error.remedy ?? connectionCures[error.reason]
+    case "AuthenticationFailed":
+      return "check user and password in --url, DATABASE_URL, PGUSER and PGPASSWORD, and the server's pg_hba.conf"
+    case "SlotNotFound":
+      return `replicant slot create ${error.slot}, or stream with --create: what was committed before is not in it`
+    case "SlotAlreadyExists":
+      return `use it, or drop it: replicant slot drop ${error.slot}`
+    case "PublicationNotFound":
+      return `replicant publication create ${error.publications[0] ?? "NAME"} --table TABLE`
+    case "InvalidOption":
+      return error.remedy ?? "replicant --help"
+    case "ConfigError":
+      return "check DATABASE_URL and the PG variables"
+    case "ServerError":
+    case "PermissionDenied":
+      return error.remedy ?? "look at the server's log"
+    default:
+      return error.remedy
+  }
+}
+
+export const failureOf = (error: CommandError): Failure => ({
+  tag: error._tag,
+  message: error.message,
+  cure: cureOf(error)
+})
+
+const fit = (text: string): string => plainText(withoutSecrets(text.replaceAll(/\s*\n\s*/g, " ").trim()))
+
+/** A failure as the lines that are written. */
+export const formatFailure = ({ cure, message, tag }: Failure, format: ReportFormat): string => {
+  if (format === "json") {
+    return JSON.stringify({ level: "error", error: tag, message: fit(message), ...(cure && { cure: fit(cure) }) })
+  }
+  const error = `error: ${fit(message)}`
+  return cure === undefined ? error : `${error}\ncure: ${fit(cure)}`
+}
+
+/** How to write to standard error: for people, or one JSON object a line. */
+export type ReportFormat = "text" | "json"
+
+export const ReportFormat: Context.Reference<ReportFormat> = Context.Reference("@replicant/node/cli/ReportFormat", {
+  defaultValue: () => "text" as const
+})
+
+const words: { readonly [Level in LogLevel.LogLevel]?: string } = {
+  Fatal: "error",
+  Error: "error",
+  Warn: "warning",
+  Info: "note",
+  Debug: "debug",
+  Trace: "trace"
+}
+
+/** One log message as one line. */
+export const formatLog = (
+  entry: {
+    readonly level: LogLevel.LogLevel
+    readonly message: unknown
+    readonly annotations: Readonly<Record<string, unknown>>
+  },
+  format: ReportFormat
+): string => {
+  const text = [entry.message].flat().map(String).join(" ")
+  const level = words[entry.level] ?? entry.level.toLowerCase()
+  if (format === "json") return JSON.stringify({ level, message: fit(text), ...entry.annotations })
+  return `${level}: ${fit(text)}`
+}
+
+/** The logger of the command. */
+export const logger: Logger.Logger<unknown, void> = Logger.make(({ fiber, logLevel, message }) => {
+  const annotations = fiber.getRef(References.CurrentLogAnnotations)
+  const line = formatLog({ level: logLevel, message, annotations }, fiber.getRef(ReportFormat))
+  fiber.getRef(LiveLine.Standard).writeLine(line)
+})
+
+/** A defect is a bug of ours. Where it happened is told by the debug log alone. */
+export const failureOfDefect = (cause: Cause.Cause<unknown>): Failure => {
+  const defect = Cause.squash(cause)
+  return {
+    tag: "Defect",
+    message: `internal error: ${defect instanceof Error ? defect.message : String(defect)}`,
+    cure: "report it as a bug, with the output of --log-level debug"
+  }
+}

@@ -1,0 +1,75 @@
+/**
+ * Which part of a stream a command shows: up to `--limit` changes, up to `--until-lsn`. It ends between transactions
+ * only, since PostgreSQL confirms whole ones: so nothing that was printed comes again, and every run gets on.
+ */
+import { type Change, Lsn, type NextLsn, nextLsn } from "@replicant/core"
+
+export interface WindowOptions {
+  /** Ends with the transaction in which this many changes are reached. */
+  readonly limit?: number | undefined
+  /** Shows what was committed before this position. */
+  readonly untilLsn?: Lsn.Lsn | undefined
+}
+
+/** What of one read is to be shown. */
+export interface Shown {
+  readonly changes: ReadonlyArray<Change>
+  /** Acknowledges what is shown with this read, as far as its transactions are whole. */
+  readonly nextLsn: NextLsn | undefined
+  /** Nothing that comes later is shown. */
+  readonly isFinished: boolean
+}
+
+/** Whether it is one of the changes that `--limit` counts, rather than a transaction's frame. */
+export const isCounted = (change: Change): boolean => {
+  switch (change._tag) {
+    case "Begin":
+    case "Commit":
+    case "Origin":
+    case "RelationChanged":
+      return false
+    default:
+      return true
+  }
+}
+
+export class StreamWindow {
+  private readonly limit: number
+  private readonly untilLsn: Lsn.Lsn
+  /** Changes of transactions that are whole, and of the one under way. */
+  private counted = 0
+  private open = 0
+
+  constructor({ limit, untilLsn }: WindowOptions) {
+    this.limit = limit ?? Number.POSITIVE_INFINITY
+    this.untilLsn = untilLsn ?? Lsn.maxValue
+  }
+
+  /** Whether the window ends before this change. */
+  private isBeyond(change: Change): boolean {
+    if (change._tag === "Begin") return change.commitLsn >= this.untilLsn
+    return change._tag === "Message" && change.nextLsn !== undefined && change.lsn > this.untilLsn
+  }
+
+  /** The part of the next changes that lies within the window. */
+  take(changes: ReadonlyArray<Change>): Shown {
+    const shown: Array<Change> = []
+    let last: NextLsn | undefined
+    for (const change of changes) {
+      if (this.isBeyond(change)) return { changes: shown, nextLsn: last, isFinished: true }
+      // What was seen of a transaction that never ended came from a connection that broke: it comes again, whole.
+      if (change._tag === "Begin") this.open = 0
+      if (isCounted(change)) this.open++
+      shown.push(change)
+      const end = nextLsn(change)
+      if (end === undefined) continue
+      last = end
+      this.counted += this.open
+      this.open = 0
+      if (this.counted >= this.limit || end.lsn >= this.untilLsn) {
+        return { changes: shown, nextLsn: last, isFinished: true }
+      }
+    }
+    return { changes: shown, nextLsn: last, isFinished: false }
+  }
+}
