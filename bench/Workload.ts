@@ -11,7 +11,18 @@ export interface Workload {
   readonly changes: number
 }
 
-const wideTypes = ["int", "bigint", "text", "boolean", "timestamptz", "numeric(12,2)", "uuid", "double precision", "date", "jsonb"]
+const wideTypes = [
+  "int",
+  "bigint",
+  "text",
+  "boolean",
+  "timestamptz",
+  "numeric(12,2)",
+  "uuid",
+  "double precision",
+  "date",
+  "jsonb"
+]
 
 const wideValues = [
   "i",
@@ -27,7 +38,8 @@ const wideValues = [
 ]
 
 const narrowColumns = "id int PRIMARY KEY, customer int, amount numeric(12,2), note text, paid boolean, at timestamptz"
-const narrowRow = "i, i % 1000, i / 7.0, 'order number ' || i, i % 2 = 0, timestamptz '2024-01-01 00:00:00Z' + i * interval '1 second'"
+const narrowRow =
+  "i, i % 1000, i / 7.0, 'order number ' || i, i % 2 = 0, timestamptz '2024-01-01 00:00:00Z' + i * interval '1 second'"
 
 /** Commits every `size` rows, in one call. */
 const inTransactions = (rows: number, size: number, statement: string): string =>
@@ -85,7 +97,13 @@ export const workloads = (scale = 1): ReadonlyArray<Workload> => {
       name: "values100k",
       title: "100 kB values",
       schema: "CREATE TABLE t (id int PRIMARY KEY, body text); ALTER TABLE t ALTER body SET STORAGE EXTERNAL",
-      load: [inTransactions(n(4000), 10, "INSERT INTO t SELECT i, repeat(md5(i::text), 3200) FROM generate_series($from, $to) i")],
+      load: [
+        inTransactions(
+          n(4000),
+          10,
+          "INSERT INTO t SELECT i, repeat(md5(i::text), 3200) FROM generate_series($from, $to) i"
+        )
+      ],
       changes: n(4000)
     }
   ]

@@ -145,12 +145,22 @@ const write = (shape: Shape): Workload => {
   let lsn = 0x1_0000_0000n
   for (let row = 0; row < rows; ) {
     const commitLsn = lsn + 10_000n
-    writer.frame(lsn, () => writer.letter("B").int64(commitLsn).int64(836_000_000_000_000n).int32(700 + row))
+    writer.frame(lsn, () =>
+      writer
+        .letter("B")
+        .int64(commitLsn)
+        .int64(836_000_000_000_000n)
+        .int32(700 + row)
+    )
     if (row === 0) {
       writer.frame(0n, () => {
         writer.letter("R").int32(oid).cstring("public").cstring("orders").letter(replicaIdentity).int16(columns.length)
         for (const [name, typeOid] of columns) {
-          writer.uint8(replicaIdentity === "f" || name === "id" ? 1 : 0).cstring(name).int32(typeOid).int32(-1)
+          writer
+            .uint8(replicaIdentity === "f" || name === "id" ? 1 : 0)
+            .cstring(name)
+            .int32(typeOid)
+            .int32(-1)
         }
       })
     }
@@ -163,9 +173,7 @@ const write = (shape: Shape): Workload => {
       })
     }
     const endLsn = commitLsn + 48n
-    writer.frame(endLsn, () =>
-      writer.letter("C").uint8(0).int64(commitLsn).int64(endLsn).int64(836_000_000_000_000n)
-    )
+    writer.frame(endLsn, () => writer.letter("C").uint8(0).int64(commitLsn).int64(endLsn).int64(836_000_000_000_000n))
     lsn = endLsn
   }
   return { name: shape.name, rows, bytes: writer.done() }

@@ -1,6 +1,6 @@
 /**
- * postgres.js: `subscribe`. It insists on a temporary slot of its own; here its one CREATE_REPLICATION_SLOT is answered
- * for it and its START_REPLICATION names the slot that holds the backlog. All else is its own.
+ * postgres.js: `subscribe`. It insists on a temporary slot of its own, which would hold no backlog; here its
+ * START_REPLICATION names the slot that does. All else is its own.
  */
 import postgres from "postgres"
 // @ts-expect-error: not part of its typed surface
@@ -13,9 +13,7 @@ const connect = (options: Record<string, unknown>) => {
   const sql = postgres(options as never) as unknown as { unsafe: (text: string) => unknown }
   const { unsafe } = sql
   sql.unsafe = (text) =>
-    text.startsWith("CREATE_REPLICATION_SLOT")
-      ? Promise.resolve(Object.assign([{ consistent_point: "0/0" }], { state: { pid: 0, secret: 0 } }))
-      : unsafe(text.replace(/SLOT \S+/, `SLOT "${slot}"`))
+    unsafe(text.replace(/^START_REPLICATION SLOT \S+ LOGICAL \S+/, `START_REPLICATION SLOT "${slot}" LOGICAL 0/0`))
   return sql
 }
 

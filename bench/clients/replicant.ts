@@ -10,7 +10,14 @@ const mode = process.env.BENCH_MODE ?? "changes"
 
 const options = { slot, plugin: Pgoutput.make({ publications: [publication] }) }
 
-const walSender = PgWalSender.layer({ host, port, user, database, password: Redacted.make(password), sslmode: "disable" })
+const walSender = PgWalSender.layer({
+  host,
+  port,
+  user,
+  database,
+  password: Redacted.make(password),
+  sslmode: "disable"
+})
 
 let count = 0
 const finish = startMeasure()

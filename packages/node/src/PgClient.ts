@@ -10,6 +10,7 @@ import type { ConnectionOptions } from "node:tls"
 import {
   AuthenticationFailed,
   type CopyBoth,
+  DecodeError,
   Frames,
   FrontendMessage,
   InvalidOption,
@@ -129,8 +130,29 @@ const makeClient = (
   return self
 }
 
+/** `pg` reads fields until it finds the zero that ends them, and for ever when there is none. */
+const checkFields = ({ bytes, end, start, tag }: Frames): void => {
+  if (tag !== 0x45 /* E */ && tag !== 0x4e /* N */) return
+  let at = start
+  while (at < end && bytes[at] !== 0) {
+    const terminator = bytes.indexOf(0, at + 1)
+    at = terminator < 0 ? end : terminator + 1
+  }
+  if (at >= end) throw new DecodeError({ problem: "fields of an error or notice without their end", offset: start })
+}
+
+/** What a parser threw, as an error to close the socket with. `pg` throws these texts, untranslated. */
+const parserError = (thrown: unknown, config: PgConfig): Error => {
+  if (thrown instanceof DecodeError) return thrown
+  const text = thrown instanceof Error ? thrown.message : ""
+  const method = /^Unknown authenticationOk message type (\d+)$/.exec(text)?.[1]
+  return method === undefined
+    ? new DecodeError({ problem: "the server sent something that is not PostgreSQL's protocol", offset: 0 })
+    : authenticationFailed(config, `the server asks for method ${method}`, "let pg_hba.conf ask for scram-sha-256")
+}
+
 /** `pg`'s parser throws on nonsense, out of a `data` event and so out of the process: here it ends the connection. */
-const guardParser = ({ connection, frames }: PgClient): void => {
+const guardParser = ({ config, connection, frames }: PgClient): void => {
   const attachListeners = connection.attachListeners.bind(connection)
   connection.attachListeners = (stream) => {
     attachListeners(stream)
@@ -139,10 +161,10 @@ const guardParser = ({ connection, frames }: PgClient): void => {
     stream.on("data", (chunk: Uint8Array) => {
       try {
         frames.push(chunk)
-        while (frames.next());
+        while (frames.next()) checkFields(frames)
         for (const parse of parsers) parse.call(stream, chunk)
       } catch (thrown) {
-        stream.destroy(thrown instanceof Error ? thrown : new Error(String(thrown)))
+        stream.destroy(parserError(thrown, config))
       }
     })
   }

@@ -4,7 +4,7 @@
  * is equal in every other respect.
  *
  * The code is made of fixed text, array indexes and column names. Names are data from the server, and enter only by way
- * of `JSON.stringify`, as computed keys: no name can end its string, and `["__proto__"]` is a property like any other.
+ * of `JSON.stringify`: no name can end its string.
  * Where code generation is refused (`--disallow-code-generation-from-strings`, a content security policy) there is no
  * compiled reader, and the loop serves.
  */
@@ -83,11 +83,14 @@ const columnCode = (column: ColumnReader, index: number): string => `
     failOnKind(reader, columns[${index}])
   }`
 
+/** `"__proto__": …` in a literal sets the prototype; as a computed key it is a property like any other. */
+const propertyKey = (name: string): string => (name === "__proto__" ? `["__proto__"]` : JSON.stringify(name))
+
 /** The body of the factory: a function of `runtime` and `columns` that gives the reader. */
 export const rowReaderSource = (columns: ReadonlyArray<ColumnReader>): string => {
   const read = columns.flatMap((column, index) => (column.isRead ? [{ column, index }] : []))
   const variables = read.map(({ index }) => `v${index}`)
-  const properties = read.map(({ column, index }) => `[${JSON.stringify(column.name)}]: v${index}`)
+  const properties = read.map(({ column, index }) => `${propertyKey(column.name)}: v${index}`)
   return `"use strict"
 const { ${Object.keys(runtime).join(", ")} } = runtime
 return (reader, scratch, old) => {

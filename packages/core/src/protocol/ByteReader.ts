@@ -122,7 +122,7 @@ export class ByteReader {
   /** Zero-terminated UTF-8: names, prefixes, fields of an ErrorResponse. */
   cstring(): string {
     const { bytes, end, offset } = this
-    // Not `indexOf`, which would search the whole read behind this message. Names are short.
+    // Not `indexOf`, which would search on through the read behind this message. Names are short.
     let terminator = offset
     while (terminator < end && bytes[terminator] !== 0) terminator++
     if (terminator >= end) this.fail("text without its terminating zero")

@@ -1,7 +1,7 @@
 /** Runs wal2json's messages through the plugin's decoder, as a copy stream would. Not a test. */
-import type { Change } from "../../src/change/Change.ts"
+import type { Change, TransactionChange } from "../../src/change/Change.ts"
 import { Run } from "../../src/change/NextLsn.ts"
-import { Batch } from "../../src/change/OutputPlugin.ts"
+import { Batch, type OutputPlugin } from "../../src/change/OutputPlugin.ts"
 import type { Relation } from "../../src/change/Relation.ts"
 import { ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
 import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
@@ -18,8 +18,9 @@ export const bytesOf = (message: string): Uint8Array =>
     : utf8.encode(message)
 
 /** A decoder that takes whole messages and gives what each appended. */
-export const makeDecode = (options: Wal2Json.Wal2JsonOptions = {}) => {
-  const decoder = Wal2Json.make(options).makeDecoder(portableText)
+export const makeDecode = (plugin: OutputPlugin | Wal2Json.Wal2JsonOptions = {}) => {
+  const { makeDecoder } = "makeDecoder" in plugin ? plugin : Wal2Json.make(plugin)
+  const decoder = makeDecoder(portableText)
   const run = new Run()
   const decode = (message: string | Uint8Array): Batch => {
     const batch = new Batch(run)
@@ -35,9 +36,9 @@ export const makeDecode = (options: Wal2Json.Wal2JsonOptions = {}) => {
 
 export const decodeAll = (
   messages: ReadonlyArray<string | Uint8Array>,
-  options: Wal2Json.Wal2JsonOptions = {}
+  plugin: OutputPlugin | Wal2Json.Wal2JsonOptions = {}
 ): ReadonlyArray<Change> => {
-  const decode = makeDecode(options)
+  const decode = makeDecode(plugin)
   return messages.flatMap((message) => decode(message).changes)
 }
 
@@ -55,27 +56,26 @@ export const changesOf = (
 
 /** What changes say, short: no transaction frames, and relations by their columns' names, keys with a star. */
 export const brief = (changes: ReadonlyArray<Change>): ReadonlyArray<unknown> =>
-  changes.flatMap((change): ReadonlyArray<unknown> => {
-    switch (change._tag) {
-      case "Begin":
-      case "Commit":
-        return []
-      case "Insert":
-        return [["I", change.row]]
-      case "Update":
-        return [["U", change.row, ...(change.unchanged.length > 0 ? [change.unchanged] : []), ...old(change.old)]]
-      case "Delete":
-        return [["D", ...old(change.old)]]
-      case "Truncate":
-        return [["T", change.relations.map((relation) => relation.name)]]
-      case "RelationChanged":
-        return [["R", columnsOf(change.before), columnsOf(change.relation)]]
-      case "Message":
-        return [["M", change.transactional, change.prefix, new TextDecoder().decode(change.content)]]
-      case "Origin":
-        return [["O", change.name]]
-    }
-  })
+  changes.filter((change) => change._tag !== "Begin" && change._tag !== "Commit").map(briefly)
+
+const briefly = (change: TransactionChange): unknown => {
+  switch (change._tag) {
+    case "Insert":
+      return ["I", change.row]
+    case "Update":
+      return ["U", change.row, ...(change.unchanged.length > 0 ? [change.unchanged] : []), ...old(change.old)]
+    case "Delete":
+      return ["D", ...old(change.old)]
+    case "Truncate":
+      return ["T", change.relations.map((relation) => relation.name)]
+    case "RelationChanged":
+      return ["R", columnsOf(change.before), columnsOf(change.relation)]
+    case "Message":
+      return ["M", change.transactional, change.prefix, new TextDecoder().decode(change.content)]
+    case "Origin":
+      return ["O", change.name]
+  }
+}
 
 const old = (row: { readonly _tag: string; readonly row: unknown } | undefined): ReadonlyArray<unknown> =>
   row === undefined ? [] : [{ [row._tag]: row.row }]

@@ -39,6 +39,7 @@ export class StreamWindow {
   /** Changes of transactions that are whole, and of the one under way. */
   private counted = 0
   private open = 0
+  private isFinished = false
 
   constructor({ limit, untilLsn }: WindowOptions) {
     this.limit = limit ?? Number.POSITIVE_INFINITY
@@ -56,7 +57,8 @@ export class StreamWindow {
     const shown: Array<Change> = []
     let last: NextLsn | undefined
     for (const change of changes) {
-      if (this.isBeyond(change)) return { changes: shown, nextLsn: last, isFinished: true }
+      this.isFinished ||= this.isBeyond(change)
+      if (this.isFinished) break
       // What was seen of a transaction that never ended came from a connection that broke: it comes again, whole.
       if (change._tag === "Begin") this.open = 0
       if (isCounted(change)) this.open++
@@ -66,10 +68,8 @@ export class StreamWindow {
       last = end
       this.counted += this.open
       this.open = 0
-      if (this.counted >= this.limit || end.lsn >= this.untilLsn) {
-        return { changes: shown, nextLsn: last, isFinished: true }
-      }
+      this.isFinished = this.counted >= this.limit || end.lsn >= this.untilLsn
     }
-    return { changes: shown, nextLsn: last, isFinished: false }
+    return { changes: shown, nextLsn: last, isFinished: this.isFinished }
   }
 }

@@ -1,0 +1,140 @@
+/** `replicant slot`: the replication slots of a server. */
+import { identifySystem, Lsn, type ReplicantConnection, ReplicationSlot } from "@replicant/core"
+import * as Argument from "effect/cli/Argument"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as Root from "./Root.ts"
+import { Output } from "./StandardOutput.ts"
+import { type Column, formatBytes, formatTable } from "./Table.ts"
+
+type Slot = ReplicationSlot.ReplicationSlot
+
+const lsn = (position: Lsn.Lsn | undefined): string | undefined =>
+  position === undefined ? undefined : Lsn.format(position)
+
+const columns: ReadonlyArray<Column<Slot>> = [
+  { heading: "slot", value: (slot) => slot.name },
+  { heading: "plugin", value: (slot) => slot.plugin ?? slot.type },
+  { heading: "database", value: (slot) => slot.database },
+  { heading: "active pid", value: (slot) => slot.activePid?.toString(), align: "right" },
+  { heading: "confirmed", value: (slot) => lsn(slot.confirmedFlushLsn), align: "right" },
+  {
+    heading: "keeps WAL",
+    value: (slot) => (slot.retainedBytes === undefined ? undefined : formatBytes(slot.retainedBytes)),
+    align: "right"
+  },
+  {
+    heading: "state",
+    value: (slot) => {
+      if (slot.invalidationReason !== undefined) return `lost: ${slot.invalidationReason}`
+      return slot.isTemporary ? `${slot.walStatus}, temporary` : slot.walStatus
+    }
+  }
+]
+
+/** As printed with `--json`: absent values are null, LSNs are PostgreSQL's text, bytes are a number. */
+const toJson = (slot: Slot) => ({
+  name: slot.name,
+  type: slot.type,
+  plugin: slot.plugin ?? null,
+  database: slot.database ?? null,
+  temporary: slot.isTemporary,
+  activePid: slot.activePid ?? null,
+  restartLsn: lsn(slot.restartLsn) ?? null,
+  confirmedFlushLsn: lsn(slot.confirmedFlushLsn) ?? null,
+  walStatus: slot.walStatus ?? null,
+  invalidationReason: slot.invalidationReason ?? null,
+  retainedBytes: slot.retainedBytes === undefined ? null : Number(slot.retainedBytes)
+})
+
+const name = Argument.String("name").pipe(Argument.withDescription("Lower-case letters, digits and underscores"))
+
+const list = Command.make("list", {}, () =>
+  Effect.gen(function* () {
+    const shared = yield* Root.command
+    const output = yield* Output
+    const slots = yield* Root.withConnection(ReplicationSlot.listReplicationSlots).pipe(
+      Effect.provide(Root.walSender(shared))
+    )
+    yield* output.write(shared.json ? `${JSON.stringify(slots.map(toJson))}\n` : formatTable(columns, slots))
+  })
+).pipe(Command.withDescription("Every slot of the server, how far it is and how much WAL it keeps"))
+
+/** Says what a slot waits for: it may take as long as the oldest transaction. */
+const explainWait = Effect.andThen(
+  Effect.sleep("2 seconds"),
+  Effect.logInfo("waiting for the transactions that are running to end: a slot begins after them")
+)
+
+/** Makes a slot, and says so if that takes long. */
+export const createSlot = (
+  connection: ReplicantConnection,
+  options: Parameters<typeof ReplicationSlot.createReplicationSlot>[1]
+) =>
+  Effect.raceFirst(
+    ReplicationSlot.createReplicationSlot(connection, options),
+    Effect.andThen(explainWait, Effect.never)
+  )
+
+const create = Command.make(
+  "create",
+  {
+    name,
+    plugin: Flag.String("plugin").pipe(
+      Flag.withDescription("The output plugin: pgoutput, wal2json, …"),
+      Flag.withDefault("pgoutput")
+    ),
+    failover: Flag.Boolean("failover").pipe(
+      Flag.withoutNegation,
+      Flag.withDescription("Keep the slot on standbys too (PostgreSQL 17)"),
+      Flag.withDefault(false)
+    )
+  },
+  ({ failover, name: slot, plugin }) =>
+    Effect.gen(function* () {
+      const shared = yield* Root.command
+      const output = yield* Output
+      const { created, system } = yield* Root.withConnection((connection) =>
+        Effect.all({
+          system: identifySystem(connection),
+          created: createSlot(connection, { slot, plugin, failover })
+        })
+      ).pipe(Effect.provide(Root.walSender(shared)))
+      const point = Lsn.format(created.consistentPoint)
+      yield* output.write(
+        shared.json
+          ? `${JSON.stringify({ name: slot, plugin, database: system.database, consistentPoint: point })}\n`
+          : `slot ${slot} holds what is committed after ${point}, and keeps WAL until it is read or dropped\n`
+      )
+    })
+).pipe(
+  Command.withDescription("Makes a slot: from now on it holds every change, read or not"),
+  Command.withExamples([{ command: "replicant slot create orders", description: "For pgoutput, in this database" }])
+)
+
+const drop = Command.make(
+  "drop",
+  {
+    name,
+    wait: Flag.Boolean("wait").pipe(
+      Flag.withoutNegation,
+      Flag.withDescription("Wait until nobody streams from it"),
+      Flag.withDefault(false)
+    )
+  },
+  ({ name: slot, wait }) =>
+    Effect.gen(function* () {
+      const shared = yield* Root.command
+      const output = yield* Output
+      yield* Root.withConnection((connection) =>
+        ReplicationSlot.dropReplicationSlot(connection, slot, { wait })
+      ).pipe(Effect.provide(Root.walSender(shared)))
+      yield* output.write(shared.json ? `${JSON.stringify({ dropped: slot })}\n` : `slot ${slot} is dropped\n`)
+    })
+).pipe(Command.withDescription("Drops a slot, and with it what was not read"))
+
+export const command = Command.make("slot").pipe(
+  Command.withSubcommands([list, create, drop]),
+  Command.withDescription("Replication slots: list, create, drop")
+)

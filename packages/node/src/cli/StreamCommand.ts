@@ -1,0 +1,157 @@
+/**
+ * `replicant stream`: the changes of a slot as JSON lines, or for people. It resumes where it stopped, since it
+ * acknowledges what standard output has taken, and only that.
+ */
+import { randomBytes } from "node:crypto"
+import {
+  identifySystem,
+  Lsn,
+  Publication,
+  type ReplicationError,
+  ReplicationSlot,
+  type WalSender
+} from "@replicant/core"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import type * as Scope from "effect/Scope"
+import { encodeChange } from "./ChangeJson.ts"
+import { ChangeText } from "./ChangeText.ts"
+import { type Formatter, follow } from "./Follow.ts"
+import * as LiveLine from "./LiveLine.ts"
+import * as OwnPublication from "./OwnPublication.ts"
+import { tableFlag } from "./PublicationCommand.ts"
+import * as Root from "./Root.ts"
+import { createSlot } from "./SlotCommand.ts"
+import { Output } from "./StandardOutput.ts"
+import { showStatus } from "./Status.ts"
+import { type StreamFlags, type StreamPlan, streamPlan } from "./StreamPlan.ts"
+import { isCounted } from "./StreamWindow.ts"
+
+/** How long a slot may be in use when the command starts: what was just killed takes a moment to let go of it. */
+const slotInUseMillis = 10_000
+
+/** A name for a slot of this run alone. */
+export const generatedSlot: Effect.Effect<string> = Effect.sync(() => `replicant_${randomBytes(5).toString("hex")}`)
+
+/**
+ * Makes and checks what the stream needs on a connection of its own, so that what is wrong is told at once: the stream
+ * itself would try again for as long as it may pass.
+ */
+const prepare = Effect.fnUntraced(function* (
+  plan: StreamPlan
+): Effect.fn.Return<void, ReplicationError, WalSender | Scope.Scope> {
+  const { plugin, publication, slot } = plan
+  if (publication !== undefined && plan.createSlot === "temporary") yield* OwnPublication.acquire(publication)
+  yield* Root.withConnection(
+    Effect.fnUntraced(function* (connection) {
+      if (publication !== undefined) yield* Publication.setupPublication(connection, publication)
+      yield* Publication.checkPublications(connection, plugin.publications)
+      const found = yield* ReplicationSlot.getReplicationSlot(connection, slot)
+      if (plan.createSlot === "temporary" && found === undefined) return
+      const { database } = yield* identifySystem(connection)
+      if (found === undefined && plan.createSlot === "permanent") {
+        yield* createSlot(connection, { slot, plugin: plugin.name })
+        yield* Effect.logInfo(`made slot "${slot}": it keeps WAL until it is read or dropped (replicant slot drop ${slot})`)
+        return
+      }
+      if (found?.activePid !== undefined) {
+        yield* Effect.logInfo(`slot "${slot}" is in use by pid ${found.activePid}: waiting ${slotInUseMillis / 1000} s`)
+      }
+      const inUseTimeout = slotInUseMillis
+      yield* ReplicationSlot.setupReplicationSlot(connection, { slot, plugin: plugin.name, database, inUseTimeout })
+    })
+  )
+})
+
+const formatter = Effect.fnUntraced(function* (flags: StreamFlags, shared: Root.Shared): Effect.fn.Return<Formatter> {
+  if (flags.pretty) {
+    const text = new ChangeText(yield* Root.palette(shared))
+    return (change) => text.format(change)
+  }
+  return flags.boundaries ? encodeChange : (change) => (isCounted(change) ? encodeChange(change) : undefined)
+})
+
+const run = Effect.fnUntraced(function* (flags: StreamFlags) {
+  const shared = yield* Root.command
+  const plan = yield* Effect.fromResult(streamPlan(flags, yield* generatedSlot))
+  const format = yield* formatter(flags, shared)
+  const totals = { changes: 0, transactions: 0 }
+  const stream = Effect.gen(function* () {
+    yield* prepare(plan)
+    const followed = follow({
+      stream: {
+        slot: plan.slot,
+        plugin: plan.plugin,
+        createSlot: plan.createSlot === "temporary" ? "temporary" : undefined,
+        slotInUseTimeout: slotInUseMillis,
+        acknowledgeDelay: "200 millis"
+      },
+      window: { limit: Option.getOrUndefined(flags.limit), untilLsn: Option.getOrUndefined(flags.untilLsn) },
+      format,
+      totals
+    })
+    // Lines that go to a file or a pipe show nothing of themselves: a terminal beside them shows how it goes.
+    const isSilent = (yield* LiveLine.Standard).isTerminal && !(yield* Output).isTerminal
+    yield* isSilent ? Effect.raceFirst(followed, showStatus(plan.slot, totals)) : followed
+  })
+  yield* Effect.scoped(stream).pipe(Effect.provide(Root.walSender(shared)))
+})
+
+const lsn = Flag.String("until-lsn").pipe(
+  Flag.withMetavar("16/B374D848"),
+  Flag.withDescription("Stop once everything committed before this position is written"),
+  Flag.filterMap(
+    (text) => Option.fromUndefinedOr(Lsn.fromString(text)),
+    () => "Expected an LSN, as in 16/B374D848"
+  ),
+  Flag.optional
+)
+
+const limit = Flag.Int("limit").pipe(
+  Flag.withDescription("Stop after so many changes, at the end of their transaction"),
+  Flag.filter(
+    (count) => count >= 1,
+    () => "Expected a whole number of 1 or more"
+  ),
+  Flag.optional
+)
+
+const flag = (name: string, description: string) =>
+  Flag.Boolean(name).pipe(Flag.withoutNegation, Flag.withDescription(description), Flag.withDefault(false))
+
+export const command = Command.make(
+  "stream",
+  {
+    slot: Flag.String("slot").pipe(Flag.withDescription("The replication slot to read"), Flag.optional),
+    publication: Flag.String("publication").pipe(
+      Flag.withDescription("A publication to read; again for more"),
+      Flag.atLeast(0)
+    ),
+    table: tableFlag,
+    plugin: Flag.Literals("plugin", ["pgoutput", "wal2json"]).pipe(
+      Flag.withDescription("The output plugin"),
+      Flag.withDefault("pgoutput")
+    ),
+    create: flag("create", "Make the slot if there is none, and for --table a publication of the slot's name"),
+    temporary: flag("temporary", "Use a slot that lives as long as this command, and leave nothing behind"),
+    untilLsn: lsn,
+    limit,
+    pretty: flag("pretty", "For people instead of programs"),
+    boundaries: flag("boundaries", "Also a line for each begin, commit, origin and change of a table's shape")
+  },
+  run
+).pipe(
+  Command.withDescription("Prints changes as JSON lines, and acknowledges what it has written"),
+  Command.withExamples([
+    {
+      command: "replicant stream --slot audit --create --table orders --table order_items",
+      description: "Make slot and publication, then stream from now on; run it again to resume"
+    },
+    {
+      command: "replicant stream --temporary --publication orders --pretty",
+      description: "Watch, and leave nothing behind"
+    }
+  ])
+)

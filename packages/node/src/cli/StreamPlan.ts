@@ -1,0 +1,79 @@
+/**
+ * What `replicant stream` is to do, from its flags: pure, and everything that the flags alone can tell to be wrong is
+ * told here, before a connection is opened.
+ */
+import { type Lsn, type OutputPlugin, Pgoutput, Publication, Wal2Json } from "@replicant/core"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as ChangeJson from "./ChangeJson.ts"
+import { UsageError } from "./Report.ts"
+
+export interface StreamFlags {
+  readonly slot: Option.Option<string>
+  readonly publication: ReadonlyArray<string>
+  readonly table: ReadonlyArray<string>
+  readonly plugin: "pgoutput" | "wal2json"
+  readonly create: boolean
+  readonly temporary: boolean
+  readonly untilLsn: Option.Option<Lsn.Lsn>
+  readonly limit: Option.Option<number>
+  readonly pretty: boolean
+  readonly boundaries: boolean
+}
+
+export interface StreamPlan {
+  readonly slot: string
+  readonly createSlot: "permanent" | "temporary" | undefined
+  readonly plugin: OutputPlugin.OutputPlugin
+  /** To be made, or adopted if it publishes these tables. */
+  readonly publication: Publication.PublicationOptions | undefined
+}
+
+const wrong = (message: string, remedy: string): Result.Result<never, UsageError> =>
+  Result.fail(new UsageError({ message, remedy }))
+
+const types = ChangeJson.types
+
+const wal2json = (flags: StreamFlags): Result.Result<OutputPlugin.OutputPlugin, UsageError> => {
+  if (flags.publication.length > 0) {
+    return wrong("wal2json knows no publications", "name tables: --table TABLE, or none for all")
+  }
+  const addTables = flags.table.map((table) => {
+    const { name, schema } = Publication.tableName(table)
+    return { schema, table: name }
+  })
+  return Result.succeed(Wal2Json.make({ types, ...(addTables.length > 0 ? { addTables } : {}) }))
+}
+
+/** The publications to stream, and the one that is made for `--table`. */
+const pgoutput = (
+  flags: StreamFlags,
+  slot: string
+): Result.Result<Pick<StreamPlan, "plugin" | "publication">, UsageError> => {
+  const { create, publication, table } = flags
+  if (table.length === 0) {
+    return publication.length === 0
+      ? wrong("no publication is named", "give --publication NAME, or --create and --table TABLE to make one")
+      : Result.succeed({ plugin: Pgoutput.make({ publications: publication, types }), publication: undefined })
+  }
+  if (!create) return wrong("--table makes a publication, which needs --create", "add --create, or give --publication")
+  if (publication.length > 1) return wrong("--table goes into one publication", "give --publication once, or not at all")
+  const name = publication[0] ?? slot
+  return Result.succeed({
+    plugin: Pgoutput.make({ publications: [name], types }),
+    publication: { name, target: Publication.tables(...table) }
+  })
+}
+
+/** The plan, or what is wrong. `generated` is the name for a temporary slot that was given none. */
+export const streamPlan = (flags: StreamFlags, generated: string): Result.Result<StreamPlan, UsageError> => {
+  const { create, plugin, temporary } = flags
+  if (Option.isNone(flags.slot) && !temporary) {
+    return wrong("no slot is named", "give --slot NAME, or --temporary for one that lives as long as this command")
+  }
+  const slot = Option.getOrElse(flags.slot, () => generated)
+  const createSlot = temporary ? "temporary" : create ? "permanent" : undefined
+  return plugin === "wal2json"
+    ? Result.map(wal2json(flags), (made) => ({ slot, createSlot, plugin: made, publication: undefined }))
+    : Result.map(pgoutput(flags, slot), (made) => ({ slot, createSlot, ...made }))
+}

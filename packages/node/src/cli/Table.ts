@@ -1,0 +1,35 @@
+/** Rows as a table for people: columns as wide as they must be, headings in capitals, nothing drawn. */
+import { plainText } from "./PlainText.ts"
+
+export interface Column<Row> {
+  readonly heading: string
+  readonly value: (row: Row) => string | undefined
+  readonly align?: "left" | "right" | undefined
+}
+
+/** The table's lines, with a line break after each. Rows without a value have a dash. */
+export const formatTable = <Row>(columns: ReadonlyArray<Column<Row>>, rows: ReadonlyArray<Row>): string => {
+  const cells = [
+    columns.map((column) => column.heading.toUpperCase()),
+    ...rows.map((row) => columns.map((column) => plainText(column.value(row) ?? "-")))
+  ]
+  const widths = columns.map((_, index) => Math.max(...cells.map((line) => line[index]!.length)))
+  const pad = (text: string, index: number): string =>
+    columns[index]!.align === "right" ? text.padStart(widths[index]!) : text.padEnd(widths[index]!)
+  return cells.map((line) => `${line.map(pad).join("  ").trimEnd()}\n`).join("")
+}
+
+const units = ["B", "kB", "MB", "GB", "TB", "PB"] as const
+
+/**
+ * Bytes for people, in PostgreSQL's units of 1024.
+ *
+ * @example
+ * formatBytes(16_777_216) // => "16 MB"
+ */
+export const formatBytes = (bytes: number | bigint): string => {
+  let value = Number(bytes)
+  let unit = 0
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
+  return `${unit === 0 || value >= 100 ? Math.round(value) : Number(value.toFixed(1))} ${units[unit]}`
+}
