@@ -60,7 +60,9 @@ const runClient = (client: Client, task: Task): Promise<Result | string> =>
     child.on("exit", (code, signal) => {
       clearTimeout(timer)
       resolve(
-        code === 0 && out !== "" ? (JSON.parse(out) as Result) : `failed (${signal ?? code}): ${err.trim().split("\n").slice(0, 8).join(" ")}`
+        code === 0 && out !== ""
+          ? (JSON.parse(out) as Result)
+          : `failed (${signal ?? code}): ${err.trim().split("\n").slice(0, 8).join(" ")}`
       )
     })
   })

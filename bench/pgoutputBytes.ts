@@ -85,13 +85,13 @@ const narrow: Shape["columns"] = [
   ["created_at", 1184, timestamp]
 ]
 
-const wide: Shape["columns"] = Array.from({ length: 5 }, (_, index) => [
-  [`id_${index}`, 20, (row) => String(row * 13 + index)] as const,
-  [`count_${index}`, 23, (row) => (row % 10 === index ? null : String((row * 31 + index) % 5000))] as const,
-  [`ratio_${index}`, 701, (row) => String(((row * 17 + index) % 10_000) / 64)] as const,
-  [`name_${index}`, 25, (row) => `customer ${row % 1000} of region ${index}`] as const,
-  [`flag_${index}`, 16, (row) => ((row + index) % 2 === 0 ? "t" : "f")] as const,
-  [`at_${index}`, 1184, timestamp] as const
+const wide: Shape["columns"] = Array.from({ length: 5 }, (_, index): Shape["columns"] => [
+  [`id_${index}`, 20, (row) => String(row * 13 + index)],
+  [`count_${index}`, 23, (row) => (row % 10 === index ? null : String((row * 31 + index) % 5000))],
+  [`ratio_${index}`, 701, (row) => String(((row * 17 + index) % 10_000) / 64)],
+  [`name_${index}`, 25, (row) => `customer ${row % 1000} of region ${index}`],
+  [`flag_${index}`, 16, (row) => ((row + index) % 2 === 0 ? "t" : "f")],
+  [`at_${index}`, 1184, timestamp]
 ]).flat()
 
 const shapes: ReadonlyArray<Shape> = [

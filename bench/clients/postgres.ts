@@ -19,7 +19,15 @@ const connect = (options: Record<string, unknown>) => {
 
 let count = 0
 const finish = startMeasure()
-const subscribe = Subscribe(connect, { host, port, username: user, password, database, publications: publication })
+const subscribe = Subscribe(connect, {
+  host,
+  port,
+  username: user,
+  password,
+  database,
+  publications: publication,
+  transform: { column: {}, value: {}, row: {} }
+})
 await subscribe("*", () => {
   if (++count >= wanted) finish(count)
 })

@@ -17,9 +17,7 @@ const known: ReadonlyArray<readonly [microseconds: number, text: string]> = [
 ]
 
 /** Where a number still holds every microsecond: until June of the year 2285, and since 1714. */
-const exact = Schema.Int.check(
-  Schema.isBetween({ minimum: Number.MIN_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER })
-)
+const exact = Schema.Int.check(Schema.isBetween({ minimum: Number.MIN_SAFE_INTEGER, maximum: Number.MAX_SAFE_INTEGER }))
 
 describe("PgTimestamp", () => {
   it.each(known)("writes %d microseconds as %s", (microseconds, text) => {

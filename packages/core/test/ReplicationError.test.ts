@@ -132,7 +132,12 @@ const every: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Errors
   SlotNotFound: new Errors.SlotNotFound({ slot: "orders" }),
   SlotAlreadyExists: new Errors.SlotAlreadyExists({ slot: "orders" }),
   SlotInvalidated: new Errors.SlotInvalidated({ slot: "orders", reason: "wal_removed" }),
-  SlotMismatch: new Errors.SlotMismatch({ slot: "orders", property: "plugin", expected: "pgoutput", found: "wal2json" }),
+  SlotMismatch: new Errors.SlotMismatch({
+    slot: "orders",
+    property: "plugin",
+    expected: "pgoutput",
+    found: "wal2json"
+  }),
   PublicationNotFound: new Errors.PublicationNotFound({ publications: ["shop"] }),
   PublicationMismatch: new Errors.PublicationMismatch({ publication: "shop", problem: "publishes no updates" }),
   InvalidOption: new Errors.InvalidOption({ option: "slot", problem: "is empty" }),
@@ -148,13 +153,16 @@ const every: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Errors
 }
 
 describe("ReplicationError", () => {
-  it.each(Object.entries(every))("%s has a tag to catch it by, one line of text and an answer on retrying", (tag, error) => {
-    assert.strictEqual(error._tag, tag)
-    assert.instanceOf(error, Error)
-    assert.match(error.message, /^[^\n]+$/)
-    assert.isBoolean(error.isRetryable)
-    assert.isTrue(error.remedy === undefined || error.remedy.length > 0)
-  })
+  it.each(Object.entries(every))(
+    "%s has a tag to catch it by, one line of text and an answer on retrying",
+    (tag, error) => {
+      assert.strictEqual(error._tag, tag)
+      assert.instanceOf(error, Error)
+      assert.match(error.message, /^[^\n]+$/)
+      assert.isBoolean(error.isRetryable)
+      assert.isTrue(error.remedy === undefined || error.remedy.length > 0)
+    }
+  )
 
   it("survives JSON and comes back as the same class", () => {
     const roundTrip = (codec: Schema.Codec<Errors.ReplicationError, unknown>, error: Errors.ReplicationError) => {

@@ -3,7 +3,7 @@
  *
  * They own what they hold and may be kept; they are shared between consumers and must not be changed.
  */
-import type * as Lsn from "../Lsn.ts"
+import * as Lsn from "../Lsn.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { NextLsn } from "./NextLsn.ts"
 import type { Relation } from "./Relation.ts"
@@ -134,3 +134,15 @@ export type TransactionChange = Exclude<Change, Begin | Commit>
  */
 export const nextLsn = (change: Change): NextLsn | undefined =>
   change._tag === "Commit" || change._tag === "Message" ? change.nextLsn : undefined
+
+/**
+ * A name for a change that stays the same however often it is delivered, for sinks that must recognise one they have. As
+ * text it sorts in the order of delivery within a transaction, and by commit across transactions.
+ *
+ * @example
+ * changeId(insert) // => "0000000001946FA8/00000002"
+ */
+export const changeId = (change: TransactionChange): string =>
+  change.begin === undefined
+    ? `${Lsn.formatSortable(change.lsn)}/message`
+    : `${Lsn.formatSortable(change.begin.commitLsn)}/${change.ordinal.toString(16).toUpperCase().padStart(8, "0")}`

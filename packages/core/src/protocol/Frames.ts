@@ -12,8 +12,18 @@ import { DecodeError } from "../ReplicationError.ts"
 export const defaultMaxFrameLength = 0x4000_0004
 
 const headerLength = 5
-const firstCapacity = 65_536
+/** What one read holds, about. */
+const readLength = 65_536
 const none = new Uint8Array(0)
+
+/**
+ * How large a buffer for a frame of `total` bytes may be once `held` have come: never more than four times that, or four
+ * reads. The last step goes straight to `total`, so that growing copies less than the frame once over.
+ */
+const capacity = (held: number, total: number): number => {
+  const arrived = Math.max(held, readLength)
+  return total <= 4 * arrived ? total : 2 * arrived
+}
 
 /** A whole message of that type, ready to be sent: frontend and backend frame alike. Copies the payload. */
 export const encodeFrame = (tag: number, payload: Uint8Array): Uint8Array => {
@@ -59,9 +69,9 @@ export class Frames {
     if (this.partial !== undefined) return this.completePartial(this.partial)
     const left = this.read.length - this.offset
     if (left === 0) return false
-    const total = left < headerLength ? Number.POSITIVE_INFINITY : this.totalLength(this.read, this.offset)
+    const total = left < headerLength ? headerLength : this.totalLength(this.read, this.offset)
     if (total > left) {
-      const partial = new Uint8Array(Math.min(Math.max(left, firstCapacity), Math.max(total, headerLength)))
+      const partial = new Uint8Array(capacity(left, total))
       partial.set(this.read.subarray(this.offset))
       this.partial = partial
       this.filled = left
@@ -87,12 +97,12 @@ export class Frames {
     return true
   }
 
-  /** Moves what the read has of the partial frame's first `wanted` bytes, growing it by doubling up to that. */
+  /** Moves what the read has of the partial frame's first `wanted` bytes, growing it as they come. */
   private take(partial: Uint8Array, wanted: number): Uint8Array {
     const count = Math.min(wanted - this.filled, this.read.length - this.offset)
     const needed = this.filled + count
     if (needed > partial.length) {
-      const grown = new Uint8Array(Math.min(wanted, Math.max(needed, partial.length * 2)))
+      const grown = new Uint8Array(capacity(needed, wanted))
       grown.set(partial.subarray(0, this.filled))
       this.partial = partial = grown
     }

@@ -96,11 +96,6 @@ export class CopyData {
     return this.behind
   }
 
-  /** Bytes of a frame that has begun and not ended. */
-  get partialBytes(): number {
-    return this.frames.pending
-  }
-
   /** Decodes one read. The bytes are borrowed for the call; `DecodeError`s come as `end`. */
   decode(read: Uint8Array): CopyRead {
     const batch = new Batch(this.options.run)

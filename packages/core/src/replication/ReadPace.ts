@@ -3,7 +3,7 @@
  *
  * A walsender writes one small packet a message, and a client that reads each as it comes makes both ends spend their
  * time in system calls. While a stream is behind, leaving the socket alone for some milliseconds gathers many messages
- * into one read, at a fraction of the cost. Live traffic is never delayed, and a frame longer than a read never waits.
+ * into one read, at a fraction of the cost. Live traffic is never delayed, and large values never wait.
  *
  * Pure: what is decided here, the copy-data fiber carries out. docs/performance.md has the measurements.
  */
@@ -14,14 +14,14 @@ export const behindMillis = 50
 /** What one wait should gather, in bytes. */
 export const targetBytes = 512 * 1024
 
-/** A read of this many bytes shows that more was waiting than one read takes: nothing is gained by waiting. */
-export const fullReadBytes = 60 * 1024
+/** Messages of this many bytes fill a read by themselves: nothing is gained by waiting. */
+export const largeMessageBytes = 8 * 1024
 
 export interface LastRead {
   /** How many bytes it gave. */
   readonly bytes: number
-  /** Bytes of a frame begun and not ended: a large value is on its way. */
-  readonly partialBytes: number
+  /** How many changes they held. None: a large value is on its way. */
+  readonly changes: number
   /** Milliseconds between the last transaction's commit and the packet that brought it, both by the server's clock. */
   readonly behindMillis: number
   /** Milliseconds since the read before this one. */
@@ -32,11 +32,11 @@ export interface LastRead {
  * Milliseconds to leave the socket alone before the next read, 0 to `maxWait`. A `maxWait` of 0 turns waiting off.
  *
  * @example
- * waitMillis({ bytes: 4096, partialBytes: 0, behindMillis: 60_000, elapsedMillis: 1 }, 20) // => 20
+ * waitMillis({ bytes: 4096, changes: 50, behindMillis: 60_000, elapsedMillis: 1 }, 20) // => 20
  */
 export const waitMillis = (read: LastRead, maxWait: number): number => {
   if (maxWait <= 0 || read.behindMillis <= behindMillis) return 0
-  if (read.bytes >= fullReadBytes || read.partialBytes >= fullReadBytes) return 0
+  if (read.bytes >= targetBytes || read.bytes > read.changes * largeMessageBytes) return 0
   const bytesPerMilli = read.bytes / Math.max(read.elapsedMillis, 0.05)
   return Math.min(maxWait, Math.max(1, Math.round(targetBytes / bytesPerMilli)))
 }

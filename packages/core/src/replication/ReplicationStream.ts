@@ -225,8 +225,9 @@ const nextRead = Effect.fnUntraced(function* (stream: ReplicationStream): Effect
   const bytes = yield* Effect.tapError(copy.pull, () => markEnded(stream))
   reading.since = undefined
   const read = copyData.decode(bytes)
-  const { behindMillis, partialBytes } = copyData
-  const last = { bytes: bytes.length, partialBytes, behindMillis, elapsedMillis: now - pace.lastRead }
+  const { behindMillis } = copyData
+  const changes = read.batch.changes.length
+  const last = { bytes: bytes.length, changes, behindMillis, elapsedMillis: now - pace.lastRead }
   pace.wait = waitMillis(last, stream.maxReadWait)
   pace.lastRead = now
   return read

@@ -235,7 +235,7 @@ export class TableShapes {
     // A quoted name has lost its quotes as JSON took them for its own, but not in an array's name.
     const type = column.type === undefined ? undefined : detached(column.type)
     const typeoid = detached(column.typeoid)
-    const oid = Number(typeoid)
+    const oid = Number(typeoid) >>> 0
     const decoder =
       type === undefined || types.byOid?.has(oid) || builtinByOid(oid) !== undefined
         ? decoderForOid(oid, types)

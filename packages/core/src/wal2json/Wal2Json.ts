@@ -10,8 +10,8 @@
  *   (an insert into the table, or REPLICA IDENTITY FULL); else it is only absent from the row.
  * - The replica identity is not told. A relation's key is what the last update or delete identified its row by, before
  *   the first of these the primary key. An old row is `Full` where it holds all columns that are known.
- * - An update or delete of a table without key and identity is left out. The server sends a warning (`no tuple identifier
- *   for UPDATE`), and stores that row's change nowhere.
+ * - An update or delete of a table without key and identity never comes: the server sends a warning in its place (`no
+ *   tuple identifier for UPDATE`).
  * - A truncate does not tell CASCADE and RESTART IDENTITY: both are false.
  * - A message's content ends at its first zero byte.
  * - Nothing is converted: a database with another encoding than UTF8 fails with `DecodeError`, or worse, decodes as other
@@ -22,7 +22,8 @@
  * Positions, as seen on PostgreSQL 15.18 with wal2json 2.5: format 2 writes `lsn` and `nextlsn` on begin and commit.
  * They are pgoutput's `commit_lsn` and `end_lsn`, the start of the commit record and the byte after it: `nextlsn` is
  * what is acknowledged. A message's `lsn` is the end of its record, what `pg_logical_emit_message` returned, whether
- * transactional or not. Format 1 has `nextlsn` on the transaction and nothing else: see `formatVersion`.
+ * transactional or not. A slot confirmed at either went on with what follows. Format 1 has `nextlsn` on the transaction
+ * and nothing else: see `Format1Options`.
  *
  * Source: https://github.com/eulerto/wal2json
  */
@@ -78,8 +79,8 @@ export interface Format2Options extends CommonOptions {
  * It sends no truncates. It does not tell where the commit record starts: `Begin.commitLsn` and `Commit.commitLsn` are
  * the end of the transaction, and so is the `lsn` of its messages. It does not tell where a message outside any
  * transaction stands: its `lsn` is the end of what was delivered before, so that acknowledging it is safe, and it comes
- * again after a reconnect until something later is acknowledged; were its content not UTF-8, the stream would fail. An old
- * row lacks its null columns, is then `Key`, and is left out where the rest is as before; a relation's key is its primary
+ * again after a reconnect until something later is acknowledged. Content that is not UTF-8 fails the stream. An old row
+ * lacks its null columns, is then `Key`, and is left out where the rest is as before; a relation's key is its primary
  * key, under the default replica identity only.
  */
 export interface Format1Options extends CommonOptions {
@@ -90,8 +91,8 @@ export interface Format1Options extends CommonOptions {
 
 /**
  * What may be chosen of wal2json's options. All that decoding rests on is always set (`include-lsn`, `include-xids`,
- * `include-timestamp`, `include-pk`, `include-type-oids`, `include-domain-data-type`, `include-transaction`), and what would
- * break it is never sent (`write-in-chunks`, `pretty-print`, `include-schemas`).
+ * `include-timestamp`, `include-pk`, `include-type-oids`, `include-transaction`; with types `include-domain-data-type`), and
+ * what would break it is never sent (`write-in-chunks`, `pretty-print`, `include-schemas`).
  */
 export type Wal2JsonOptions = Format1Options | Format2Options
 

@@ -27,13 +27,20 @@ const problemOf = (run: () => unknown): DecodeError => {
 }
 
 const anyBytes = Arbitrary.map(
-  Arbitrary.array(Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))), { maxLength: 64 }),
+  Arbitrary.array(Arbitrary.schema(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 255 }))), {
+    maxLength: 64
+  }),
   (bytes) => Uint8Array.from(bytes)
 )
 
 describe("ByteReader", () => {
   const widths: ReadonlyArray<
-    readonly [name: string, width: number, read: (reader: ByteReader) => unknown, reference: (view: DataView) => unknown]
+    readonly [
+      name: string,
+      width: number,
+      read: (reader: ByteReader) => unknown,
+      reference: (view: DataView) => unknown
+    ]
   > = [
     ["uint8", 1, (reader) => reader.uint8(), (view) => view.getUint8(0)],
     ["int16", 2, (reader) => reader.int16(), (view) => view.getInt16(0)],

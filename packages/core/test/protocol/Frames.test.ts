@@ -141,6 +141,17 @@ describe("Frames", () => {
     assert.strictEqual(frames.tag, messages[2]!.tag)
   })
 
+  it("keeps no more of a cut frame than the frame, also when its length is cut", () => {
+    for (let cut = 1; cut < stream.length; cut++) {
+      const frames = new Frames()
+      frames.push(stream.subarray(0, cut))
+      drain(frames)
+      frames.push(stream.subarray(cut))
+      frames.next()
+      assert.isAtMost(frames.bytes.buffer.byteLength, stream.length)
+    }
+  })
+
   it("tells how much of a frame has come", () => {
     const frames = new Frames()
     frames.push(stream.subarray(0, 8))
@@ -185,6 +196,19 @@ describe("Frames", () => {
     assert.isTrue(frames.next())
     frames.push(encodeFrame(0x64, new Uint8Array(7)))
     problemOf(() => frames.next())
+  })
+
+  it("never copies twice a frame of a few reads, such as a row of 100 kB", () => {
+    const frame = encodeFrame(0x64, new Uint8Array(100_000))
+    const frames = new Frames()
+    const { copied } = countingCopies(() => {
+      for (let at = 0; at < frame.length; at += 65_536) {
+        frames.push(frame.subarray(at, at + 65_536))
+        frames.next()
+      }
+    })
+    assert.strictEqual(frames.end - frames.start, 100_000)
+    assert.strictEqual(copied, frame.length)
   })
 
   it("reserves no memory for what a length merely promises", () => {

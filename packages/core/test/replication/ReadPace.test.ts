@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { waitMillis } from "../../src/replication/ReadPace.ts"
 
-const small = { bytes: 4096, partialBytes: 0, behindMillis: 60_000, elapsedMillis: 1 }
+const small = { bytes: 4096, changes: 50, behindMillis: 60_000, elapsedMillis: 1 }
 
 describe("ReadPace", () => {
   it("never delays live traffic", () => {
@@ -17,9 +17,10 @@ describe("ReadPace", () => {
     assert.strictEqual(waitMillis({ ...small, bytes: 51_200, elapsedMillis: 0.5 }, 20), 5)
   })
 
-  it("does not wait when the read was full or a large value is on its way", () => {
-    assert.strictEqual(waitMillis({ ...small, bytes: 65_536 }, 20), 0)
-    assert.strictEqual(waitMillis({ ...small, partialBytes: 100_000 }, 20), 0)
+  it("does not wait when the read was large enough, or when its messages are", () => {
+    assert.strictEqual(waitMillis({ ...small, bytes: 600_000, changes: 5000 }, 20), 0)
+    assert.strictEqual(waitMillis({ ...small, bytes: 100_000, changes: 1 }, 20), 0)
+    assert.strictEqual(waitMillis({ ...small, changes: 0 }, 20), 0)
   })
 
   it("is turned off by a longest wait of 0", () => {

@@ -312,7 +312,7 @@ for (const format of formats) {
       for (const scenario of scenarios) {
         const messages = messagesOf(scenario, format).map(bytesOf)
         for (const bytes of messages) {
-          const step = Math.max(1, Math.floor(bytes.length / 200))
+          const step = Math.max(1, Math.floor(bytes.length / 60))
           for (let length = 0; length < bytes.length; length += step) {
             const error = failureOf(() => makeDecode(optionsOf(format))(bytes.subarray(0, length)))
             assert.instanceOf(error, DecodeError, `${scenario}, ${length} bytes`)
@@ -480,7 +480,10 @@ describe("Wal2JsonDecoder, format 2", () => {
 
   it("takes an OID above 2^31, which wal2json prints with a sign", () => {
     const messages = messagesOf("integers", 2).map((message) => message.replaceAll('"typeoid":790', '"typeoid":-96'))
-    assert.strictEqual(relationsOf(decodeAll(messages))[0]?.columns.at(-1)?.typeOid, 4294967200)
+    const types = { byOid: new Map([[4294967200, () => "decoded"]]) }
+    const [insert] = decodeAll(messages, { types }).filter((change) => change._tag === "Insert")
+    assert.strictEqual(insert?.relation.columns.at(-1)?.typeOid, 4294967200)
+    assert.strictEqual(insert?.row.g, "decoded")
   })
 
   it("remembers no tables of another stream", () => {

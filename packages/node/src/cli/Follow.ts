@@ -2,7 +2,13 @@
  * A stream on its way to standard output. What was acknowledged is what the operating system has taken: a read's changes
  * are written with one write, and only when it is done may the server forget them. While a write waits, nothing is read.
  */
-import { type Change, type LogicalStreamOptions, type ReplicationError, type WalSender, withLogicalStreamArray } from "@replicant/core"
+import {
+  type Change,
+  type LogicalStreamOptions,
+  type ReplicationError,
+  type WalSender,
+  withLogicalStreamArray
+} from "@replicant/core"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"

@@ -4,10 +4,10 @@
  */
 import type { InvalidOption, ReplicantConnection, ReplicationError } from "@replicant/core"
 import { WalSender } from "@replicant/core"
-import * as Command from "effect/cli/Command"
-import * as Flag from "effect/cli/Flag"
 import type { ConfigError } from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
@@ -20,7 +20,9 @@ import { Output } from "./StandardOutput.ts"
 
 const url = Flag.Redacted("url").pipe(
   Flag.withMetavar("postgres://user@host:port/database"),
-  Flag.withDescription("The server; others can see it in the list of processes: a password goes better into DATABASE_URL"),
+  Flag.withDescription(
+    "The server; others can see it in the list of processes: a password goes better into DATABASE_URL"
+  ),
   Flag.optional
 )
 

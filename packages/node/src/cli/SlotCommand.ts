@@ -127,9 +127,9 @@ const drop = Command.make(
     Effect.gen(function* () {
       const shared = yield* Root.command
       const output = yield* Output
-      yield* Root.withConnection((connection) =>
-        ReplicationSlot.dropReplicationSlot(connection, slot, { wait })
-      ).pipe(Effect.provide(Root.walSender(shared)))
+      yield* Root.withConnection((connection) => ReplicationSlot.dropReplicationSlot(connection, slot, { wait })).pipe(
+        Effect.provide(Root.walSender(shared))
+      )
       yield* output.write(shared.json ? `${JSON.stringify({ dropped: slot })}\n` : `slot ${slot} is dropped\n`)
     })
 ).pipe(Command.withDescription("Drops a slot, and with it what was not read"))

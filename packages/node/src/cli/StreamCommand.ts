@@ -9,6 +9,7 @@ import {
   Publication,
   type ReplicationError,
   ReplicationSlot,
+  SlotAlreadyExists,
   type WalSender
 } from "@replicant/core"
 import * as Command from "effect/cli/Command"
@@ -49,18 +50,24 @@ const prepare = Effect.fnUntraced(function* (
       if (publication !== undefined) yield* Publication.setupPublication(connection, publication)
       yield* Publication.checkPublications(connection, plugin.publications)
       const found = yield* ReplicationSlot.getReplicationSlot(connection, slot)
-      if (plan.createSlot === "temporary" && found === undefined) return
+      if (plan.createSlot === "temporary") {
+        // A permanent slot of that name is somebody's: reading it would move it on.
+        return found === undefined ? undefined : yield* new SlotAlreadyExists({ slot })
+      }
       const { database } = yield* identifySystem(connection)
       if (found === undefined && plan.createSlot === "permanent") {
         yield* createSlot(connection, { slot, plugin: plugin.name })
-        yield* Effect.logInfo(`made slot "${slot}": it keeps WAL until it is read or dropped (replicant slot drop ${slot})`)
-        return
+        yield* Effect.logInfo(
+          `made slot "${slot}": it keeps WAL until it is read or dropped (replicant slot drop ${slot})`
+        )
+        return undefined
       }
       if (found?.activePid !== undefined) {
         yield* Effect.logInfo(`slot "${slot}" is in use by pid ${found.activePid}: waiting ${slotInUseMillis / 1000} s`)
       }
       const inUseTimeout = slotInUseMillis
       yield* ReplicationSlot.setupReplicationSlot(connection, { slot, plugin: plugin.name, database, inUseTimeout })
+      return undefined
     })
   )
 })

@@ -57,7 +57,8 @@ const pgoutput = (
       : Result.succeed({ plugin: Pgoutput.make({ publications: publication, types }), publication: undefined })
   }
   if (!create) return wrong("--table makes a publication, which needs --create", "add --create, or give --publication")
-  if (publication.length > 1) return wrong("--table goes into one publication", "give --publication once, or not at all")
+  if (publication.length > 1)
+    return wrong("--table goes into one publication", "give --publication once, or not at all")
   const name = publication[0] ?? slot
   return Result.succeed({
     plugin: Pgoutput.make({ publications: [name], types }),

@@ -1,0 +1,33 @@
+#!/usr/bin/env node
+/**
+ * The program `replicant`: runs the command, and turns how it ended into an exit code (docs/cli.md). The only place that
+ * runs an effect.
+ *
+ * Ctrl-C and SIGTERM interrupt the command, which then ends in good order; a second one ends it where it stands.
+ */
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as NodeServices from "@effect/platform-node/NodeServices"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Runtime from "effect/Runtime"
+import * as Cli from "./Cli.ts"
+import { exitCodes } from "./cli/Report.ts"
+
+const signalCodes = { SIGINT: exitCodes.interrupted, SIGTERM: exitCodes.terminated } as const
+
+let signalCode: number | undefined
+
+for (const signal of ["SIGINT", "SIGTERM"] as const) {
+  process.on(signal, () => {
+    if (signalCode !== undefined) process.exit(signalCodes[signal])
+    signalCode = signalCodes[signal]
+  })
+}
+
+const teardown: Runtime.Teardown = (exit, onExit) =>
+  onExit(Exit.isSuccess(exit) ? (exit.value as number) : (signalCode ?? exitCodes.failed))
+
+Cli.run(process.argv.slice(2)).pipe(
+  Effect.provide(NodeServices.layer),
+  NodeRuntime.runMain({ disableErrorReporting: true, teardown })
+)
