@@ -9,6 +9,7 @@ export type Sources = ReadonlyMap<string, string>
 /** From the ground up; of two floors on one line neither may import the other. */
 const floors: ReadonlyArray<ReadonlyArray<string>> = [
   ["Lsn.ts", "PgTimestamp.ts", "ReplicationError.ts"],
+  ["refineServerError.ts"],
   ["protocol"],
   ["values"],
   ["change"],
@@ -18,7 +19,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
 ]
 
 const groundFloor = 0
-const replicationFloor = 5
+const replicationFloor = 6
 
 /** What of effect is data only, and may be used where nothing runs. */
 const pureModules =

@@ -22,13 +22,8 @@ export const fromMillis = (millis: number): PgTimestamp => Math.round((millis - 
 /** Unix time in milliseconds; microseconds become its fraction. */
 export const toMillis = (timestamp: PgTimestamp): number => timestamp / 1000 + epochMillis
 
-/** Microseconds past the last whole `unit`, also before 2000. */
-const since = (timestamp: PgTimestamp, unit: number): number => ((timestamp % unit) + unit) % unit
-
 /** A `Date`: loses the microseconds below a millisecond. Invalid beyond the year 275760, which no `Date` can hold. */
-export const toDate = (timestamp: PgTimestamp): Date =>
-  // Whole milliseconds before dividing: a fraction could be rounded up into the next second.
-  new Date((timestamp - since(timestamp, 1000)) / 1000 + epochMillis)
+export const toDate = (timestamp: PgTimestamp): Date => new Date(Math.floor(toMillis(timestamp)))
 
 /**
  * ISO 8601 in UTC with all six digits of microseconds; `infinity` or `-infinity` for what no `Date` can hold.
@@ -39,6 +34,7 @@ export const toDate = (timestamp: PgTimestamp): Date =>
 export const format = (timestamp: PgTimestamp): string => {
   const date = toDate(timestamp)
   if (Number.isNaN(date.getTime())) return timestamp < 0 ? "-infinity" : "infinity"
+  const micros = ((timestamp % 1_000_000) + 1_000_000) % 1_000_000
   const seconds = date.toISOString().slice(0, -".000Z".length)
-  return `${seconds}.${String(since(timestamp, 1_000_000)).padStart(6, "0")}Z`
+  return `${seconds}.${String(micros).padStart(6, "0")}Z`
 }

@@ -339,6 +339,10 @@ export class ServerError extends Schema.TaggedError<ServerError>(id("ServerError
   get remedy(): string | undefined {
     if (this.sqlState === "53300") return "end other connections, or raise max_wal_senders and restart the server"
     if (this.sqlState === "53400") return "drop a slot, or raise max_replication_slots and restart the server"
+    if (this.sqlState === "58P01" && this.stage === "CreateSlot") return "install the output plugin on the server"
+    if (this.sqlState === "22023" && this.stage === "StartReplication") {
+      return this.hint ?? "leave out the option, which this version of the output plugin does not know"
+    }
     return this.hint
   }
   get isRetryable(): boolean {
@@ -369,75 +373,3 @@ export type ReplicationError =
   | DecodeError
   | TransactionTooLarge
   | ServerError
-
-/** What a server error is about: what it names depends on what we asked. */
-export interface ErrorContext {
-  readonly stage: Stage
-  readonly slot?: string | undefined
-  readonly publications?: ReadonlyArray<string> | undefined
-  readonly user?: string | undefined
-}
-
-/** Data errors (22, 23) quote the values they stumbled over: such text stays out of our errors while rows stream. */
-const quotesValues = (sqlState: string): boolean => sqlState.startsWith("22") || sqlState.startsWith("23")
-
-/** An ErrorResponse as it came, tied to its stage; text that may quote row values is left out. */
-export const serverError = (message: ServerMessage, stage: Stage): ServerError => {
-  const isHidden = stage === "Streaming" && quotesValues(message.sqlState)
-  return new ServerError({
-    stage,
-    severity: message.severity,
-    sqlState: message.sqlState,
-    serverMessage: isHidden ? "(text withheld: it may quote row values; see the server's log)" : message.message,
-    detail: isHidden ? undefined : message.detail,
-    hint: message.hint
-  })
-}
-
-const grantReplication = (user: string | undefined): string =>
-  `ALTER ROLE ${user === undefined ? "name" : `"${user.replaceAll('"', '""')}"`} REPLICATION`
-
-/**
- * Names a server error by its SQLSTATE and the stage it answers, never by its text, which is translated.
- *
- * What one SQLSTATE cannot tell (55000 is a dozen conditions) stays a `ServerError`: the catalog was asked first, see
- * `replication/ReplicationSlot.ts`.
- */
-export const refineServerError = (error: ServerError, context: ErrorContext): ReplicationError => {
-  const slot = context.slot ?? ""
-  switch (error.sqlState) {
-    case "28000":
-    case "28P01":
-      return new AuthenticationFailed({
-        sqlState: error.sqlState,
-        detail: error.serverMessage,
-        remedy: error.hint ?? "check user, password, database and pg_hba.conf"
-      })
-    case "42501":
-      return new PermissionDenied({
-        stage: context.stage,
-        detail: error.serverMessage,
-        // The server's own hint goes first: the code stands for more than a missing REPLICATION.
-        remedy:
-          error.hint ??
-          (context.stage === "Connect" || context.stage === "StartReplication" || context.stage === "CreateSlot"
-            ? grantReplication(context.user)
-            : undefined)
-      })
-    case "42710":
-      return context.stage === "CreateSlot" ? new SlotAlreadyExists({ slot }) : error
-    case "42704":
-      if (context.stage === "StartReplication" || context.stage === "DropSlot" || context.stage === "AlterSlot") {
-        return new SlotNotFound({ slot })
-      }
-      // Up to PostgreSQL 17 the change callback fails on a publication that was not there when a change was written.
-      return context.stage === "Streaming" && context.publications !== undefined && context.publications.length > 0
-        ? new PublicationNotFound({ publications: context.publications })
-        : error
-    case "55006":
-      // Without a slot in play, something else is in use.
-      return context.slot === undefined ? error : new SlotInUse({ slot })
-    default:
-      return error
-  }
-}

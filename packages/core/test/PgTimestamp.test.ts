@@ -12,7 +12,7 @@ const known: ReadonlyArray<readonly [microseconds: number, text: string]> = [
   [-1_000_000, "1999-12-31T23:59:59.000000Z"],
   [5_097_600_000_000, "2000-02-29T00:00:00.000000Z"],
   [-946_684_800_000_000, "1970-01-01T00:00:00.000000Z"],
-  // Beyond 2^43 ms a double no longer tells this microsecond from the next second.
+  // Near the last that a number can tell from its neighbours.
   [8_999_999_999_999_999, "2285-03-13T15:59:59.999999Z"]
 ]
 

@@ -15,17 +15,20 @@ import { exitCodes } from "./cli/Report.ts"
 
 const signalCodes = { SIGINT: exitCodes.interrupted, SIGTERM: exitCodes.terminated } as const
 
-let signalCode: number | undefined
+let first: { readonly code: number; readonly at: number } | undefined
+
+/** A Ctrl-C under npm comes twice, from the terminal and from npm: only one that comes later is a second one. */
+const secondMillis = 1000
 
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.on(signal, () => {
-    if (signalCode !== undefined) process.exit(signalCodes[signal])
-    signalCode = signalCodes[signal]
+    if (first === undefined) first = { code: signalCodes[signal], at: performance.now() }
+    else if (performance.now() - first.at > secondMillis) process.exit(signalCodes[signal])
   })
 }
 
 const teardown: Runtime.Teardown = (exit, onExit) =>
-  onExit(Exit.isSuccess(exit) ? (exit.value as number) : (signalCode ?? exitCodes.failed))
+  onExit(Exit.isSuccess(exit) ? (exit.value as number) : (first?.code ?? exitCodes.failed))
 
 Cli.run(process.argv.slice(2)).pipe(
   Effect.provide(NodeServices.layer),

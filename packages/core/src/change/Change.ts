@@ -142,7 +142,8 @@ export const nextLsn = (change: Change): NextLsn | undefined =>
  * @example
  * changeId(insert) // => "0000000001946FA8/00000002"
  */
-export const changeId = (change: TransactionChange): string =>
-  change.begin === undefined
-    ? `${Lsn.formatSortable(change.lsn)}/message`
-    : `${Lsn.formatSortable(change.begin.commitLsn)}/${change.ordinal.toString(16).toUpperCase().padStart(8, "0")}`
+export const changeId = (change: TransactionChange): string => {
+  if (change._tag === "Message" && change.begin === undefined) return `${Lsn.formatSortable(change.lsn)}/message`
+  const { begin, ordinal } = change
+  return `${Lsn.formatSortable(begin!.commitLsn)}/${ordinal.toString(16).toUpperCase().padStart(8, "0")}`
+}

@@ -61,7 +61,7 @@ export class Frames {
 
   /** Bytes of a frame that has begun and not ended. */
   get pending(): number {
-    return this.partial === undefined ? 0 : this.filled
+    return this.filled
   }
 
   /** Steps to the next whole frame. False: the read is used up. Throws `DecodeError` on a length that cannot be. */

@@ -6,7 +6,8 @@
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
-import { DecodeError, type ErrorContext, type ReplicationError, refineServerError } from "../ReplicationError.ts"
+import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
+import { type ErrorContext, refineServerError } from "../refineServerError.ts"
 import type { QueryRow, ReplicantConnection } from "./WalSender.ts"
 
 /** Runs `text`, and names a server error by what it was about. */

@@ -14,15 +14,8 @@ import * as Lsn from "../Lsn.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
 import { Frames } from "../protocol/Frames.ts"
-import {
-  DecodeError,
-  type ErrorContext,
-  PublicationNotFound,
-  type ReplicationError,
-  refineServerError,
-  type ServerMessage,
-  serverError
-} from "../ReplicationError.ts"
+import { DecodeError, PublicationNotFound, type ReplicationError, type ServerMessage } from "../ReplicationError.ts"
+import { type ErrorContext, refineServerError, serverError } from "../refineServerError.ts"
 
 /** What a read came to. */
 export interface CopyRead {

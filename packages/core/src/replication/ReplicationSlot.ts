@@ -138,7 +138,11 @@ export const createReplicationSlot = Effect.fn("Replicant.createReplicationSlot"
   if (walLevel !== "logical" && (connection.serverVersion < 190_000 || walLevel === "minimal")) {
     return yield* new LogicalDecodingDisabled({ walLevel })
   }
-  const rows = yield* Catalog.queryAt(connection, command, { stage: "CreateSlot", slot: options.slot })
+  const rows = yield* Catalog.queryAt(connection, command, {
+    stage: "CreateSlot",
+    slot: options.slot,
+    plugin: options.plugin
+  })
   const row = yield* Catalog.decodeRow(CreatedRow, rows[0], "CREATE_REPLICATION_SLOT")
   return {
     name: row.slot_name,

@@ -3,7 +3,10 @@
  * for all versions and databases; all other types get theirs when they are made.
  *
  * Not a type system: composites of catalog tables, pseudo-types and the types of other schemas are left out, and stay
- * text. Regenerated from `pg_type` by the query in `test/values/BuiltinTypes.test.ts`'s header.
+ * text. The list is what this asks of PostgreSQL 18, with `form` added by hand:
+ *
+ *     SELECT oid, typarray, typname, format_type(oid, NULL), typdelim FROM pg_type
+ *     WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype IN ('b', 'r', 'm') AND typarray <> 0
  *
  * Source: src/include/catalog/pg_type.dat
  */

@@ -48,8 +48,8 @@ export const formatTableFilters = (
 }
 
 /**
- * The text of `filter-msg-prefixes` and `add-msg-prefixes`. Unlike with tables the plugin knows no way to write a prefix
- * that holds a space or a comma, and takes none that is empty.
+ * The text of `filter-msg-prefixes` and `add-msg-prefixes`. Unlike with tables the plugin knows no way to write a
+ * prefix that holds a space or a comma, and takes none that is empty.
  */
 export const formatPrefixes = (
   option: string,

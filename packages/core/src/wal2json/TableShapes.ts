@@ -163,8 +163,9 @@ export class TableShapes {
   }
 
   /**
-   * Whether the identity is the whole row before. wal2json does not say; an identity that holds the primary key and more
-   * is, one that covers all columns known, and one that holds a null, for no index with nullable columns may serve.
+   * Whether the identity is the whole row before. wal2json does not say; an identity that holds the primary key and
+   * more is, one that covers all columns known, and one that holds a null, for no index with nullable columns may
+   * serve.
    */
   private isFull({ columns, identity, primaryKey }: RowMessage, known: TableShape | undefined): boolean {
     if (identity === undefined || identity.length === 0) return false

@@ -1,23 +1,23 @@
 /**
  * The wal2json output plugin: its options, and what it makes of the WAL. Not part of PostgreSQL; where it is not
- * installed creating a slot fails, and so it does from the minor releases of August 2026 on, until an administrator names
- * it in `output_plugin_libraries`.
+ * installed creating a slot fails, and so it does from the minor releases of August 2026 on, until an administrator
+ * names it in `output_plugin_libraries`.
  *
  * Prefer pgoutput where there is a choice. What comes out is the same `Change`s, but wal2json tells less:
  *
  * - NaN and infinity of `numeric`, `real` and `double precision` come as null, unless `numericDataTypesAsString`.
- * - An unchanged TOAST column is left out, by name too. `Update.unchanged` lists it where the stream has named it before
- *   (an insert into the table, or REPLICA IDENTITY FULL); else it is only absent from the row.
+ * - An unchanged TOAST column is left out, by name too. `Update.unchanged` lists it where the stream has named it
+ *   before (an insert into the table, or REPLICA IDENTITY FULL); else it is only absent from the row.
  * - The replica identity is not told. A relation's key is what the last update or delete identified its row by, before
  *   the first of these the primary key. An old row is `Full` where it holds all columns that are known.
  * - An update or delete of a table without key and identity never comes: the server sends a warning in its place (`no
  *   tuple identifier for UPDATE`).
  * - A truncate does not tell CASCADE and RESTART IDENTITY: both are false.
  * - A message's content ends at its first zero byte.
- * - Nothing is converted: a database with another encoding than UTF8 fails with `DecodeError`, or worse, decodes as other
- *   text. Use wal2json with `server_encoding` UTF8 only.
- * - A type whose name must be quoted and is not the last thing in it (`"My schema".mood`, `"a""b"`) breaks the JSON, and
- *   so the stream; `includeTypes: false` avoids it.
+ * - Nothing is converted: a database with another encoding than UTF8 fails with `DecodeError`, or worse, decodes as
+ *   other text. Use wal2json with `server_encoding` UTF8 only.
+ * - A type whose name must be quoted and is not the last thing in it (`"My schema".mood`, `"a""b"`) breaks the JSON,
+ *   and so the stream; `includeTypes: false` avoids it.
  *
  * Positions, as seen on PostgreSQL 15.18 with wal2json 2.5: format 2 writes `lsn` and `nextlsn` on begin and commit.
  * They are pgoutput's `commit_lsn` and `end_lsn`, the start of the commit record and the byte after it: `nextlsn` is
@@ -39,14 +39,14 @@ export type Wal2JsonAction = "insert" | "update" | "delete" | "truncate"
 
 interface CommonOptions {
   /**
-   * Whether a transaction that was replayed here from elsewhere says so by an `Origin`. Its `name` is wal2json's number,
-   * `pg_replication_origin.roident`, and its `originLsn` is `0/0`, not told. Default false.
+   * Whether a transaction that was replayed here from elsewhere says so by an `Origin`. Its `name` is wal2json's
+   * number, `pg_replication_origin.roident`, and its `originLsn` is `0/0`, not told. Default false.
    */
   readonly includeOrigin?: boolean | undefined
   /**
    * Whether types are named. Default true. Without names a domain decodes as text, types made by users are told by OID
-   * only (`TypeDecoders.byOid`), and a change of modifiers (`varchar(20)` to `varchar(30)`) goes unnoticed; but messages
-   * are shorter, and no name breaks the JSON.
+   * only (`TypeDecoders.byOid`), and a change of modifiers (`varchar(20)` to `varchar(30)`) goes unnoticed; but
+   * messages are shorter, and no name breaks the JSON.
    */
   readonly includeTypes?: boolean | undefined
   /** Whether numbers come as strings, and with them NaN and infinity. Needs wal2json 2.6; 2.5 answers 22023. */
@@ -91,8 +91,9 @@ export interface Format1Options extends CommonOptions {
 
 /**
  * What may be chosen of wal2json's options. All that decoding rests on is always set (`include-lsn`, `include-xids`,
- * `include-timestamp`, `include-pk`, `include-type-oids`, `include-transaction`; with types `include-domain-data-type`), and
- * what would break it is never sent (`write-in-chunks`, `pretty-print`, `include-schemas`).
+ * `include-timestamp`, `include-pk`, `include-type-oids`, `include-transaction`; with types
+ * `include-domain-data-type`), and what would break it is never sent (`write-in-chunks`, `pretty-print`,
+ * `include-schemas`).
  */
 export type Wal2JsonOptions = Format1Options | Format2Options
 

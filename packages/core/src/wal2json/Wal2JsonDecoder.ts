@@ -2,8 +2,8 @@
  * The decoders of wal2json's formats: bytes to JSON, JSON to a message, message to changes. Strict in all three, and no
  * error of theirs holds a value.
  *
- * The bytes are borrowed for the call. Format 2 is one object a change. Format 1 is one object a transaction, as long as
- * the transaction is, up to PostgreSQL's 1 GB for one value.
+ * The bytes are borrowed for the call. Format 2 is one object a change. Format 1 is one object a transaction, as long
+ * as the transaction is, up to PostgreSQL's 1 GB for one value.
  */
 import * as Result from "effect/Result"
 import type { Batch, Decoder } from "../change/OutputPlugin.ts"

@@ -1,6 +1,6 @@
 /**
- * What wal2json writes, as schemas: format 2, one JSON object a change; format 1, one a transaction. Both become the same
- * few messages here, so that what follows knows no formats.
+ * What wal2json writes, as schemas: format 2, one JSON object a change; format 1, one a transaction. Both become the
+ * same few messages here, so that what follows knows no formats.
  *
  * Members that are not listed are let pass and left out. Numbers are text still: see `JsonText.ts`.
  *

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { waitMillis } from "../../src/replication/ReadPace.ts"
+import { largeMessageBytes, Sizes, waitMillis } from "../../src/replication/ReadPace.ts"
 
-const small = { bytes: 4096, changes: 50, behindMillis: 60_000, elapsedMillis: 1 }
+const small = { bytes: 4096, messageBytes: 80, behindMillis: 60_000, elapsedMillis: 1 }
 
 describe("ReadPace", () => {
   it("never delays live traffic", () => {
@@ -18,9 +18,15 @@ describe("ReadPace", () => {
   })
 
   it("does not wait when the read was large enough, or when its messages are", () => {
-    assert.strictEqual(waitMillis({ ...small, bytes: 600_000, changes: 5000 }, 20), 0)
-    assert.strictEqual(waitMillis({ ...small, bytes: 100_000, changes: 1 }, 20), 0)
-    assert.strictEqual(waitMillis({ ...small, changes: 0 }, 20), 0)
+    assert.strictEqual(waitMillis({ ...small, bytes: 600_000, messageBytes: 8000 }, 20), 0)
+    assert.strictEqual(waitMillis({ ...small, messageBytes: 100_000 }, 20), 0)
+  })
+
+  it("knows large messages by the last few reads, not by the small commit between two of them", () => {
+    const sizes = new Sizes()
+    sizes.next(65_536, 1)
+    sizes.next(34_500, 0)
+    assert.isAbove(sizes.next(48, 2), largeMessageBytes)
   })
 
   it("is turned off by a longest wait of 0", () => {

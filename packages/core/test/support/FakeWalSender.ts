@@ -12,7 +12,8 @@ import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
 import { Frames } from "../../src/protocol/Frames.ts"
 import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"
-import { ConnectionError, type ReplicationError, serverError } from "../../src/ReplicationError.ts"
+import { ConnectionError, type ReplicationError } from "../../src/ReplicationError.ts"
+import { serverError } from "../../src/refineServerError.ts"
 import { type CopyBoth, type QueryRow, type ReplicantConnection, WalSender } from "../../src/replication/WalSender.ts"
 
 export interface FakeOptions {

@@ -130,7 +130,7 @@ export const encodeChange = (change: Change): string => {
       const at =
         change.begin === undefined
           ? `,"lsn":"${Lsn.format(change.lsn)}","ordinal":${change.ordinal}`
-          : transaction(change.begin) + `,"ordinal":${change.ordinal}`
+          : `${transaction(change.begin)},"ordinal":${change.ordinal}`
       const text = `"prefix":${quote(change.prefix)},${content(change.content)}`
       return `{"kind":"message"${at},"transactional":${change.transactional},${text}}`
     }

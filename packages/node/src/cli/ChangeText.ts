@@ -73,31 +73,31 @@ export class ChangeText {
         return undefined
       case "Insert": {
         const keys = Relation.keyColumns(change.relation)
-        return `${green("+ insert")} ${this.table(change.relation)} ${this.columns(change.row, keys)}`
+        return `  ${green("+ insert")} ${this.table(change.relation)} ${this.columns(change.row, keys)}`
       }
       case "Update": {
         const keys = Relation.keyColumns(change.relation)
         const old = change.old === undefined ? "" : dim(` (was ${this.columns(change.old.row, [])})`)
         const unchanged =
           change.unchanged.length === 0 ? "" : dim(` (unchanged: ${change.unchanged.map(plainText).join(", ")})`)
-        return `${yellow("~ update")} ${this.table(change.relation)} ${this.columns(change.row, keys)}${unchanged}${old}`
+        return `  ${yellow("~ update")} ${this.table(change.relation)} ${this.columns(change.row, keys)}${unchanged}${old}`
       }
       case "Delete": {
         const keys = Relation.keyColumns(change.relation)
-        return `${red("- delete")} ${this.table(change.relation)} ${this.columns(change.old.row, keys)}`
+        return `  ${red("- delete")} ${this.table(change.relation)} ${this.columns(change.old.row, keys)}`
       }
       case "Truncate":
-        return `${red("- truncate")} ${change.relations.map((relation) => this.table(relation)).join(", ")}`
+        return `  ${red("- truncate")} ${change.relations.map((relation) => this.table(relation)).join(", ")}`
       case "Message":
-        return `${cyan("* message")} ${plainText(change.prefix)}: ${formatValue(new TextDecoder().decode(change.content))}`
+        return `  ${cyan("* message")} ${plainText(change.prefix)}: ${formatValue(new TextDecoder().decode(change.content))}`
       case "Origin":
-        return dim(`   from origin ${plainText(change.name)}`)
+        return dim(`  from origin ${plainText(change.name)}`)
       case "RelationChanged": {
         const { added, dropped, retyped } = Relation.difference(change.before, change.relation)
         const list = (word: string, names: ReadonlyArray<string>) =>
           names.length === 0 ? [] : [`${word} ${names.map(plainText).join(", ")}`]
         const what = [...list("added", added), ...list("dropped", dropped), ...list("retyped", retyped)]
-        return `${cyan("* altered")} ${this.table(change.relation)} ${what.join("; ")}`.trimEnd()
+        return `  ${cyan("* altered")} ${this.table(change.relation)} ${what.join("; ")}`.trimEnd()
       }
     }
   }

@@ -53,6 +53,15 @@ const connectionCures = {
   Tls: "check sslmode and sslrootcert"
 } as const
 
+/** What the commands meet beyond what core has a class for, by SQLSTATE. */
+const stateCures: { readonly [sqlState: string]: string } = {
+  "3D000": "name a database that is there: the last part of the URL, or PGDATABASE",
+  "42P01": "check the table's name, and its schema: schema.table, in the case it was made with",
+  "3F000": "check the schema's name, in the case it was made with",
+  "42710": "use it, or choose another name",
+  "58P01": "install the output plugin on the server, or use --plugin pgoutput"
+}
+
 /** The cure in the words of this command, where core's error knows none or speaks to a programmer. */
 const cureOf = (error: CommandError): string | undefined => {
   switch (error._tag) {
@@ -67,10 +76,11 @@ const cureOf = (error: CommandError): string | undefined => {
     case "PublicationNotFound":
       return `replicant publication create ${error.publications[0] ?? "NAME"} --table TABLE`
     case "InvalidOption":
-      return error.remedy ?? "replicant --help"
+      return error.remedy ?? (error.option === "url" ? "postgres://user:password@host:port/database" : "replicant --help")
     case "ConfigError":
       return "check DATABASE_URL and the PG variables"
     case "ServerError":
+      return error.remedy ?? stateCures[error.sqlState] ?? "look at the server's log"
     case "PermissionDenied":
       return error.remedy ?? "look at the server's log"
     default:
@@ -99,7 +109,7 @@ export const formatFailure = ({ cure, message, tag }: Failure, format: ReportFor
 export type ReportFormat = "text" | "json"
 
 export const ReportFormat: Context.Reference<ReportFormat> = Context.Reference("@replicant/node/cli/ReportFormat", {
-  defaultValue: () => "text" as const
+  defaultValue: (): ReportFormat => "text"
 })
 
 const words: { readonly [Level in LogLevel.LogLevel]?: string } = {

@@ -13,7 +13,6 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import * as PgConfig from "../PgConfig.ts"
 import * as PgWalSender from "../PgWalSender.ts"
 import { type Palette, withColor, withoutColor } from "./ChangeText.ts"
 import { Output } from "./StandardOutput.ts"
@@ -33,7 +32,7 @@ const json = Flag.Boolean("json").pipe(
 )
 
 const color = Flag.Boolean("color").pipe(
-  Flag.withDescription("Colour on a terminal; also off where NO_COLOR is set"),
+  Flag.withDescription("Colour on a terminal; off with --no-color, and where NO_COLOR is set"),
   Flag.withDefault(true)
 )
 
@@ -60,7 +59,7 @@ const environment = (shared: Shared): Readonly<Record<string, string>> => {
 }
 
 /** Whether a database was named as a whole, by `--url` or DATABASE_URL. */
-export const hasUrl = (shared: Shared): boolean => (environment(shared)["DATABASE_URL"] ?? "") !== ""
+export const hasUrl = (shared: Shared): boolean => (environment(shared).DATABASE_URL ?? "") !== ""
 
 /** The driver for the server that the flags and the environment name. */
 export const walSender = (shared: Shared): Layer.Layer<WalSender, InvalidOption | ConfigError> =>

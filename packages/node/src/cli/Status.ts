@@ -90,17 +90,19 @@ export const showStatus = Effect.fnUntraced(function* (slot: string, totals: Tot
   sample()
   return yield* Effect.sleep(interval).pipe(
     Effect.andThen(read(slot)),
-    Effect.map(({ flushed, lagSeconds, received }) => {
-      line.show(
-        formatStatus({
-          ...totals,
-          changesPerSecond: sample(),
-          lagBytes: received.value > flushed.value ? received.value - flushed.value : 0n,
-          lagMillis: lagSeconds.value * 1000,
-          acknowledged: Lsn.make(flushed.value) ?? Lsn.zero
-        })
+    Effect.tap(({ flushed, lagSeconds, received }) =>
+      Effect.sync(() =>
+        line.show(
+          formatStatus({
+            ...totals,
+            changesPerSecond: sample(),
+            lagBytes: received.value > flushed.value ? received.value - flushed.value : 0n,
+            lagMillis: lagSeconds.value * 1000,
+            acknowledged: Lsn.make(flushed.value) ?? Lsn.zero
+          })
+        )
       )
-    }),
+    ),
     Effect.forever,
     Effect.ensuring(Effect.sync(() => line.hide()))
   )

@@ -1,0 +1,97 @@
+/**
+ * Which failure an ErrorResponse means: by its SQLSTATE and the stage it answers, never by its text, which is translated.
+ */
+import {
+  AuthenticationFailed,
+  PermissionDenied,
+  PublicationNotFound,
+  type ReplicationError,
+  ServerError,
+  type ServerMessage,
+  SlotAlreadyExists,
+  SlotInUse,
+  SlotNotFound,
+  type Stage
+} from "./ReplicationError.ts"
+
+/** What a server error is about: what it names depends on what we asked. */
+export interface ErrorContext {
+  readonly stage: Stage
+  readonly slot?: string | undefined
+  readonly publications?: ReadonlyArray<string> | undefined
+  readonly user?: string | undefined
+  /** The output plugin, where it is the one that may be refused. */
+  readonly plugin?: string | undefined
+}
+
+/** Data errors (22, 23) quote the values they stumbled over: such text stays out of our errors while rows stream. */
+const quotesValues = (sqlState: string): boolean => sqlState.startsWith("22") || sqlState.startsWith("23")
+
+/** An ErrorResponse as it came, tied to its stage; text that may quote row values is left out. */
+export const serverError = (message: ServerMessage, stage: Stage): ServerError => {
+  const isHidden = stage === "Streaming" && quotesValues(message.sqlState)
+  return new ServerError({
+    stage,
+    severity: message.severity,
+    sqlState: message.sqlState,
+    serverMessage: isHidden ? "(text withheld: it may quote row values; see the server's log)" : message.message,
+    detail: isHidden ? undefined : message.detail,
+    hint: message.hint
+  })
+}
+
+const grantReplication = (user: string | undefined): string =>
+  `ALTER ROLE ${user === undefined ? "name" : `"${user.replaceAll('"', '""')}"`} REPLICATION`
+
+/**
+ * A role without REPLICATION is refused as it connects. Later, a plugin other than PostgreSQL's own is: from the minor
+ * releases of August 2026 on, only those in `output_plugin_libraries` are loaded.
+ */
+const permissionRemedy = ({ plugin, stage, user }: ErrorContext): string | undefined => {
+  if (stage === "Connect") return grantReplication(user)
+  if (stage !== "CreateSlot" && stage !== "StartReplication") return undefined
+  return plugin === undefined || plugin === "pgoutput" || plugin === "test_decoding"
+    ? grantReplication(user)
+    : `have an administrator list ${plugin} in output_plugin_libraries, and reload the configuration`
+}
+
+/**
+ * Names a server error by its SQLSTATE and the stage it answers, never by its text, which is translated.
+ *
+ * What one SQLSTATE cannot tell (55000 is a dozen conditions) stays a `ServerError`: the catalog was asked first, see
+ * `replication/ReplicationSlot.ts`.
+ */
+export const refineServerError = (error: ServerError, context: ErrorContext): ReplicationError => {
+  const slot = context.slot ?? ""
+  switch (error.sqlState) {
+    case "28000":
+    case "28P01":
+      return new AuthenticationFailed({
+        sqlState: error.sqlState,
+        detail: error.serverMessage,
+        remedy: error.hint ?? "check user, password, database and pg_hba.conf"
+      })
+    case "42501":
+      return new PermissionDenied({
+        stage: context.stage,
+        detail: error.serverMessage,
+        // The server's own hint goes first: the code stands for more than a missing REPLICATION.
+        remedy: error.hint ?? permissionRemedy(context)
+      })
+    case "42710":
+      return context.stage === "CreateSlot" ? new SlotAlreadyExists({ slot }) : error
+    case "42704":
+      if (context.stage === "StartReplication" || context.stage === "DropSlot" || context.stage === "AlterSlot") {
+        return new SlotNotFound({ slot })
+      }
+      // Up to PostgreSQL 17 the change callback fails on a publication that was not there when a change was written.
+      return context.stage === "Streaming" && context.publications !== undefined && context.publications.length > 0
+        ? new PublicationNotFound({ publications: context.publications })
+        : error
+    case "55006":
+      // Without a slot in play, something else is in use.
+      return context.slot === undefined ? error : new SlotInUse({ slot })
+    default:
+      return error.stage === context.stage ? error : new ServerError({ ...error, stage: context.stage })
+  }
+}
