@@ -2,7 +2,6 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import * as Lsn from "../src/Lsn.ts"
 import * as Errors from "../src/ReplicationError.ts"
-import { type ErrorContext, refineServerError, serverError } from "../src/refineServerError.ts"
 
 const answer = (sqlState: string, stage: Errors.Stage): Errors.ServerError =>
   new Errors.ServerError({ stage, severity: "ERROR", sqlState, serverMessage: "eine Meldung" })

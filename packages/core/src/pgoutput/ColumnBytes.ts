@@ -112,8 +112,9 @@ export const floatAt = (reader: ByteReader, bytes: Uint8Array, start: number, en
       return isNegative ? -value : value
     }
   }
+  const text = textAt(reader, bytes, start, end)
   try {
-    return float(reader.utf8(start, end))
+    return float(text)
   } catch {
     return undefined
   }
@@ -122,11 +123,20 @@ export const floatAt = (reader: ByteReader, bytes: Uint8Array, start: number, en
 /** `bytea`: hex straight from the bytes, the escape format by way of its text. */
 export const byteaAt = (reader: ByteReader, bytes: Uint8Array, start: number, end: number): Uint8Array | undefined => {
   if (end - start >= 2 && bytes[start] === 0x5c && bytes[start + 1] === 0x78) return fromHex(bytes, start + 2, end)
+  const text = textAt(reader, bytes, start, end)
   try {
-    return fromText(reader.utf8(start, end))
+    return fromText(text)
   } catch {
     return undefined
   }
+}
+
+/** UTF-8 text, or a failure where it begins. */
+export const textAt = (reader: ByteReader, bytes: Uint8Array, start: number, end: number): string => {
+  const text = reader.slices.utf8(bytes, start, end)
+  if (text !== undefined) return text
+  reader.offset = start
+  return reader.fail("text that is not UTF-8")
 }
 
 /**
@@ -162,11 +172,11 @@ export class TextCutter {
 
   /** The UTF-8 text of `bytes[start, end)`; fails on what is not UTF-8. */
   cut(reader: ByteReader, bytes: Uint8Array, start: number, end: number): string {
-    if (end - start > longestCut) return reader.utf8(start, end)
+    if (end - start > longestCut) return textAt(reader, bytes, start, end)
     if (end > this.to || start < this.from) this.turnTo(reader, bytes, start)
     if (!this.isAscii) {
       for (let at = start; at < end; at++) {
-        if (bytes[at]! > 0x7f) return reader.utf8(start, end)
+        if (bytes[at]! > 0x7f) return textAt(reader, bytes, start, end)
       }
     }
     return this.line.substring(start - this.from, end - this.from)

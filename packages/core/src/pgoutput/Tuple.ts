@@ -10,7 +10,7 @@ import type { Row } from "../change/Change.ts"
 import type { ByteReader } from "../protocol/ByteReader.ts"
 import { DecodeError } from "../ReplicationError.ts"
 import { undecodable, type ValueDecoder, type ValuePlace } from "../values/TypeDecoder.ts"
-import { TextCutter } from "./ColumnBytes.ts"
+import { TextCutter, textAt } from "./ColumnBytes.ts"
 
 /** SQL's NULL: `n`. */
 export const nullKind = 0x6e
@@ -65,7 +65,7 @@ export const readCustom = (
 
 /** A text that is none of its type: the text itself where the policy says so, else the end of the stream. */
 export const refuse = (reader: ByteReader, column: ColumnReader, start: number, end: number): string => {
-  if (column.onUndecodable === "text") return reader.utf8(start, end)
+  if (column.onUndecodable === "text") return textAt(reader, reader.bytes, start, end)
   throw new DecodeError({ problem: undecodable(column.place), offset: start })
 }
 

@@ -296,8 +296,7 @@ describe("makeRowReader", () => {
       import { makeRowReader } from "${new URL("../../src/pgoutput/RowReader.ts", import.meta.url)}"
       import { TupleScratch } from "${new URL("../../src/pgoutput/Tuple.ts", import.meta.url)}"
       import { ByteReader } from "${new URL("../../src/protocol/ByteReader.ts", import.meta.url)}"
-      import { DecodeError } from "../../src/ReplicationError.ts"
-import { decoderForOid } from "${new URL("../../src/values/TypeDecoder.ts", import.meta.url)}"
+      import { decoderForOid } from "${new URL("../../src/values/TypeDecoder.ts", import.meta.url)}"
       const columns = [{ name: "a", isRead: true, decoder: decoderForOid(23), place: {}, onUndecodable: undefined }]
       const read = makeRowReader(columns)
       const bytes = Uint8Array.of(0, 1, 0x74, 0, 0, 0, 1, 0x37)
