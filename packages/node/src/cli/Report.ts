@@ -76,7 +76,9 @@ const cureOf = (error: CommandError): string | undefined => {
     case "PublicationNotFound":
       return `replicant publication create ${error.publications[0] ?? "NAME"} --table TABLE`
     case "InvalidOption":
-      return error.remedy ?? (error.option === "url" ? "postgres://user:password@host:port/database" : "replicant --help")
+      return (
+        error.remedy ?? (error.option === "url" ? "postgres://user:password@host:port/database" : "replicant --help")
+      )
     case "ConfigError":
       return "check DATABASE_URL and the PG variables"
     case "ServerError":

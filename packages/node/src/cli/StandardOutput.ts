@@ -31,9 +31,12 @@ export interface Output {
   readonly isTerminal: boolean
 }
 
+/** How a reader that has gone is told: by a pipe, by a socket, and by Node once either told it. */
+const closedCodes = new Set(["EPIPE", "ECONNRESET", "ERR_STREAM_DESTROYED"])
+
 const outputError = (cause: unknown): OutputError => {
   const code = cause instanceof Error && "code" in cause ? String(cause.code) : "unknown error"
-  return code === "EPIPE" || code === "ERR_STREAM_DESTROYED" ? new OutputClosed() : new OutputFailed({ code })
+  return closedCodes.has(code) ? new OutputClosed() : new OutputFailed({ code })
 }
 
 /** A pipe, a socket or a terminal: Node tells when the system has taken a text. */

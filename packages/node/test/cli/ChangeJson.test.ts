@@ -1,0 +1,161 @@
+import { assert, describe, it } from "@effect/vitest"
+import type { Change } from "@replicant/core"
+import * as Schema from "effect/Schema"
+import { encodeChange, encodeValue, JsonText, types } from "../../src/cli/ChangeJson.ts"
+import { begin, commit, insert, lsn, message, orders, relation } from "../support/Changes.ts"
+
+const parse = (change: Change): Record<string, unknown> => JSON.parse(encodeChange(change))
+
+const of = begin("0/1A2B3C8")
+
+describe("encodeValue", () => {
+  const cases: ReadonlyArray<readonly [what: string, value: unknown, text: string]> = [
+    ["a bigint beyond 2^53", 9_007_199_254_740_993n, '"9007199254740993"'],
+    ["NaN", Number.NaN, '"NaN"'],
+    ["infinity", Number.NEGATIVE_INFINITY, '"-Infinity"'],
+    ["negative zero", -0, "-0"],
+    ["a large double", 1e21, "1e+21"],
+    ["bytes", new Uint8Array([0, 255, 16]).subarray(1), '"\\\\xff10"'],
+    ["no bytes", new Uint8Array(0), '"\\\\x"'],
+    ["null", null, "null"],
+    ["false", false, "false"],
+    [
+      "an array with NULL in it",
+      [
+        [1, null],
+        ["a", 2n]
+      ],
+      '[[1,null],["a","2"]]'
+    ],
+    ["text with a quote and a line break", 'a"\n', '"a\\"\\n"'],
+    ["text with C1 controls and DEL", "\u009b\u007f", '"\\u009b\\u007f"']
+  ]
+  for (const [what, value, text] of cases) {
+    it(`writes ${what}`, () => assert.strictEqual(encodeValue(value), text))
+  }
+
+  it("writes json columns as PostgreSQL has them, on one line", () => {
+    const [decode] = types.byName!.values()
+    const value = decode!('{"n":\n 12345678901234567890.10, "n":1}')
+    assert.instanceOf(value, JsonText)
+    assert.strictEqual(encodeValue(value), '{"n":  12345678901234567890.10, "n":1}'.replace("  ", "  "))
+  })
+
+  it("writes a column named __proto__ like any other", () => {
+    const row = Object.defineProperty({ a: 1 }, "__proto__", { value: 2, enumerable: true })
+    assert.strictEqual(encodeValue(row), '{"a":1,"__proto__":2}')
+  })
+
+  it.prop("is read back by JSON.parse, whatever the text", { text: Schema.String }, ({ text }) => {
+    assert.strictEqual(JSON.parse(encodeValue(text)), text)
+    assert.notMatch(encodeValue(text), /[\n\r]/)
+  })
+
+  it.prop("keeps every double", { value: Schema.Number }, ({ value }) => {
+    const read: unknown = JSON.parse(encodeValue(value))
+    assert.isTrue(Object.is(typeof read === "string" ? Number(read) : read, value))
+  })
+})
+
+describe("encodeChange", () => {
+  it("tells where an insert stands, and its row", () => {
+    assert.deepStrictEqual(parse(insert(of, 3, { id: 1n, note: "x" })), {
+      kind: "insert",
+      schema: "public",
+      table: "orders",
+      lsn: "0/1A2B3C8",
+      xid: 742,
+      time: "2000-01-01T00:00:00.000001Z",
+      ordinal: 3,
+      row: { id: "1", note: "x" }
+    })
+  })
+
+  it("tells a key that changed, and the columns that were not sent", () => {
+    const change: Change = {
+      _tag: "Update",
+      begin: of,
+      ordinal: 0,
+      relation: orders,
+      row: { id: 2 },
+      unchanged: ["note"],
+      old: { _tag: "Key", row: { id: 1 } }
+    }
+    assert.deepInclude(parse(change), { kind: "update", row: { id: 2 }, unchanged: ["note"], key: { id: 1 } })
+  })
+
+  it("leaves out what an update does not have", () => {
+    const change: Change = {
+      _tag: "Update",
+      begin: of,
+      ordinal: 0,
+      relation: orders,
+      row: { id: 2 },
+      unchanged: [],
+      old: undefined
+    }
+    assert.deepStrictEqual(Object.keys(parse(change)).slice(-2), ["ordinal", "row"])
+  })
+
+  it("tells a whole old row as old, and a key as key", () => {
+    const deleted = (_tag: "Key" | "Full"): Change => ({
+      _tag: "Delete",
+      begin: of,
+      ordinal: 0,
+      relation: orders,
+      old: { _tag, row: { id: 1 } }
+    })
+    assert.deepInclude(parse(deleted("Full")), { kind: "delete", old: { id: 1 } })
+    assert.deepInclude(parse(deleted("Key")), { kind: "delete", key: { id: 1 } })
+  })
+
+  it("tells all tables of a truncate in one line", () => {
+    const relations = [orders, relation('we"ird', ["id"], [])]
+    const change: Change = { _tag: "Truncate", begin: of, ordinal: 0, relations, cascade: true, restartIdentity: false }
+    assert.deepInclude(parse(change), {
+      kind: "truncate",
+      cascade: true,
+      restartIdentity: false,
+      tables: [
+        { schema: "public", table: "orders" },
+        { schema: "public", table: 'we"ird' }
+      ]
+    })
+  })
+
+  it("writes a message as text where it is text, else as bytes", () => {
+    assert.deepStrictEqual(parse(message("0/20", new TextEncoder().encode("hé"))), {
+      kind: "message",
+      lsn: "0/20",
+      ordinal: 0,
+      transactional: false,
+      prefix: "audit",
+      content: "hé"
+    })
+    assert.deepInclude(parse(message("0/20", new Uint8Array([255]))), { bytes: "\\xff" })
+  })
+
+  it("tells of a transactional message which transaction it belongs to", () => {
+    const change = { ...message("0/20", new Uint8Array(0)), transactional: true, begin: of, nextLsn: undefined }
+    assert.deepInclude(parse(change), { lsn: "0/1A2B3C8", xid: 742, transactional: true })
+  })
+
+  it("frames a transaction by begin and commit", () => {
+    assert.deepInclude(parse(of), { kind: "begin", lsn: "0/1A2B3C8", xid: 742 })
+    assert.deepInclude(parse(commit(of, "0/1A2B400")), { kind: "commit", lsn: "0/1A2B3C8", endLsn: "0/1A2B400" })
+  })
+
+  it("tells an origin, and a new shape of a table", () => {
+    const origin: Change = { _tag: "Origin", begin: of, ordinal: 0, name: "berlin", originLsn: lsn("0/9") }
+    assert.deepInclude(parse(origin), { kind: "origin", name: "berlin", originLsn: "0/9" })
+    const altered: Change = { _tag: "RelationChanged", begin: of, ordinal: 0, before: orders, relation: orders }
+    assert.deepInclude(parse(altered), {
+      kind: "relation",
+      table: "orders",
+      columns: [
+        { name: "id", type: "text", key: true },
+        { name: "note", type: "text", key: false }
+      ]
+    })
+  })
+})

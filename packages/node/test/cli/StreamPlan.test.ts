@@ -1,0 +1,65 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import { type StreamFlags, streamPlan } from "../../src/cli/StreamPlan.ts"
+
+const flags = (given: Partial<StreamFlags>): StreamFlags => ({
+  slot: Option.none(),
+  publication: [],
+  table: [],
+  plugin: "pgoutput",
+  create: false,
+  temporary: false,
+  untilLsn: Option.none(),
+  limit: Option.none(),
+  pretty: false,
+  boundaries: false,
+  ...given
+})
+
+const slot = Option.some("orders")
+const plan = (given: Partial<StreamFlags>) => Result.getOrThrow(streamPlan(flags(given), "generated"))
+const refusal = (given: Partial<StreamFlags>): string =>
+  Result.match(streamPlan(flags(given), "generated"), {
+    onFailure: (error) => `${error.message}; ${error.remedy}`,
+    onSuccess: () => "accepted"
+  })
+
+describe("streamPlan", () => {
+  it("reads a slot and publications that are there", () => {
+    const { createSlot, plugin, publication, slot: name } = plan({ slot, publication: ["a", "b"] })
+    assert.strictEqual(name, "orders")
+    assert.isUndefined(createSlot)
+    assert.isUndefined(publication)
+    assert.deepStrictEqual(plugin.publications, ["a", "b"])
+  })
+
+  it("names the publication it makes after the slot, unless told otherwise", () => {
+    assert.deepStrictEqual(plan({ slot, create: true, table: ["orders", "crm.people"] }).publication, {
+      name: "orders",
+      target: { _tag: "Tables", tables: ["orders", "crm.people"] }
+    })
+    assert.strictEqual(plan({ slot, create: true, table: ["t"], publication: ["p"] }).publication?.name, "p")
+  })
+
+  it("makes a slot only when asked to, and a name for a temporary one", () => {
+    assert.strictEqual(plan({ slot, create: true, publication: ["p"] }).createSlot, "permanent")
+    assert.deepInclude(plan({ temporary: true, publication: ["p"] }), { slot: "generated", createSlot: "temporary" })
+    assert.strictEqual(plan({ temporary: true, create: true, publication: ["p"] }).createSlot, "temporary")
+  })
+
+  it("gives wal2json its tables, and no publications", () => {
+    const { plugin, publication } = plan({ slot, plugin: "wal2json", table: ["orders", "crm.people"] })
+    assert.isUndefined(publication)
+    const options = Result.getOrThrow(plugin.options(150_000))
+    assert.deepInclude(options, ["add-tables", "public.orders,crm.people"])
+  })
+
+  it("refuses flags that make no sense together, each with its cure", () => {
+    assert.match(refusal({}), /no slot is named; give --slot NAME, or --temporary/)
+    assert.match(refusal({ slot }), /no publication is named; give --publication/)
+    assert.match(refusal({ slot, table: ["t"] }), /needs --create; add --create/)
+    assert.match(refusal({ slot, create: true, table: ["t"], publication: ["a", "b"] }), /one publication/)
+    assert.match(refusal({ slot, plugin: "wal2json", publication: ["p"] }), /knows no publications/)
+  })
+})
