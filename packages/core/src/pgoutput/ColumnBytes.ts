@@ -148,7 +148,7 @@ const longestCut = 32
 /** How much text is sliced at once for short values to be cut from: bounds what a kept value can keep alive. */
 const lineLength = 256
 /** Lines to go by before one is again hoped to be ASCII, after one was not. */
-const patience = 32
+const patience = 8
 
 /**
  * Cuts strings out of one message after another. A call into the runtime for every string costs more than copying it, so

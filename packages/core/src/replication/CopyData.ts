@@ -14,6 +14,7 @@ import * as Lsn from "../Lsn.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
 import { Frames } from "../protocol/Frames.ts"
+import * as ReplicationMessage from "../protocol/ReplicationMessage.ts"
 import { DecodeError, PublicationNotFound, type ReplicationError, type ServerMessage } from "../ReplicationError.ts"
 import { type ErrorContext, refineServerError, serverError } from "../refineServerError.ts"
 
@@ -36,11 +37,6 @@ export type StreamEnd =
   | { readonly _tag: "Failed"; readonly error: ReplicationError }
   | { readonly _tag: "CopyDone" }
   | { readonly _tag: "CommandComplete" }
-
-/** XLogData: a tag byte, the message's LSN, the end of WAL, the time of sending. */
-const xLogDataHeader = 25
-/** Primary keep-alive: a tag byte, the end of WAL, the time of sending, whether a reply is wanted. */
-const keepAliveLength = 18
 
 /** A keep-alive this far beyond everything known is a lie or damage: acknowledging it would lose all in between. */
 const absurdAdvance = 1n << 40n
@@ -100,7 +96,7 @@ export class CopyData {
     try {
       while (end === undefined && this.nextFrame()) {
         if (frames.tag === BackendMessage.copyDataTag) {
-          if (frames.bytes[frames.start] === 0x77) {
+          if (frames.bytes[frames.start] === ReplicationMessage.xLogDataTag) {
             this.decodeXLogData(batch)
           } else if (this.decodeKeepAlive()) {
             replyRequested = true
@@ -152,7 +148,8 @@ export class CopyData {
 
   private decodeXLogData(batch: Batch): void {
     const { bytes, end, start } = this.frames
-    if (end - start < xLogDataHeader) this.reader.reset(bytes, start, end).fail("an XLogData message cut short")
+    if (end - start < ReplicationMessage.xLogDataHeaderLength)
+      this.reader.reset(bytes, start, end).fail("an XLogData message cut short")
     // The LSN stays two numbers here: a bigint a message would cost more than the rest of this method.
     const high =
       ((bytes[start + 1]! << 24) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 8) | bytes[start + 4]!) >>> 0
@@ -162,7 +159,7 @@ export class CopyData {
       this.receivedHigh = high
       this.receivedLow = low
     }
-    this.decoder.decode(this.reader.reset(bytes, start + xLogDataHeader, end), batch)
+    this.decoder.decode(this.reader.reset(bytes, start + ReplicationMessage.xLogDataHeaderLength, end), batch)
   }
 
   /** Returns whether the walsender wants a reply at once. */
@@ -170,8 +167,9 @@ export class CopyData {
     const { bytes, end, start } = this.frames
     const reader = this.reader.reset(bytes, start, end)
     const tag = reader.uint8()
-    if (tag !== 0x6b) reader.fail(`an unknown streaming message of type 0x${tag.toString(16)}`)
-    if (end - start !== keepAliveLength) reader.fail("a keep-alive of the wrong length")
+    if (tag !== ReplicationMessage.primaryKeepAliveTag)
+      reader.fail(`an unknown streaming message of type 0x${tag.toString(16)}`)
+    if (end - start !== ReplicationMessage.primaryKeepAliveLength) reader.fail("a keep-alive of the wrong length")
     const walEnd = reader.lsn()
     const known = Lsn.max(this.options.serverLsn, Lsn.fromHalves(this.receivedHigh, this.receivedLow))
     if (Lsn.sub(walEnd, known) > absurdAdvance) {
@@ -181,7 +179,7 @@ export class CopyData {
       this.receivedHigh = Number(walEnd >> 32n)
       this.receivedLow = Number(walEnd & 0xffff_ffffn)
     }
-    return bytes[end - 1] === 1
+    return bytes[end - 1] !== 0
   }
 
   /** Everything but CopyData: how a stream starts, what is said beside it, how it ends. */
@@ -233,7 +231,8 @@ export class CopyData {
   private locate(error: DecodeError): DecodeError {
     if (error.lsn !== undefined || this.isFraming || this.frames.tag !== BackendMessage.copyDataTag) return error
     const { bytes, end, start } = this.frames
-    if (bytes[start] !== 0x77 || end - start < xLogDataHeader) return error
+    if (bytes[start] !== ReplicationMessage.xLogDataTag || end - start < ReplicationMessage.xLogDataHeaderLength)
+      return error
     const offset = error.offset - start
     const lsn = ByteReader.over(bytes)
       .reset(bytes, start + 1, end)
@@ -245,7 +244,11 @@ export class CopyData {
   private updateBehind(): void {
     const committed = this.decoder.lastCommitTime
     const { bytes, end, start, tag } = this.frames
-    if (tag !== BackendMessage.copyDataTag || bytes[start] !== 0x77 || end - start < xLogDataHeader) {
+    if (
+      tag !== BackendMessage.copyDataTag ||
+      bytes[start] !== ReplicationMessage.xLogDataTag ||
+      end - start < ReplicationMessage.xLogDataHeaderLength
+    ) {
       this.behind = 0
     } else if (committed !== undefined) {
       const sent = this.reader.reset(bytes, start + sendTimeOffset, end).int64AsNumber()

@@ -72,7 +72,7 @@ class ArrayParser {
     this.at = at
     const raw = source.slice(start, at)
     if (raw === "") malformed()
-    if (raw === "null") return null
+    if (raw === "NULL") return null
     return this.element(escaped ? raw.replace(/\\(.)/gs, "$1") : raw)
   }
 
