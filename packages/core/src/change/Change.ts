@@ -34,6 +34,8 @@ export interface Insert extends InTransaction {
   readonly _tag: "Insert"
   readonly relation: Relation
   readonly row: Row
+  /** Mostly empty. An update that enters a row filter is sent as an insert, and may leave columns out: see `Update`. */
+  readonly unchanged: ReadonlyArray<string>
 }
 
 /** The replica identity's columns of the row before, and no others. */
@@ -101,7 +103,10 @@ export interface Origin extends InTransaction {
   readonly originLsn: Lsn.Lsn
 }
 
-/** A relation is described anew, otherwise than before on this stream. Precedes the first change that has the new shape. */
+/**
+ * A relation is described anew, otherwise than before on this stream. Precedes the first change that has the new shape,
+ * and bears its ordinal: it takes none of its own, since whether it is sent depends on where the stream began.
+ */
 export interface RelationChanged extends InTransaction {
   readonly _tag: "RelationChanged"
   readonly before: Relation
@@ -142,7 +147,7 @@ export const nextLsn = (change: Change): NextLsn | undefined =>
  * @example
  * changeId(insert) // => "0000000001946FA8/00000002"
  */
-export const changeId = (change: TransactionChange): string => {
+export const changeId = (change: Exclude<TransactionChange, RelationChanged>): string => {
   if (change._tag === "Message" && change.begin === undefined) return `${Lsn.formatSortable(change.lsn)}/message`
   const { begin, ordinal } = change
   return `${Lsn.formatSortable(begin!.commitLsn)}/${ordinal.toString(16).toUpperCase().padStart(8, "0")}`

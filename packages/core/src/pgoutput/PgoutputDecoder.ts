@@ -84,10 +84,11 @@ export class PgoutputDecoder implements Decoder {
     const { readRow, relation } = this.relationOf(reader)
     const tuple = reader.uint8()
     if (tuple !== tuples.new) failOnTuple(reader, tuple)
-    // A value may be unchanged even here: an update that enters a row filter is sent as an insert. See `Insert.row`.
+    // A value may be unchanged even here: an update that enters a row filter is sent as an insert.
     const row = readRow(reader, this.scratch, undefined)
     if (reader.offset !== reader.end) reader.expectEnd()
-    batch.changes.push({ _tag: "Insert", begin, ordinal: this.ordinal++, relation, row })
+    const { unchanged } = this.scratch
+    batch.changes.push({ _tag: "Insert", begin, ordinal: this.ordinal++, relation, row, unchanged })
   }
 
   private decodeUpdate(reader: ByteReader, batch: Batch): void {

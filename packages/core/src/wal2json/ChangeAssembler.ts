@@ -137,7 +137,7 @@ export class ChangeAssembler {
     const { before, isFull, shape } = this.shapes.describe(message)
     const { relation } = shape
     if (before !== undefined) {
-      batch.changes.push({ _tag: "RelationChanged", begin, ordinal: this.ordinal++, before, relation })
+      batch.changes.push({ _tag: "RelationChanged", begin, ordinal: this.ordinal, before, relation })
     }
     batch.changes.push(this.rowChange(message, shape, isFull, begin, this.ordinal++))
   }
@@ -147,7 +147,7 @@ export class ChangeAssembler {
     const { columns, identity } = message
     switch (message.action) {
       case "I":
-        return { _tag: "Insert", begin, ordinal, relation, row: decodeRow(shape, columns) }
+        return { _tag: "Insert", begin, ordinal, relation, row: decodeRow(shape, columns), unchanged: nothing }
       case "U":
         return {
           _tag: "Update",

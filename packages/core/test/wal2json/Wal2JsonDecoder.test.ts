@@ -242,7 +242,7 @@ for (const format of formats) {
         inside.map((change) => [change._tag, "ordinal" in change ? change.ordinal : -1]),
         [
           ["RelationChanged", 0],
-          ["Insert", 1]
+          ["Insert", 0]
         ]
       )
     })

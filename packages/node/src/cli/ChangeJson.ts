@@ -89,6 +89,10 @@ const position = ({ begin, ordinal }: { readonly begin: Begin; readonly ordinal:
 const oldRow = (old: { readonly _tag: "Key" | "Full"; readonly row: Row } | undefined): string =>
   old === undefined ? "" : `,"${old._tag === "Key" ? "key" : "old"}":${encodeObject(old.row)}`
 
+/** Columns left out of `row`, as the server did not send them. */
+const unchangedOf = ({ unchanged }: { readonly unchanged: ReadonlyArray<string> }): string =>
+  unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
+
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
 /** Messages are bytes that mostly are text. */
@@ -113,9 +117,9 @@ export const encodeChange = (change: Change): string => {
     case "Commit":
       return `{"kind":"commit"${transaction(change.begin)},"endLsn":"${Lsn.format(change.endLsn)}"}`
     case "Insert":
-      return `${place("insert", change.relation)}${position(change)},"row":${encodeObject(change.row)}}`
+      return `${place("insert", change.relation)}${position(change)},"row":${encodeObject(change.row)}${unchangedOf(change)}}`
     case "Update": {
-      const unchanged = change.unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(change.unchanged)}`
+      const unchanged = unchangedOf(change)
       const row = encodeObject(change.row)
       return `${place("update", change.relation)}${position(change)},"row":${row}${unchanged}${oldRow(change.old)}}`
     }

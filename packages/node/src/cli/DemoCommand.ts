@@ -129,6 +129,9 @@ const identifiableTables = `SELECT n.nspname AS schema, c.relname AS name FROM p
 /** The name of the publication that is made in a database that has none. */
 const madePublication = "replicant_demo"
 
+/** How many of its tables are named to the user. */
+const maxNamed = 10
+
 /** The publications of a database: those named, else all that are there, else one of our own for as long as we run. */
 const databaseSource = Effect.fnUntraced(function* (
   flags: DemoFlags
@@ -141,10 +144,12 @@ const databaseSource = Effect.fnUntraced(function* (
       tables: connection.query(identifiableTables)
     })
   )
-  const names = there.map((publication) => publication.name)
-  if (names.length > 0) {
-    yield* Effect.logInfo(`showing what these publications send: ${names.join(", ")} (choose with --publication)`)
-    return { publications: names, write }
+  if (there.length > 0) {
+    const publications = there.map((publication) => publication.name)
+    yield* Effect.logInfo(
+      `showing what these publications send: ${publications.join(", ")} (choose with --publication)`
+    )
+    return { publications, write }
   }
   if (tables.length === 0) {
     return yield* new DemoFailed({
@@ -153,9 +158,11 @@ const databaseSource = Effect.fnUntraced(function* (
     })
   }
   const target = Publication.tables(...tables.map((row) => ({ schema: row.schema ?? "", name: row.name ?? "" })))
+  const names = tables.map((row) => `${row.schema}.${row.name}`)
+  const more = names.length > maxNamed ? ` and ${names.length - maxNamed} more` : ""
   yield* Effect.logInfo(
-    `this database has no publication: making "${madePublication}" for its ${tables.length} tables that have a key, ` +
-      "and dropping it at the end"
+    `this database has no publication: making "${madePublication}" for its tables that have a key ` +
+      `(${names.slice(0, maxNamed).join(", ")}${more}), and dropping it at the end`
   )
   yield* OwnPublication.acquire({ name: madePublication, target })
   return { publications: [madePublication], write }

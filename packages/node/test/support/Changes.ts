@@ -52,7 +52,8 @@ export const insert = (of: Begin, ordinal: number, row: Row): Insert => ({
   begin: of,
   ordinal,
   relation: orders,
-  row
+  row,
+  unchanged: []
 })
 
 export const commit = (of: Begin, endLsn: string): Commit => ({

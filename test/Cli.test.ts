@@ -1,0 +1,437 @@
+/** The program `replicant` on a real server, as its user runs it. */
+import { spawn } from "node:child_process"
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
+import { fileURLToPath } from "node:url"
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { eventually } from "./support/eventually.ts"
+import { type Replicant, replicant, startReplicant } from "./support/Replicant.ts"
+import { onServer } from "./support/Servers.ts"
+import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
+
+const orders = "CREATE TABLE orders (id bigint PRIMARY KEY, note text)"
+
+const insert = (...ids: ReadonlyArray<number>) =>
+  `INSERT INTO orders VALUES ${ids.map((id) => `(${id}, 'note ${id}')`).join(", ")}`
+
+const environment = (workspace: Workspace) => ({ DATABASE_URL: workspace.url() })
+
+const streamArgs = (workspace: Workspace, ...more: ReadonlyArray<string>) => [
+  "stream",
+  "--slot",
+  workspace.slot,
+  "--publication",
+  workspace.publication,
+  ...more
+]
+
+/** A slot in a workspace, made by the program. */
+const makeSlot = Effect.fnUntraced(function* (workspace: Workspace) {
+  const made = yield* replicant(["slot", "create", workspace.slot], environment(workspace))
+  assert.strictEqual(made.code, 0, made.stderr)
+})
+
+const ids = (stdout: string): ReadonlyArray<string> =>
+  stdout
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line).row.id)
+
+const isStreaming = (workspace: Workspace) =>
+  eventually(
+    Effect.map(workspace.findSlot(), (slot) => slot?.active === true),
+    { what: "the slot is read" }
+  )
+
+const isFree = (workspace: Workspace) =>
+  Effect.map(workspace.findSlot(), (slot) => assert.isFalse(slot?.active, "the slot is free at once"))
+
+const saw = (running: Replicant, count: number) =>
+  eventually(
+    Effect.sync(() => running.lines().length >= count),
+    { what: `${count} lines came` }
+  )
+
+describe("replicant stream", () => {
+  onServer("postgres18", "makes slot and publication, streams changes, and resumes where it stopped", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const args = ["stream", "--slot", workspace.slot, "--create", "--table", "orders"]
+      const running = yield* startReplicant([...args, "--limit", "3"], environment(workspace))
+      yield* isStreaming(workspace)
+      yield* workspace.sql(insert(1))
+      yield* workspace.sql("BEGIN; UPDATE orders SET note = NULL; DELETE FROM orders; COMMIT")
+      const first = yield* running.ended
+      assert.strictEqual(first.code, 0, first.stderr)
+      const [inserted, updated, deleted] = running.lines()
+      assert.deepInclude(inserted, { kind: "insert", schema: "public", table: "orders", ordinal: 0 })
+      assert.deepStrictEqual(inserted?.row, { id: "1", note: "note 1" })
+      assert.deepInclude(updated, { kind: "update", ordinal: 0, row: { id: "1", note: null } })
+      assert.deepInclude(deleted, { kind: "delete", ordinal: 1, key: { id: "1" } })
+      yield* isFree(workspace)
+
+      yield* workspace.sql(insert(2, 3))
+      const second = yield* replicant([...args, "--limit", "1"], environment(workspace))
+      assert.strictEqual(second.code, 0, second.stderr)
+      assert.deepStrictEqual(ids(second.stdout), ["2", "3"], "a transaction is never cut, and none comes twice")
+    })
+  )
+
+  onServer("postgres18", "ends at --until-lsn, with everything before it and nothing after", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      yield* makeSlot(workspace)
+      yield* workspace.sql(insert(1))
+      const until = yield* workspace.currentWalLsn
+      yield* workspace.sql(insert(2))
+      const args = streamArgs(workspace, "--until-lsn")
+      const first = yield* replicant([...args, until], environment(workspace))
+      assert.strictEqual(first.code, 0, first.stderr)
+      assert.deepStrictEqual(ids(first.stdout), ["1"])
+      // Nothing is published after the second insert: only a keep-alive can tell that the position is reached.
+      yield* workspace.sql("SELECT pg_switch_wal()")
+      const second = yield* replicant([...args, yield* workspace.currentWalLsn], environment(workspace))
+      assert.strictEqual(second.code, 0, second.stderr)
+      assert.deepStrictEqual(ids(second.stdout), ["2"])
+    })
+  )
+
+  onServer("postgres18", "frames transactions with --boundaries, and shows people --pretty", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      yield* makeSlot(workspace)
+      yield* workspace.sql(insert(1))
+      const framed = yield* replicant(streamArgs(workspace, "--limit", "1", "--boundaries"), environment(workspace))
+      assert.deepStrictEqual(
+        framed.stdout.split("\n").map((line) => (line === "" ? "" : JSON.parse(line).kind)),
+        ["begin", "insert", "commit", ""]
+      )
+      yield* workspace.sql(insert(2))
+      const pretty = yield* replicant(streamArgs(workspace, "--limit", "1", "--pretty"), environment(workspace))
+      assert.match(pretty.stdout, /^-- transaction \d+, .*\n {2}\+ insert public.orders id=2 note="note 2"\n$/)
+    })
+  )
+
+  onServer(
+    "postgres18",
+    "ends well when its reader leaves, and has acknowledged nothing that was not written",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* makeSlot(workspace)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const running = yield* startReplicant(streamArgs(workspace), environment(workspace))
+            yield* isStreaming(workspace)
+            yield* workspace.sql(insert(1))
+            yield* saw(running, 1)
+            running.process.stdout.destroy()
+            yield* workspace.sql(insert(2))
+            const ended = yield* running.ended
+            assert.strictEqual(ended.code, 0, ended.stderr)
+            assert.strictEqual(ended.stderr, "")
+          })
+        )
+        const again = yield* replicant(streamArgs(workspace, "--limit", "1"), environment(workspace))
+        assert.deepStrictEqual(ids(again.stdout), ["2"])
+      })
+  )
+
+  onServer(
+    "postgres18",
+    "acknowledges nothing that a stalled reader has not taken, and keeps its connection",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* makeSlot(workspace)
+        yield* workspace.sql("INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, 5000) n")
+        const before = (yield* workspace.findSlot())?.confirmed_flush_lsn
+        const url = `${workspace.url()}?options=${encodeURIComponent("-c wal_sender_timeout=1s")}`
+        const running = yield* startReplicant(streamArgs(workspace, "--limit", "1"), { DATABASE_URL: url })
+        running.process.stdout.pause()
+        yield* isStreaming(workspace)
+        yield* Effect.sleep("3 seconds")
+        const slot = yield* workspace.findSlot()
+        assert.isTrue(slot?.active)
+        assert.strictEqual(slot?.confirmed_flush_lsn, before)
+        running.process.stdout.resume()
+        const ended = yield* running.ended
+        assert.strictEqual(ended.code, 0, ended.stderr)
+        assert.strictEqual(ended.stderr, "", "no reconnect was needed")
+        assert.lengthOf(running.lines(), 5000)
+      })
+  )
+
+  for (const [signal, code] of [
+    ["SIGINT", 130],
+    ["SIGTERM", 143]
+  ] as const) {
+    onServer(
+      "postgres18",
+      `ends in good order on ${signal}: exit code ${code}, the slot free, nothing twice`,
+      (server) =>
+        Effect.gen(function* () {
+          const workspace = yield* makeWorkspace(server, { sql: orders })
+          yield* makeSlot(workspace)
+          const running = yield* startReplicant(streamArgs(workspace), environment(workspace))
+          yield* isStreaming(workspace)
+          yield* workspace.sql(insert(1))
+          yield* saw(running, 1)
+          yield* running.kill(signal)
+          const ended = yield* running.ended
+          assert.strictEqual(ended.code, code)
+          assert.strictEqual(ended.stderr, "")
+          yield* isFree(workspace)
+          yield* workspace.sql(insert(2))
+          const again = yield* replicant(streamArgs(workspace, "--limit", "1"), environment(workspace))
+          assert.deepStrictEqual(ids(again.stdout), ["2"])
+        })
+    )
+  }
+
+  onServer("postgres18", "leaves nothing behind with --temporary", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const args = ["stream", "--temporary", "--create", "--table", "orders", "--limit", "1"]
+      const running = yield* startReplicant(args, environment(workspace))
+      const slots = `SELECT slot_name, active FROM pg_replication_slots WHERE database = '${workspace.database}'`
+      yield* eventually(Effect.map(workspace.sql(slots), ([slot]) => slot?.active === true))
+      yield* workspace.sql(insert(1))
+      assert.strictEqual((yield* running.ended).code, 0)
+      assert.deepStrictEqual(ids(running.stdout()), ["1"])
+      assert.deepStrictEqual(yield* workspace.sql(slots), [])
+      const publications = yield* workspace.sql("SELECT pubname FROM pg_publication")
+      assert.deepStrictEqual(publications, [{ pubname: workspace.publication }])
+    })
+  )
+
+  onServer("postgres18", "never reads somebody's slot as a temporary one", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      yield* makeSlot(workspace)
+      const ended = yield* replicant(streamArgs(workspace, "--temporary"), environment(workspace))
+      assert.strictEqual(ended.code, 1)
+      assert.match(ended.stderr, /^error: replication slot "\w+" exists already\ncure: /)
+    })
+  )
+
+  onServer("wal2json", "streams through wal2json too, and only the tables named", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE other (id int PRIMARY KEY)` })
+      const args = ["stream", "--slot", workspace.slot, "--plugin", "wal2json", "--create", "--table", "orders"]
+      const running = yield* startReplicant([...args, "--limit", "1"], environment(workspace))
+      yield* isStreaming(workspace)
+      yield* workspace.sql("INSERT INTO other VALUES (1)")
+      yield* workspace.sql(insert(9_007_199_254_740_991))
+      assert.strictEqual((yield* running.ended).code, 0, running.stderr())
+      assert.deepStrictEqual(ids(running.stdout()), ["9007199254740991"])
+    })
+  )
+})
+
+describe("replicant, when something is wrong", () => {
+  const failing = (
+    title: string,
+    args: (workspace: Workspace) => ReadonlyArray<string>,
+    expected: RegExp,
+    env: (workspace: Workspace) => Readonly<Record<string, string>> = environment
+  ) =>
+    onServer("postgres18", title, (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        const ended = yield* replicant(args(workspace), env(workspace))
+        assert.strictEqual(ended.code, 1)
+        assert.strictEqual(ended.stdout, "")
+        assert.match(ended.stderr, expected)
+        assert.lengthOf(ended.stderr.trimEnd().split("\n"), 2, "one line for the error, one for the cure")
+        assert.notInclude(ended.stderr, "SECRET")
+      })
+    )
+
+  failing(
+    "tells a missing publication, and how to make it",
+    (workspace) => ["stream", "--slot", workspace.slot, "--create", "--publication", "Nope"],
+    /^error: no publication "Nope" in this database\ncure: replicant publication create Nope --table TABLE\n$/
+  )
+  failing(
+    "tells a missing slot, and how to make it",
+    (workspace) => streamArgs(workspace),
+    /^error: replication slot "\w+" does not exist\ncure: replicant slot create \w+, or stream with --create/
+  )
+  failing(
+    "tells a wrong password without repeating it",
+    () => ["identify"],
+    /^error: password authentication failed for user "postgres"\ncure: check user and password/,
+    (workspace) => ({ DATABASE_URL: workspace.url("postgres", "SECRET") })
+  )
+  failing(
+    "tells a database that is not there",
+    () => ["identify"],
+    /^error: FATAL 3D000: database "nope" does not exist\ncure: name a database that is there/,
+    (workspace) => ({ DATABASE_URL: workspace.url().replace(/[^/]+$/, "nope") })
+  )
+  failing(
+    "tells a table that is not there",
+    () => ["publication", "create", "p", "--table", "nope"],
+    /^error: ERROR 42P01: relation "public.nope" does not exist\ncure: check the table's name/
+  )
+
+  onServer("postgres18", "gives up on a slot that stays in use, and names who reads it", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      yield* makeSlot(workspace)
+      yield* startReplicant(streamArgs(workspace), environment(workspace))
+      yield* isStreaming(workspace)
+      const ended = yield* replicant(streamArgs(workspace), environment(workspace))
+      assert.strictEqual(ended.code, 1)
+      assert.match(
+        ended.stderr,
+        /note: slot "\w+" is in use by pid \d+: waiting 10 s\nerror: .* in use by pid \d+\ncure: /
+      )
+    })
+  )
+
+  onServer("postgres18", "writes one JSON object to standard error with --json", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const ended = yield* replicant(streamArgs(workspace, "--json"), environment(workspace))
+      assert.deepInclude(JSON.parse(ended.stderr), { level: "error", error: "SlotNotFound" })
+    })
+  )
+})
+
+describe("replicant slot, publication, identify", () => {
+  onServer("postgres18", "makes, lists and drops slots", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const env = environment(workspace)
+      yield* makeSlot(workspace)
+      const list = JSON.parse((yield* replicant(["slot", "list", "--json"], env)).stdout) as ReadonlyArray<object>
+      const found = list.find((slot) => "name" in slot && slot.name === workspace.slot)
+      const { database } = workspace
+      assert.deepInclude(found, { type: "logical", plugin: "pgoutput", database, temporary: false, activePid: null })
+      assert.include((yield* replicant(["slot", "list"], env)).stdout, workspace.slot)
+      const again = yield* replicant(["slot", "create", workspace.slot], env)
+      assert.deepStrictEqual([again.code, again.stdout], [1, ""])
+      assert.strictEqual((yield* replicant(["slot", "drop", workspace.slot], env)).code, 0)
+      assert.isUndefined(yield* workspace.findSlot())
+      assert.strictEqual((yield* replicant(["slot", "drop", workspace.slot], env)).code, 1)
+    })
+  )
+
+  onServer("postgres18", "makes and lists publications", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const env = environment(workspace)
+      const args = ["publication", "create", "Mine", "--table", "orders", "--operation", "insert"]
+      assert.strictEqual((yield* replicant(args, env)).code, 0)
+      const list = JSON.parse((yield* replicant(["publication", "list", "--json"], env)).stdout)
+      assert.deepStrictEqual(
+        list.find(({ name }: { name: string }) => name === "Mine"),
+        { name: "Mine", allTables: false, operations: ["insert"] }
+      )
+      assert.match((yield* replicant(["publication", "list"], env)).stdout, /^Mine +listed +insert$/m)
+    })
+  )
+
+  onServer("postgres18", "tells which server answers, by PG variables as well", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server)
+      const { host, port, user } = workspace.connection
+      const env = { PGHOST: host, PGPORT: String(port), PGUSER: user, PGPASSWORD: server.password }
+      const ended = yield* replicant(["identify", "--json"], { ...env, PGDATABASE: workspace.database })
+      assert.deepInclude(JSON.parse(ended.stdout), { database: workspace.database, timeline: 1 })
+      const byUrl = yield* replicant(["identify", "--url", `postgres:///${workspace.database}`], env)
+      assert.include(byUrl.stdout, workspace.database, "a URL is filled up from the variables")
+    })
+  )
+})
+
+/** Directories that the embedded server makes: those of this run alone, in a place of its own. */
+const demoDirectory = Effect.acquireRelease(
+  Effect.sync(() => {
+    const directory = Fs.mkdtempSync(Path.join(Os.tmpdir(), "replicant-demo-test-"))
+    Fs.chmodSync(directory, 0o755)
+    return directory
+  }),
+  (directory) => Effect.sync(() => Fs.rmSync(directory, { recursive: true, force: true }))
+)
+
+/** What is left there; npm keeps its own cache among temporary files. */
+const left = (directory: string): ReadonlyArray<string> =>
+  Fs.readdirSync(directory).filter((name) => name.startsWith("replicant-"))
+
+describe("replicant demo", () => {
+  it.live("streams a PostgreSQL of its own, and leaves no process and no directory", () =>
+    Effect.gen(function* () {
+      const directory = yield* demoDirectory
+      const running = yield* startReplicant(["demo", "--seconds", "3", "--rate", "20"], { TMPDIR: directory })
+      const since = performance.now()
+      yield* eventually(
+        Effect.sync(() => running.stdout().includes("insert")),
+        { what: "the first change is on the screen" }
+      )
+      assert.isBelow(performance.now() - since, 15_000)
+      const data = Fs.readdirSync(directory)
+      assert.lengthOf(data, 1)
+      const pid = Number(
+        Fs.readFileSync(Path.join(directory, data[0]!, "data", "postmaster.pid"), "utf8").split("\n")[0]
+      )
+      const ended = yield* running.ended
+      assert.strictEqual(ended.code, 0, ended.stderr)
+      assert.match(ended.stdout, /-- transaction \d+/)
+      assert.match(ended.stdout, /~ update public.products .*\(unchanged: manual\)/)
+      assert.match(ended.stderr, /\n\d+ changes in \d+ transactions, \d+ s\n$/)
+      assert.deepStrictEqual(left(directory), [])
+      assert.throws(() => process.kill(pid, 0), /ESRCH/)
+    })
+  )
+
+  it.live("ends in good order on Ctrl-C, also under npm, which passes the signal on", () =>
+    Effect.gen(function* () {
+      const directory = yield* demoDirectory
+      const root = fileURLToPath(new URL("..", import.meta.url))
+      const env = { ...process.env, TMPDIR: directory, DATABASE_URL: "" }
+      let text = ""
+      let code: number | null | undefined
+      const npm = yield* Effect.acquireRelease(
+        // A group of its own, as a terminal gives one: its Ctrl-C goes to all of it.
+        Effect.sync(() => spawn("npm", ["start", "--", "--rate", "20"], { cwd: root, env, detached: true })),
+        (child) => Effect.sync(() => void (child.exitCode === null && child.kill("SIGKILL")))
+      )
+      npm.stdout.setEncoding("utf8").on("data", (part: string) => {
+        text += part
+      })
+      npm.on("close", (ended) => {
+        code = ended
+      })
+      yield* eventually(Effect.sync(() => text.includes("update")))
+      process.kill(-npm.pid!, "SIGINT")
+      yield* eventually(
+        Effect.sync(() => code !== undefined),
+        { what: "npm start ended" }
+      )
+      assert.deepStrictEqual(left(directory), [])
+    })
+  )
+
+  onServer("postgres18", "shows a database that is named, and leaves it as it was", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
+      yield* workspace.sql(`DROP PUBLICATION ${workspace.publication}`)
+      const running = yield* startReplicant(["demo", "--seconds", "4", "--json"], environment(workspace))
+      const slots = `SELECT active FROM pg_replication_slots WHERE database = '${workspace.database}'`
+      yield* eventually(Effect.map(workspace.sql(slots), ([slot]) => slot?.active === true))
+      yield* workspace.sql(insert(1))
+      yield* workspace.sql("INSERT INTO heap VALUES (1); UPDATE heap SET n = 2; DELETE FROM heap")
+      const ended = yield* running.ended
+      assert.strictEqual(ended.code, 0, ended.stderr)
+      assert.deepStrictEqual(ids(ended.stdout), ["1"])
+      assert.match(ended.stderr, /making \\"replicant_demo\\"/)
+      assert.deepStrictEqual(yield* workspace.sql(slots), [])
+      assert.deepStrictEqual(yield* workspace.sql("SELECT pubname FROM pg_publication"), [])
+    })
+  )
+})
