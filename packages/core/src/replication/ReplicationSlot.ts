@@ -124,9 +124,9 @@ const CreatedRow = Schema.Struct({
 })
 
 /**
- * Makes a slot. Waits for every transaction that is running: `lockTimeout` cuts that wait with 55P03, so that a
- * forgotten session does not hold it for ever. A slot cannot outlive its making: interrupted, it is dropped by the server
- * with the connection.
+ * Makes a slot. The server first waits for every transaction that is running, so a forgotten session can hold it up; a
+ * `lock_timeout` among the connection's settings cuts that wait with 55P03. Interrupted meanwhile, this ends at once, but
+ * the server goes on until that transaction ends: the slot is there and active till then, and may stay.
  */
 export const createReplicationSlot = Effect.fn("Replicant.createReplicationSlot")(function* (
   connection: ReplicantConnection,
