@@ -10,7 +10,7 @@ import {
 } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
-import { Effect, Layer, Redacted, Schedule, type Scope } from "effect"
+import { Effect, Layer, Redacted, type Scope } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, isStreaming, logicalOptions, walSender } from "./support/Follow.ts"
 import { Proxy } from "./support/Proxy.ts"
@@ -31,9 +31,6 @@ const failureOf = (
     Effect.timeout("30 seconds")
   )
 
-/** Gives up at once. */
-const never = Schedule.recurs(0)
-
 const connect = Effect.flatMap(WalSender, (walSender) => walSender.connect)
 
 const onConnection = <A, E>(
@@ -50,15 +47,18 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "SlotInUse names the pid, at once when no wait is wanted", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* follow(workspace)
-      const pid = (yield* workspace.findSlot())!.active_pid
-      const error = yield* failureOf(workspace, { slotInUseTimeout: 0, reconnect: never })
-      assert.deepInclude(error, { _tag: "SlotInUse", activePid: Number(pid), isRetryable: true })
-      assert.include((error as { remedy: string }).remedy, `pg_terminate_backend(${pid})`)
-    })
+  onServer(
+    "postgres18",
+    "SlotInUse names the pid, once the slot stayed in use for as long as one would wait",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: table })
+        yield* follow(workspace)
+        const pid = (yield* workspace.findSlot())!.active_pid
+        const error = yield* failureOf(workspace, { slotInUseTimeout: "300 millis" })
+        assert.deepInclude(error, { _tag: "SlotInUse", activePid: Number(pid), isRetryable: true })
+        assert.include((error as { remedy: string }).remedy, `pg_terminate_backend(${pid})`)
+      })
   )
 
   onServer("postgres18", "SlotInUse is waited out until the other consumer leaves", (server) =>

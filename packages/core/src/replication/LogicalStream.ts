@@ -46,6 +46,13 @@ export const defaultReconnect: Schedule.Schedule<unknown, ReplicationError> = Sc
 /** A connection that streamed this long, in milliseconds, has proved itself: the next failure counts as the first. */
 const provenMillis = 30_000
 
+/**
+ * Whether another connection may fare better. A slot that stayed in use for all of `slotInUseTimeout`, which is when its
+ * pid is known, will not be had by asking again.
+ */
+const isWorthRetrying = (error: ReplicationError): boolean =>
+  error.isRetryable && !(error._tag === "SlotInUse" && error.activePid !== undefined)
+
 /** The handler's own failure on its way past our retries. */
 class HandlerFailed<E> extends Data.TaggedError("HandlerFailed")<{ readonly error: E }> {}
 
@@ -143,7 +150,7 @@ const runForever = Effect.fnUntraced(function* <E, R>(
     return runSession(progress, options, resume, onStreaming, makeConsume)
   })
   const attempt = Effect.catch(session, (error) => {
-    if (error._tag === "HandlerFailed" || !error.isRetryable) return Effect.fail(error)
+    if (error._tag === "HandlerFailed" || !isWorthRetrying(error)) return Effect.fail(error)
     return Effect.gen(function* () {
       yield* Effect.logWarning(`reconnecting after ${error._tag}: ${error.message}`)
       const proven = streamingSince !== undefined && (yield* monotonicMillis) - streamingSince >= provenMillis
@@ -154,7 +161,7 @@ const runForever = Effect.fnUntraced(function* <E, R>(
   const schedule = options.reconnect ?? defaultReconnect
   return yield* Effect.forever(
     Effect.retry(attempt, {
-      while: (error) => error._tag !== "HandlerFailed" && error.isRetryable,
+      while: (error) => error._tag !== "HandlerFailed" && isWorthRetrying(error),
       schedule: schedule as Schedule.Schedule<unknown, ReplicationError | HandlerFailed<unknown>>
     })
   ).pipe(
