@@ -1,6 +1,7 @@
-/** What a client process is told, what it answers, and how it measures itself. */
+/** What a client process is told, what it answers, what it does with each row, and how it measures itself. */
+import { setTimeout as sleep } from "node:timers/promises"
 
-/** One run: drain `slot` until `changes` changes have been counted. */
+/** One run: stream from `slot` until `changes` changes have been seen. */
 export interface Task {
   readonly host: string
   readonly port: number
@@ -12,34 +13,127 @@ export interface Task {
   readonly changes: number
   /** The end of the backlog, for the one client that counts nothing. */
   readonly endLsn: string
+  /** What is done with a row: counted, unless it is told otherwise. */
+  readonly handler?: "count" | "latency" | "slow" | undefined
 }
 
 export interface Result {
   /** Counted by the client itself: fewer than the backlog holds means that it lost some. */
   readonly changes: number
   readonly seconds: number
-  /** User and system time of the client process while draining. */
+  /** User and system time of the client process while streaming. */
   readonly cpuSeconds: number
   readonly maxRssBytes: number
+  /** With the handler `latency`: milliseconds from the writer to the handler, the fastest first. */
+  readonly latencies?: ReadonlyArray<number> | undefined
 }
 
 /** The task of this process. */
 export const task = (): Task => JSON.parse(process.env.BENCH_TASK ?? "{}") as Task
 
 /** Starts the clock; call the result when the last change has been counted: it prints and ends the process. */
-export const startMeasure = (): ((changes: number) => never) => {
+const startMeasure = (): ((changes: number, latencies?: ReadonlyArray<number>) => never) => {
   const startTime = performance.now()
   const startCpu = process.cpuUsage()
-  return (changes) => {
+  return (changes, latencies) => {
     const seconds = (performance.now() - startTime) / 1000
     const { system, user } = process.cpuUsage(startCpu)
     const result: Result = {
       changes,
       seconds,
       cpuSeconds: (user + system) / 1e6,
-      maxRssBytes: process.resourceUsage().maxRSS * 1024
+      maxRssBytes: process.resourceUsage().maxRSS * 1024,
+      latencies
     }
-    process.stdout.write(`${JSON.stringify(result)}\n`)
-    process.exit(0)
+    // A pipe takes more than it can hold at once only in time: the process ends once it has.
+    process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0))
+    return process.exitCode as never
   }
+}
+
+/** What every client does with what it gets. */
+export interface Handler {
+  /**
+   * Takes one inserted, updated or deleted row. A promise, which only the handler `slow` gives, is when it is done: a
+   * client that can wait waits for it; for one that cannot, rows queue up here, as they would in any program.
+   */
+  readonly see: (row: unknown) => Promise<void> | undefined
+  /** Has seen what belongs together, or may have: ends the process when that was the last. */
+  readonly settle: () => void
+}
+
+/** Counts. What it costs is a call and an addition. */
+const count = (wanted: number): Handler => {
+  const finish = startMeasure()
+  let seen = 0
+  return {
+    see: () => {
+      seen++
+      return undefined
+    },
+    settle: () => {
+      if (seen >= wanted) finish(seen)
+    }
+  }
+}
+
+/** Compares the row's column `sent` with its own clock: `process.hrtime` is one clock for all processes of a machine. */
+const latency = (wanted: number): Handler => {
+  const finish = startMeasure()
+  const nanos: Array<number> = []
+  return {
+    see: (row) => {
+      nanos.push(Number(process.hrtime.bigint() - BigInt((row as { readonly sent: string | bigint }).sent)))
+      return undefined
+    },
+    settle: () => {
+      if (nanos.length < wanted) return
+      // The first tenth warms up: the client's code is not compiled yet.
+      const warm = nanos.slice(Math.floor(nanos.length / 10)).toSorted((a, b) => a - b)
+      finish(
+        nanos.length,
+        warm.map((nano) => nano / 1e6)
+      )
+    }
+  }
+}
+
+/** Takes a millisecond a row, one after the other, until it is told to stop. */
+const slow = (): Handler => {
+  const finish = startMeasure()
+  const queue: Array<{ readonly row: unknown; readonly done: () => void }> = []
+  let at = 0
+  let seen = 0
+  let isWorking = false
+  const work = async (): Promise<void> => {
+    isWorking = true
+    while (at < queue.length) {
+      await sleep(1)
+      queue[at++]!.done()
+      seen++
+      if (at === 1024) {
+        queue.splice(0, at)
+        at = 0
+      }
+    }
+    queue.length = 0
+    at = 0
+    isWorking = false
+  }
+  process.once("SIGTERM", () => finish(seen))
+  return {
+    see: (row) =>
+      new Promise((done) => {
+        queue.push({ row, done })
+        if (!isWorking) void work()
+      }),
+    settle: () => undefined
+  }
+}
+
+/** The handler this process is to use. Its clock starts now. */
+export const startHandler = (): Handler => {
+  const { changes, handler } = task()
+  if (handler === "latency") return latency(changes)
+  return handler === "slow" ? slow() : count(changes)
 }

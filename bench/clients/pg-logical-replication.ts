@@ -1,17 +1,23 @@
-/** pg-logical-replication: its service with its own pgoutput plugin, acknowledging on its timer. */
+/**
+ * pg-logical-replication: its service with its own pgoutput plugin, acknowledging on its timer. With the mode
+ * `flowControl` it waits for its listener.
+ */
 import { LogicalReplicationService, PgoutputPlugin } from "pg-logical-replication"
-import { startMeasure, task } from "../Measure.ts"
+import { startHandler, task } from "../Measure.ts"
 
-const { changes: wanted, database, host, password, port, publication, slot, user } = task()
+const { database, host, password, port, publication, slot, user } = task()
 
 const service = new LogicalReplicationService(
   { host, port, user, password, database },
-  { acknowledge: { auto: true, timeoutSeconds: 10 } }
+  {
+    acknowledge: { auto: true, timeoutSeconds: 10 },
+    flowControl: { enabled: process.env.BENCH_MODE === "flowControl" }
+  }
 )
-let count = 0
-service.on("data", (_lsn: string, message: { readonly tag: string }) => {
-  if (message.tag === "insert" || message.tag === "update" || message.tag === "delete") count++
-  else if (message.tag === "commit" && count >= wanted) finish(count)
+service.on("data", (_lsn: string, message: { readonly tag: string; readonly new?: unknown }) => {
+  if (message.tag === "insert" || message.tag === "update" || message.tag === "delete") return see(message.new)
+  if (message.tag === "commit") settle()
+  return undefined
 })
-const finish = startMeasure()
+const { see, settle } = startHandler()
 await service.subscribe(new PgoutputPlugin({ protoVersion: 1, publicationNames: [publication] }), slot)

@@ -5,9 +5,9 @@
 import postgres from "postgres"
 // @ts-expect-error: not part of its typed surface
 import Subscribe from "../../node_modules/postgres/src/subscribe.js"
-import { startMeasure, task } from "../Measure.ts"
+import { startHandler, task } from "../Measure.ts"
 
-const { changes: wanted, database, host, password, port, publication, slot, user } = task()
+const { database, host, password, port, publication, slot, user } = task()
 
 const connect = (options: Record<string, unknown>) => {
   const sql = postgres(options as never) as unknown as { unsafe: (text: string) => unknown }
@@ -17,8 +17,7 @@ const connect = (options: Record<string, unknown>) => {
   return sql
 }
 
-let count = 0
-const finish = startMeasure()
+const { see, settle } = startHandler()
 const subscribe = Subscribe(connect, {
   host,
   port,
@@ -28,6 +27,8 @@ const subscribe = Subscribe(connect, {
   publications: publication,
   transform: { column: {}, value: {}, row: {} }
 })
-await subscribe("*", () => {
-  if (++count >= wanted) finish(count)
+await subscribe("*", (row: unknown) => {
+  // It waits for nobody, and tells of no commit.
+  void see(row)
+  settle()
 })

@@ -1,10 +1,10 @@
 /** Replicant: `Replication.changes`, each transaction acknowledged after the handler has seen it. */
-import { nextLsn, Pgoutput, Replication, withLogicalStreamArray } from "@replicant/core"
+import { type Change, type NextLsn, nextLsn, Pgoutput, Replication, withLogicalStreamArray } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Effect, Layer, Redacted, Stream } from "effect"
-import { startMeasure, task } from "../Measure.ts"
+import { startHandler, task } from "../Measure.ts"
 
-const { changes: wanted, database, host, password, port, publication, slot, user } = task()
+const { database, host, password, port, publication, slot, user } = task()
 
 const mode = process.env.BENCH_MODE ?? "changes"
 
@@ -19,12 +19,30 @@ const walSender = PgWalSender.layer({
   sslmode: "disable"
 })
 
-let count = 0
-const finish = startMeasure()
+const handler = startHandler()
 
-/** The handler: counts, and says when it has seen everything. */
-const see = (tag: string): void => {
-  if (tag === "Insert" || tag === "Update" || tag === "Delete") count++
+/** Shows the handler a row. */
+const see = (change: Change): Promise<void> | undefined => {
+  switch (change._tag) {
+    case "Insert":
+    case "Update":
+      return handler.see(change.row)
+    case "Delete":
+      return handler.see(change.old.row)
+    default:
+      return undefined
+  }
+}
+
+/** Shows the handler an array of changes, and gives what acknowledges it. */
+const seeAll = (changes: ReadonlyArray<Change>): NextLsn | undefined => {
+  let last: NextLsn | undefined
+  for (const change of changes) {
+    void see(change)
+    last = nextLsn(change) ?? last
+  }
+  if (last !== undefined) handler.settle()
+  return last
 }
 
 const withService = Effect.gen(function* () {
@@ -33,44 +51,32 @@ const withService = Effect.gen(function* () {
     case "changes":
       return yield* Stream.runForEachArray(replication.changes, (changes) =>
         Effect.suspend(() => {
-          let last: ReturnType<typeof nextLsn>
-          for (const change of changes) {
-            see(change._tag)
-            last = nextLsn(change) ?? last
-          }
-          if (last !== undefined && count >= wanted) finish(count)
+          const last = seeAll(changes)
           return last === undefined ? Effect.void : replication.acknowledgeThrough(last)
         })
       )
     case "each":
       return yield* Stream.runForEach(replication.changes, (change) => {
-        see(change._tag)
+        const done = see(change)
+        if (done !== undefined) return Effect.promise(() => done)
         const next = nextLsn(change)
         if (next === undefined) return Effect.void
-        if (count >= wanted) finish(count)
+        handler.settle()
         return replication.acknowledge(next)
       })
     default:
       return yield* Stream.runForEachArray(replication.transactions, (transactions) =>
         Effect.suspend(() => {
-          for (const transaction of transactions) for (const change of transaction.changes) see(change._tag)
-          if (count >= wanted) finish(count)
+          for (const transaction of transactions) for (const change of transaction.changes) void see(change)
+          handler.settle()
           return replication.acknowledgeThrough(transactions.at(-1)!.nextLsn)
         })
       )
   }
 }).pipe(Effect.provide(Replication.layer({ ...options, maxTransactionBytes: 2 ** 30 }).pipe(Layer.provide(walSender))))
 
-const withStream = withLogicalStreamArray(options, (changes) =>
-  Effect.sync(() => {
-    let last: ReturnType<typeof nextLsn>
-    for (const change of changes) {
-      see(change._tag)
-      last = nextLsn(change) ?? last
-    }
-    if (last !== undefined && count >= wanted) finish(count)
-    return last
-  })
-).pipe(Effect.provide(walSender))
+const withStream = withLogicalStreamArray(options, (changes) => Effect.sync(() => seeAll(changes))).pipe(
+  Effect.provide(walSender)
+)
 
 await Effect.runPromise(mode === "withLogicalStream" ? withStream : withService)
