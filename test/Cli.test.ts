@@ -40,10 +40,10 @@ const ids = (stdout: string): ReadonlyArray<string> =>
     .map((line) => JSON.parse(line).row.id)
 
 const isStreaming = (workspace: Workspace) =>
-  eventually(
-    Effect.map(workspace.findSlot(), (slot) => slot?.active === true),
-    { what: "the slot is read" }
-  )
+  eventually(workspace.isStreaming(workspace.slot), { what: "the slot is read" })
+
+const slotsOf = (workspace: Workspace) =>
+  `SELECT slot_name FROM pg_replication_slots WHERE database = '${workspace.database}'`
 
 const isFree = (workspace: Workspace) =>
   Effect.map(workspace.findSlot(), (slot) => assert.isFalse(slot?.active, "the slot is free at once"))
@@ -197,12 +197,11 @@ describe("replicant stream", () => {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const args = ["stream", "--temporary", "--create", "--table", "orders", "--limit", "1"]
       const running = yield* startReplicant(args, environment(workspace))
-      const slots = `SELECT slot_name, active FROM pg_replication_slots WHERE database = '${workspace.database}'`
-      yield* eventually(Effect.map(workspace.sql(slots), ([slot]) => slot?.active === true))
+      yield* eventually(workspace.isStreaming())
       yield* workspace.sql(insert(1))
       assert.strictEqual((yield* running.ended).code, 0)
       assert.deepStrictEqual(ids(running.stdout()), ["1"])
-      assert.deepStrictEqual(yield* workspace.sql(slots), [])
+      assert.deepStrictEqual(yield* workspace.sql(slotsOf(workspace)), [])
       const publications = yield* workspace.sql("SELECT pubname FROM pg_publication")
       assert.deepStrictEqual(publications, [{ pubname: workspace.publication }])
     })
@@ -423,8 +422,7 @@ describe("replicant demo", () => {
       const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
       yield* workspace.sql(`DROP PUBLICATION ${workspace.publication}`)
       const running = yield* startReplicant(["demo", "--seconds", "4", "--json"], environment(workspace))
-      const slots = `SELECT active FROM pg_replication_slots WHERE database = '${workspace.database}'`
-      yield* eventually(Effect.map(workspace.sql(slots), ([slot]) => slot?.active === true))
+      yield* eventually(workspace.isStreaming())
       yield* workspace.sql(insert(1))
       yield* workspace.sql("INSERT INTO heap VALUES (1); UPDATE heap SET n = 2; DELETE FROM heap")
       const ended = yield* running.ended
@@ -432,7 +430,7 @@ describe("replicant demo", () => {
       assert.deepStrictEqual(ids(ended.stdout), ["1"])
       assert.match(ended.stderr, /making one of its tables that have a key, public.orders"/)
       assert.match(ended.stderr, /made publication \\"replicant_demo\\": it is dropped at the end/)
-      assert.deepStrictEqual(yield* workspace.sql(slots), [])
+      assert.deepStrictEqual(yield* workspace.sql(slotsOf(workspace)), [])
       assert.deepStrictEqual(yield* workspace.sql("SELECT pubname FROM pg_publication"), [])
     })
   )

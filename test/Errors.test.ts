@@ -12,7 +12,7 @@ import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Layer, Redacted, type Scope } from "effect"
 import { eventually } from "./support/eventually.ts"
-import { follow, isStreaming, logicalOptions, walSender } from "./support/Follow.ts"
+import { follow, logicalOptions, walSender } from "./support/Follow.ts"
 import { Proxy } from "./support/Proxy.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -193,7 +193,7 @@ describe("errors", () => {
           Effect.flip
         )
         const fiber = yield* Effect.forkScoped(run)
-        yield* eventually(isStreaming(workspace))
+        yield* eventually(workspace.isStreaming())
         yield* workspace.sql("INSERT INTO big SELECT i, repeat('x', 1000) FROM generate_series(1, 5000) i")
         const error = yield* eventually(Effect.sync(() => fiber.pollUnsafe()))
         assert.include(

@@ -66,7 +66,7 @@ const runExample = (name: string, environment: Readonly<Record<string, string>>)
   )
 
 const streaming = (workspace: Workspace, slot: string, program: Program) =>
-  eventually(Effect.map(workspace.findSlot(slot), (found) => found?.active === true)).pipe(
+  eventually(workspace.isStreaming(slot)).pipe(
     Effect.mapError((error) => new Error(`${error.message}\n${program.output()}`))
   )
 
@@ -183,9 +183,9 @@ describe("cache-invalidation.ts", () => {
       const before = (yield* workspace.findSlot("cache_invalidation"))!.active_pid
       yield* workspace.sql(`SELECT pg_terminate_backend(${before})`)
       yield* eventually(
-        Effect.map(
-          workspace.findSlot("cache_invalidation"),
-          (slot) => slot?.active === true && slot.active_pid !== before
+        Effect.andThen(
+          Effect.map(workspace.findSlot("cache_invalidation"), (slot) => slot?.active_pid !== before),
+          workspace.isStreaming("cache_invalidation")
         ),
         { what: "a new slot on a new connection" }
       )

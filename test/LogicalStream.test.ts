@@ -11,7 +11,7 @@ import {
 } from "@replicant/core"
 import { Effect, Fiber, Layer, Stream } from "effect"
 import { eventually } from "./support/eventually.ts"
-import { follow, insertedRows, isStreaming, logicalOptions, walSender } from "./support/Follow.ts"
+import { follow, insertedRows, logicalOptions, walSender } from "./support/Follow.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
 
@@ -105,7 +105,7 @@ describe("withLogicalStream", () => {
           return last
         })
       ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
-      yield* eventually(isStreaming(workspace))
+      yield* eventually(workspace.isStreaming())
       yield* workspace.sql("INSERT INTO numbers SELECT i, i * 10000000000 FROM generate_series(1, 40000) i")
       yield* workspace.sql(
         "DO $$ BEGIN FOR i IN 40001..60000 LOOP INSERT INTO numbers VALUES (i, i * 10000000000); IF i % 10 = 0 THEN COMMIT; END IF; END LOOP; END $$"
@@ -181,7 +181,7 @@ describe("withTransactionStream", () => {
       yield* withTransactionStream(logicalOptions(workspace), (transaction) =>
         Effect.sync(() => transactions.push(transaction))
       ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
-      yield* eventually(isStreaming(workspace))
+      yield* eventually(workspace.isStreaming())
       yield* workspace.sql("INSERT INTO orders (id) SELECT generate_series(1, 5000)")
       yield* workspace.sql("INSERT INTO orders (id) VALUES (0)")
       yield* eventually(Effect.sync(() => transactions.length === 2))

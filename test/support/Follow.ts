@@ -26,16 +26,6 @@ export const logicalOptions = (workspace: Workspace): LogicalStreamOptions => ({
   acknowledgeDelay: "20 millis"
 })
 
-/** Whether somebody streams from the slot. That it is active is not enough: it is so while it is being made. */
-export const isStreaming = (workspace: Workspace, slot: string = workspace.slot) =>
-  Effect.map(
-    workspace.sql(
-      `SELECT r.state FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid
-       WHERE s.slot_name = '${slot}' AND r.state IN ('catchup', 'streaming')`
-    ),
-    (rows) => rows.length > 0
-  )
-
 export interface Follower<E> {
   readonly changes: Array<Change>
   /** Waits until the handler has been given `count` changes of this kind. */
@@ -63,7 +53,7 @@ export const follow = Effect.fnUntraced(function* <E = never>(
   }).pipe(Effect.provide(overrides.layer ?? walSender(workspace)), Effect.forkScoped)
   yield* eventually(
     Effect.map(
-      isStreaming(workspace, overrides.options?.slot),
+      workspace.isStreaming(overrides.options?.slot ?? workspace.slot),
       (streaming) => streaming || fiber.pollUnsafe() !== undefined
     ),
     { what: "the stream began" }

@@ -47,6 +47,11 @@ export interface Workspace {
   readonly session: Effect.Effect<PgSession.PgSession, PgServerFailed, Scope.Scope>
   /** The row of a slot, of {@link slot} unless told otherwise. */
   readonly findSlot: (name?: string) => Effect.Effect<SlotRow | undefined, PgServerFailed>
+  /**
+   * Whether somebody streams from that slot, or from any of this database's when none is named. That a slot is active is
+   * not enough: it is so while it is being made, and what is committed then is not in it.
+   */
+  readonly isStreaming: (name?: string) => Effect.Effect<boolean, PgServerFailed>
   /** `pg_current_wal_lsn()`. */
   readonly currentWalLsn: Effect.Effect<string, PgServerFailed>
 }
@@ -108,6 +113,13 @@ export const makeWorkspace = Effect.fnUntraced(function* (
         sql(`SELECT slot_name, plugin, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status
              FROM pg_replication_slots WHERE slot_name = '${name}'`),
         ([row]) => row as SlotRow | undefined
+      ),
+    isStreaming: (name) =>
+      Effect.map(
+        sql(`SELECT FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid
+             WHERE s.database = '${database}' AND r.state IN ('catchup', 'streaming')
+             ${name === undefined ? "" : `AND s.slot_name = '${name}'`}`),
+        (rows) => rows.length > 0
       ),
     currentWalLsn: Effect.map(sql("SELECT pg_current_wal_lsn() AS lsn"), ([row]) => String(row?.lsn))
   }
