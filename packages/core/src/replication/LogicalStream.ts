@@ -79,7 +79,13 @@ const consumeQueue = Effect.fnUntraced(function* <E, R>(
     WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, nextLsn))
   while (true) {
     const read = yield* Queue.take(session.queue)
-    yield* Effect.mapError(consume(read, session, acknowledge), (error) => new HandlerFailed({ error }))
+    // One span a read: the parent of whatever spans the handler opens.
+    yield* Effect.withSpan(
+      Effect.mapError(consume(read, session, acknowledge), (error) => new HandlerFailed({ error })),
+      "Replicant.handleChanges",
+      { attributes: { changes: read.changes.length, bytes: read.bytes } },
+      { captureStackTrace: false }
+    ) as Effect.Effect<void, HandlerFailed<E | ReplicationError>, R>
   }
 })
 

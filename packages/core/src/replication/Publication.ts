@@ -14,21 +14,14 @@ import {
   ServerError,
   UnsupportedByServer
 } from "../ReplicationError.ts"
+import { type TableName, tableName } from "../table/TableName.ts"
 import * as Catalog from "./Catalog.ts"
 import type { ReplicantConnection } from "./WalSender.ts"
 
+export { type TableName, tableName }
+
 /** A kind of change that a publication may leave out. */
 export type Operation = "insert" | "update" | "delete" | "truncate"
-
-/** A table by its raw names. A text is `schema.table`, or `table` in `public`; names that hold a dot take the object. */
-export type TableName = string | { readonly schema: string; readonly name: string }
-
-/** The two names of a table. */
-export const tableName = (table: TableName): { readonly schema: string; readonly name: string } => {
-  if (typeof table !== "string") return table
-  const dot = table.indexOf(".")
-  return dot < 0 ? { schema: "public", name: table } : { schema: table.slice(0, dot), name: table.slice(dot + 1) }
-}
 
 /** What to publish. */
 export type PublicationTarget =

@@ -109,6 +109,7 @@ export const make = Effect.fnUntraced(function* (options: ReplicationOptions) {
   yield* runReplicationStream(stream, (changes, bytes) => Queue.offer(queue, { changes, bytes })).pipe(
     Effect.onError((cause) => Queue.failCause(queue, cause)),
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
+    Effect.annotateLogs({ slot: options.slot }),
     Effect.forkScoped({ startImmediately: true })
   )
   const source: Source = { queue, isTaken: false }
