@@ -83,8 +83,7 @@ const consumeQueue = Effect.fnUntraced(function* <E, R>(
     yield* Effect.withSpan(
       Effect.mapError(consume(read, session, acknowledge), (error) => new HandlerFailed({ error })),
       "Replicant.handleChanges",
-      { attributes: { changes: read.changes.length, bytes: read.bytes } },
-      { captureStackTrace: false }
+      { attributes: { changes: read.changes.length, bytes: read.bytes } }
     ) as Effect.Effect<void, HandlerFailed<E | ReplicationError>, R>
   }
 })
