@@ -13,7 +13,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   ["protocol"],
   ["values"],
   ["change"],
-  ["pgoutput", "wal2json"],
+  ["pgoutput", "wal2json", "table"],
   ["replication"],
   ["index.ts"]
 ]

@@ -130,6 +130,16 @@ export type Change = Begin | Insert | Update | Delete | Truncate | Message | Ori
 /** The changes that stand between `Begin` and `Commit`. */
 export type TransactionChange = Exclude<Change, Begin | Commit>
 
+/** Told apart by its `_tag`: a `Change`, or a change of a declared table. A `Transaction` is neither. */
+type Delivered = Commit | Message | { readonly _tag: string; readonly nextLsn?: undefined }
+
+/** A change that has a place of its own in its transaction. */
+type Placed = {
+  readonly _tag: Exclude<TransactionChange, RelationChanged | Message>["_tag"]
+  readonly begin: Pick<Begin, "commitLsn">
+  readonly ordinal: number
+}
+
 /**
  * What acknowledges `change`: its own for a `Commit` and for a `Message` outside a transaction, nothing for the rest, as
  * PostgreSQL confirms whole transactions only.
@@ -137,7 +147,7 @@ export type TransactionChange = Exclude<Change, Begin | Commit>
  * @example
  * withLogicalStream(options, (change) => store(change).pipe(Effect.as(nextLsn(change))))
  */
-export const nextLsn = (change: Change): NextLsn | undefined =>
+export const nextLsn = (change: Delivered): NextLsn | undefined =>
   change._tag === "Commit" || change._tag === "Message" ? change.nextLsn : undefined
 
 /**
@@ -147,7 +157,7 @@ export const nextLsn = (change: Change): NextLsn | undefined =>
  * @example
  * changeId(insert) // => "0000000001946FA8/00000002"
  */
-export const changeId = (change: Exclude<TransactionChange, RelationChanged>): string => {
+export const changeId = (change: Placed | Message): string => {
   if (change._tag === "Message" && change.begin === undefined) return `${Lsn.formatSortable(change.lsn)}/message`
   const { begin, ordinal } = change
   return `${Lsn.formatSortable(begin!.commitLsn)}/${ordinal.toString(16).toUpperCase().padStart(8, "0")}`
