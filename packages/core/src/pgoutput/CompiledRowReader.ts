@@ -8,17 +8,23 @@
  * Where code generation is refused (`--disallow-code-generation-from-strings`, a content security policy) there is no
  * compiled reader, and the loop serves.
  */
+import { float4At, float8At, int2At, int4At, int8At, uint4At } from "../values/BinaryNumber.ts"
+import type { BinaryForm } from "../values/BinaryType.ts"
 import { bigintAt, booleanAt, byteaAt, floatAt, integerAt } from "./ColumnBytes.ts"
 import {
   absent,
+  type BinaryColumnReader,
+  binaryKind,
   type ColumnReader,
   failOnCount,
   failOnKind,
   failOnLength,
+  isBinaryColumn,
   none,
   nullKind,
   partialRow,
   type RowReader,
+  readBinary,
   readCustom,
   refuse,
   textKind,
@@ -35,12 +41,19 @@ const runtime = {
   failOnCount,
   failOnKind,
   failOnLength,
+  float4At,
+  float8At,
   floatAt,
+  int2At,
+  int4At,
+  int8At,
   integerAt,
   none,
   partialRow,
+  readBinary,
   readCustom,
   refuse,
+  uint4At,
   valueBefore
 }
 
@@ -61,14 +74,47 @@ const textOf = (column: ColumnReader, index: number): string => {
     if (v${index} === undefined) v${index} = refuse(reader, columns[${index}], start, at)`
 }
 
-const columnCode = (column: ColumnReader, index: number): string => `
-  kind = bytes[at]
-  if (kind === ${textKind}) {
+/**
+ * The expression for a value whose binary form is `bytes[start, at)`, and the length it must have: any other length, and
+ * a boolean that is neither, goes the way of `readBinary`, which knows what is wrong.
+ */
+const binaryExpressions: Partial<Record<BinaryForm, readonly [condition: string, value: string]>> = {
+  boolean: ["length === 1 && bytes[start] < 2", "bytes[start] === 1"],
+  int2: ["length === 2", "int2At(bytes, start)"],
+  int4: ["length === 4", "int4At(bytes, start)"],
+  uint4: ["length === 4", "uint4At(bytes, start)"],
+  int8: ["length === 8", "int8At(bytes, start)"],
+  float4: ["length === 4", "float4At(bytes, start)"],
+  float8: ["length === 8", "float8At(bytes, start)"]
+}
+
+const binaryOf = (column: BinaryColumnReader, index: number): string => {
+  const { form } = column.binary
+  if (form === "utf8") return `v${index} = cutter.cut(reader, bytes, start, at)`
+  const general = `readBinary(reader, scratch, columns[${index}], start, at)`
+  const expression = binaryExpressions[form]
+  return expression === undefined
+    ? `v${index} = ${general}`
+    : `v${index} = ${expression[0]} ? ${expression[1]} : ${general}`
+}
+
+const lengthCode = (index: number): string => `
     start = at + 5
     if (start > end) failOnLength(reader, columns[${index}], end)
     length = (bytes[at + 1] << 24) | (bytes[at + 2] << 16) | (bytes[at + 3] << 8) | bytes[at + 4]
     if (length < 0 || length > end - start) failOnLength(reader, columns[${index}], start)
-    at = start + length
+    at = start + length`
+
+const binaryCode = (column: ColumnReader, index: number): string =>
+  !isBinaryColumn(column)
+    ? ""
+    : `if (kind === ${binaryKind}) {${lengthCode(index)}
+    ${column.isRead ? binaryOf(column, index) : ""}
+  } else `
+
+const columnCode = (column: ColumnReader, index: number): string => `
+  kind = bytes[at]
+  ${binaryCode(column, index)}if (kind === ${textKind}) {${lengthCode(index)}
     ${column.isRead ? textOf(column, index) : ""}
   } else if (at >= end) {
     failOnLength(reader, columns[${index}], at)

@@ -13,9 +13,8 @@ import type { Batch, Decoder } from "../change/OutputPlugin.ts"
 import * as Relation from "../change/Relation.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { ByteReader } from "../protocol/ByteReader.ts"
-import type { TypeDecoders } from "../values/TypeDecoder.ts"
 import * as LogicalMessage from "./LogicalMessage.ts"
-import { type KnownRelation, RelationCache } from "./RelationCache.ts"
+import { type Formats, type KnownRelation, RelationCache } from "./RelationCache.ts"
 import { TupleScratch } from "./Tuple.ts"
 
 const { tags, tuples } = LogicalMessage
@@ -30,8 +29,8 @@ export class PgoutputDecoder implements Decoder {
   private latest: KnownRelation | undefined = undefined
   private readonly scratch = new TupleScratch()
 
-  constructor(types: TypeDecoders) {
-    this.relations = new RelationCache(types)
+  constructor(formats: Formats) {
+    this.relations = new RelationCache(formats)
   }
 
   get isOpen(): boolean {

@@ -3,8 +3,17 @@
  * stream, as the walsender describes everything anew on each, and holds one entry an OID however often that is resent.
  */
 import * as Relation from "../change/Relation.ts"
+import { DecodeError } from "../ReplicationError.ts"
+import { binaryTypeForOid } from "../values/BinaryType.ts"
 import { builtinByName, builtinByOid, builtinTypeName } from "../values/BuiltinTypes.ts"
-import { decoderForOid, type QualifiedName, type TypeDecoders } from "../values/TypeDecoder.ts"
+import {
+  decoderForOid,
+  type QualifiedName,
+  type TypeDecoders,
+  type ValueDecoder,
+  type ValuePlace
+} from "../values/TypeDecoder.ts"
+import { type BinaryColumn, makeBinaryColumn } from "./BinaryColumn.ts"
 import type { RelationMessage, TypeMessage } from "./LogicalMessage.ts"
 import { makeRowReader } from "./RowReader.ts"
 import type { ColumnReader, RowReader } from "./Tuple.ts"
@@ -35,13 +44,20 @@ const typeName = (oid: number, named: QualifiedName | undefined): string | undef
   return base === undefined ? named.name : builtinTypeName(base)
 }
 
+/** How values come, and what becomes of them. */
+export interface Formats {
+  readonly decoders: TypeDecoders
+  /** The enums by name where binary format was asked for; `undefined` for text. */
+  readonly binaryEnums?: ReadonlySet<string> | undefined
+}
+
 export class RelationCache {
   private readonly relations = new Map<number, KnownRelation>()
   private readonly types = new Map<number, QualifiedName>()
-  private readonly decoders: TypeDecoders
+  private readonly formats: Formats
 
-  constructor(decoders: TypeDecoders) {
-    this.decoders = decoders
+  constructor(formats: Formats) {
+    this.formats = formats
   }
 
   get(oid: number): KnownRelation | undefined {
@@ -53,7 +69,10 @@ export class RelationCache {
     this.types.set(message.oid, { schema: message.schema, name: message.name })
   }
 
-  /** Remembers a relation; one that was described the same before stays, with its readers. */
+  /**
+   * Remembers a relation; one that was described the same before stays, with its readers. Throws a `DecodeError` for one
+   * with a column whose binary format is not understood: here and not at its rows, before anything of it is delivered.
+   */
   describeRelation(message: RelationMessage): KnownRelation {
     const relation: Relation.Relation = {
       ...message,
@@ -75,18 +94,30 @@ export class RelationCache {
   }
 
   private columnReaders(relation: Relation.Relation): ReadonlyArray<ColumnReader> {
-    return relation.columns.map((column) => ({
-      name: column.name,
-      isRead: true,
-      decoder: decoderForOid(column.typeOid, this.decoders, this.types.get(column.typeOid)),
-      place: {
+    const { decoders } = this.formats
+    return relation.columns.map((column) => {
+      const decoder = decoderForOid(column.typeOid, decoders, this.types.get(column.typeOid))
+      const place: ValuePlace = {
         schema: relation.schema,
         relation: relation.name,
         column: column.name,
         type: column.typeName ?? `type with OID ${column.typeOid}`
-      },
-      onUndecodable: this.decoders.onUndecodable
-    }))
+      }
+      const binary = this.binaryColumn(column.typeOid, decoder, place)
+      return { name: column.name, isRead: true, decoder, binary, place, onUndecodable: decoders.onUndecodable }
+    })
+  }
+
+  private binaryColumn(typeOid: number, decoder: ValueDecoder, place: ValuePlace): BinaryColumn | undefined {
+    const enums = this.formats.binaryEnums
+    if (enums === undefined) return undefined
+    const type = binaryTypeForOid(typeOid, this.types.get(typeOid), enums)
+    if (type !== undefined) return makeBinaryColumn(type, decoder)
+    const where = `column "${place.column}" of "${place.schema}"."${place.relation}"`
+    throw new DecodeError({
+      problem: `${where} is of a type, ${place.type}, whose binary format is not understood: use format "text", or name it among enums if it is one`,
+      offset: 0
+    })
   }
 }
 

@@ -8,14 +8,17 @@ import type { ByteReader } from "../protocol/ByteReader.ts"
 import { bigintAt, booleanAt, byteaAt, floatAt, integerAt } from "./ColumnBytes.ts"
 import { compileRowReader } from "./CompiledRowReader.ts"
 import {
+  binaryKind,
   type ColumnReader,
   failOnCount,
   failOnKind,
   failOnLength,
+  isBinaryColumn,
   none,
   nullKind,
   partialRow,
   type RowReader,
+  readBinary,
   readCustom,
   refuse,
   type TupleScratch,
@@ -63,14 +66,20 @@ export const interpretedRowReader =
     for (const column of columns) {
       const kind =
         reader.offset < reader.end ? reader.bytes[reader.offset] : failOnLength(reader, column, reader.offset)
-      if (kind === textKind) {
+      if (kind === textKind || (kind === binaryKind && isBinaryColumn(column))) {
         if (reader.remaining < 5) failOnLength(reader, column, reader.end)
         reader.offset += 1
         const length = reader.int32()
         const start = reader.offset
         if (length < 0 || length > reader.end - start) failOnLength(reader, column, start)
         reader.offset = start + length
-        if (column.isRead) values.push(readText(reader, scratch, column, start, start + length))
+        if (!column.isRead) continue
+        const isText = kind === textKind || !isBinaryColumn(column)
+        values.push(
+          isText
+            ? readText(reader, scratch, column, start, start + length)
+            : readBinary(reader, scratch, column, start, start + length)
+        )
       } else if (kind === nullKind) {
         reader.offset += 1
         if (column.isRead) values.push(null)

@@ -10,6 +10,7 @@ import type { Row } from "../change/Change.ts"
 import type { ByteReader } from "../protocol/ByteReader.ts"
 import { DecodeError } from "../ReplicationError.ts"
 import { undecodable, type ValueDecoder, type ValuePlace } from "../values/TypeDecoder.ts"
+import { type BinaryColumn, readBinaryValue } from "./BinaryColumn.ts"
 import { TextCutter, textAt } from "./ColumnBytes.ts"
 
 /** SQL's NULL: `n`. */
@@ -27,9 +28,18 @@ export interface ColumnReader {
   /** False for what a key tuple fills up with nulls: such columns are stepped over. */
   readonly isRead: boolean
   readonly decoder: ValueDecoder
+  /** Only where binary format was asked for: values may then come in either. */
+  readonly binary?: BinaryColumn | undefined
   readonly place: ValuePlace
   readonly onUndecodable: "fail" | "text" | undefined
 }
+
+/** A column of a stream in binary format. */
+export interface BinaryColumnReader extends ColumnReader {
+  readonly binary: BinaryColumn
+}
+
+export const isBinaryColumn = (column: ColumnReader): column is BinaryColumnReader => column.binary !== undefined
 
 /** No column: the common case is one shared array. */
 export const none: ReadonlyArray<string> = Object.freeze([])
@@ -68,6 +78,18 @@ export const refuse = (reader: ByteReader, column: ColumnReader, start: number, 
   if (column.onUndecodable === "text") return textAt(reader, reader.bytes, start, end)
   throw new DecodeError({ problem: undecodable(column.place), offset: start })
 }
+
+/** A value in binary format that its reader does not read by itself. */
+export const readBinary = (
+  reader: ByteReader,
+  scratch: TupleScratch,
+  column: BinaryColumnReader,
+  start: number,
+  end: number
+): unknown =>
+  column.binary.form === "utf8"
+    ? scratch.text.cut(reader, reader.bytes, start, end)
+    : readBinaryValue(reader, column, start, end)
 
 /** A column that is neither null, unchanged nor text, at `reader.offset`. */
 export const failOnKind = (reader: ByteReader, column: ColumnReader): never => {

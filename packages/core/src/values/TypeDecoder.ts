@@ -67,6 +67,8 @@ export type ValueForm = "boolean" | "integer" | "bigint" | "float" | "bytea" | "
 export interface ValueDecoder {
   readonly form: ValueForm
   readonly decode: TypeDecoder
+  /** Of a nested array, what decodes its elements. */
+  readonly element?: ValueDecoder | undefined
 }
 
 /** A type's schema and name, as pgoutput's Type message has them; built-in types have the schema `""` there. */
@@ -85,6 +87,12 @@ export const arrayOf =
   (element: TypeDecoder, delimiter: "," | ";" = ","): TypeDecoder =>
   (source) =>
     parseArray(source, element, delimiter)
+
+const nested = (element: ValueDecoder, delimiter: "," | ";" = ","): ValueDecoder => ({
+  form: "custom",
+  decode: arrayOf(element.decode, delimiter),
+  element
+})
 
 const builtinForm = (type: BuiltinType, types: TypeDecoders): ValueDecoder => {
   switch (type.form) {
@@ -116,7 +124,7 @@ const builtin = (type: BuiltinType, isArray: boolean, types: TypeDecoders): Valu
       byName?.get(`_${type.name}`)
     if (whole !== undefined) return custom(whole)
     if (types.arrays === "text") return plainText
-    return custom(arrayOf(builtin(type, false, types).decode, type.delimiter))
+    return nested(builtin(type, false, types), type.delimiter)
   }
   const replacement = byOid?.get(type.oid) ?? byName?.get(type.sqlName) ?? byName?.get(type.name)
   return replacement === undefined ? builtinForm(type, types) : custom(replacement)
@@ -129,7 +137,7 @@ const named = (name: string, element: string | undefined, types: TypeDecoders): 
   if (whole !== undefined) return custom(whole)
   const part = element === undefined ? undefined : byName?.get(element)
   if (part === undefined) return undefined
-  return types.arrays === "text" ? plainText : custom(arrayOf(part))
+  return types.arrays === "text" ? plainText : nested(custom(part))
 }
 
 /**

@@ -34,6 +34,11 @@ describe("the options of pgoutput", () => {
     assert.include(optionsOf({ origin: "any" }, 180_004), "; origin any")
   })
 
+  it("ask for binary format only when told to", () => {
+    assert.include(optionsOf({ format: "binary" }, 140_000), "; binary true")
+    assert.notInclude(optionsOf({ format: "text" }, 180_004), "binary")
+  })
+
   it("name what the server is too old for, and do not try it", () => {
     assert.include(
       optionsOf({ origin: "none" }, 150_010),
@@ -42,6 +47,10 @@ describe("the options of pgoutput", () => {
     assert.include(
       optionsOf({ messages: true }, 130_014),
       "UnsupportedByServer: pgoutput's option messages needs PostgreSQL 14"
+    )
+    assert.include(
+      optionsOf({ format: "binary", messages: false }, 130_014),
+      "UnsupportedByServer: pgoutput's option binary needs PostgreSQL 14"
     )
     assert.include(optionsOf({}, 90_600), "UnsupportedByServer: the plugin pgoutput needs PostgreSQL 10")
   })
