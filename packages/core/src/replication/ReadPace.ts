@@ -17,41 +17,47 @@ export const targetBytes = 512 * 1024
 /** Messages of this many bytes fill a read by themselves: nothing is gained by waiting. */
 export const largeMessageBytes = 8 * 1024
 
-/**
- * How large messages are of late. One read would not tell: between two large values stands a commit of a few bytes.
- */
-export class Sizes {
+/** What the last few reads tell; one read would not. */
+export interface Recent {
+  /** Bytes a change: between two large values stands a commit of a few bytes. */
+  readonly messageBytes: number
+  /** How fast bytes came: a read right after a large one finds little, and says nothing of the next. */
+  readonly bytesPerMilli: number
+}
+
+/** Gathers {@link Recent}: older reads count less and less. */
+export class RecentReads {
   private bytes = 0
   private changes = 0
+  private millis = 0
 
-  /** Enters a read, and gives bytes a change with older reads counting less and less. */
-  next(bytes: number, changes: number): number {
-    this.bytes = this.bytes * 0.9 + bytes
-    this.changes = this.changes * 0.9 + changes
-    return this.bytes / Math.max(1, this.changes)
+  /** Enters a read, and the milliseconds since the one before it began. */
+  next(bytes: number, changes: number, elapsedMillis: number): Recent {
+    this.bytes = this.bytes * 0.8 + bytes
+    this.changes = this.changes * 0.8 + changes
+    this.millis = this.millis * 0.8 + elapsedMillis
+    return {
+      messageBytes: this.bytes / Math.max(1, this.changes),
+      bytesPerMilli: this.bytes / Math.max(0.05, this.millis)
+    }
   }
 }
 
-export interface LastRead {
+export interface LastRead extends Recent {
   /** How many bytes it gave. */
   readonly bytes: number
-  /** Bytes a change, over the last few reads: see {@link Sizes}. */
-  readonly messageBytes: number
   /** Milliseconds between the last transaction's commit and the packet that brought it, both by the server's clock. */
   readonly behindMillis: number
-  /** Milliseconds since the read before this one. */
-  readonly elapsedMillis: number
 }
 
 /**
  * Milliseconds to leave the socket alone before the next read, 0 to `maxWait`. A `maxWait` of 0 turns waiting off.
  *
  * @example
- * waitMillis({ bytes: 4096, messageBytes: 80, behindMillis: 60_000, elapsedMillis: 1 }, 20) // => 20
+ * waitMillis({ bytes: 4096, messageBytes: 80, bytesPerMilli: 4096, behindMillis: 60_000 }, 20) // => 20
  */
 export const waitMillis = (read: LastRead, maxWait: number): number => {
   if (maxWait <= 0 || read.behindMillis <= behindMillis) return 0
   if (read.bytes >= targetBytes || read.messageBytes >= largeMessageBytes) return 0
-  const bytesPerMilli = read.bytes / Math.max(read.elapsedMillis, 0.05)
-  return Math.min(maxWait, Math.max(1, Math.round(targetBytes / bytesPerMilli)))
+  return Math.min(maxWait, Math.max(1, Math.round(targetBytes / read.bytesPerMilli)))
 }

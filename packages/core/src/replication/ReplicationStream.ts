@@ -28,7 +28,7 @@ import {
 } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
 import { checkPublications } from "./Publication.ts"
-import { Sizes, waitMillis } from "./ReadPace.ts"
+import { RecentReads, waitMillis } from "./ReadPace.ts"
 import { setupReplicationSlot } from "./ReplicationSlot.ts"
 import * as WalProgress from "./WalProgress.ts"
 import { WalSender } from "./WalSender.ts"
@@ -74,7 +74,7 @@ interface Pace {
   /** When the last read began, and how long after it the next one may; both in milliseconds. */
   lastRead: number
   wait: number
-  readonly sizes: Sizes
+  readonly recent: RecentReads
   /** Nothing more can be said or heard on this connection. */
   isEnded: boolean
 }
@@ -197,7 +197,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       serverLsn: system.xLogPos
     }),
     maxReadWait: millis(options.maxReadWait, 20),
-    pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, sizes: new Sizes(), isEnded: false }
+    pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, recent: new RecentReads(), isEnded: false }
   }
   yield* Effect.addFinalizer(() =>
     Effect.ignore(Effect.timeout(endReplicationStream(stream), millis(options.closeTimeout, 2000)))
@@ -227,8 +227,8 @@ const nextRead = Effect.fnUntraced(function* (stream: ReplicationStream): Effect
   reading.since = undefined
   const read = copyData.decode(bytes)
   const { behindMillis } = copyData
-  const messageBytes = pace.sizes.next(bytes.length, read.batch.changes.length)
-  const last = { bytes: bytes.length, messageBytes, behindMillis, elapsedMillis: now - pace.lastRead }
+  const recent = pace.recent.next(bytes.length, read.batch.changes.length, now - pace.lastRead)
+  const last = { ...recent, bytes: bytes.length, behindMillis }
   pace.wait = waitMillis(last, stream.maxReadWait)
   pace.lastRead = now
   return read

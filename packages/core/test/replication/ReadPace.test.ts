@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { largeMessageBytes, Sizes, waitMillis } from "../../src/replication/ReadPace.ts"
+import { largeMessageBytes, RecentReads, waitMillis } from "../../src/replication/ReadPace.ts"
 
-const small = { bytes: 4096, messageBytes: 80, behindMillis: 60_000, elapsedMillis: 1 }
+const small = { bytes: 4096, messageBytes: 80, bytesPerMilli: 4096, behindMillis: 60_000 }
 
 describe("ReadPace", () => {
   it("never delays live traffic", () => {
@@ -14,7 +14,7 @@ describe("ReadPace", () => {
   })
 
   it("waits only as long as the wanted bytes take to gather", () => {
-    assert.strictEqual(waitMillis({ ...small, bytes: 51_200, elapsedMillis: 0.5 }, 20), 5)
+    assert.strictEqual(waitMillis({ ...small, bytesPerMilli: 102_400 }, 20), 5)
   })
 
   it("does not wait when the read was large enough, or when its messages are", () => {
@@ -23,10 +23,27 @@ describe("ReadPace", () => {
   })
 
   it("knows large messages by the last few reads, not by the small commit between two of them", () => {
-    const sizes = new Sizes()
-    sizes.next(65_536, 1)
-    sizes.next(34_500, 0)
-    assert.isAbove(sizes.next(48, 2), largeMessageBytes)
+    const recent = new RecentReads()
+    recent.next(65_536, 1, 1)
+    recent.next(34_500, 0, 1)
+    assert.isAbove(recent.next(48, 2, 1).messageBytes, largeMessageBytes)
+  })
+
+  it("settles on the time that the wanted bytes take, also when every other read finds little", () => {
+    const recent = new RecentReads()
+    let waiting = 1_000_000
+    let wait = 0
+    let waited = 0
+    for (let round = 0; round < 50; round++) {
+      // 120 kB come each millisecond; a read takes what is there, 1 MB at most, and 1.5 ms to decode.
+      const elapsed = wait + 1.5
+      waiting += elapsed * 120_000
+      const bytes = Math.min(1_048_576, waiting)
+      waiting -= bytes
+      wait = waitMillis({ ...recent.next(bytes, bytes / 1000, elapsed), bytes, behindMillis: 60_000 }, 20)
+      waited = Math.max(waited, round < 25 ? 0 : wait)
+    }
+    assert.isBelow(waited, 8)
   })
 
   it("is turned off by a longest wait of 0", () => {
