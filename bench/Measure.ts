@@ -1,4 +1,6 @@
 /** What a client process is told, what it answers, what it does with each row, and how it measures itself. */
+import { writeFileSync } from "node:fs"
+import { Session } from "node:inspector"
 import { setTimeout as sleep } from "node:timers/promises"
 
 /** One run: stream from `slot` until `changes` changes have been seen. */
@@ -13,6 +15,8 @@ export interface Task {
   readonly changes: number
   /** The end of the backlog, for the one client that counts nothing. */
   readonly endLsn: string
+  /** The name of what is drained, for the one client that declares its tables. */
+  readonly workload?: string | undefined
   /** What is done with a row: counted, unless it is told otherwise. */
   readonly handler?: "count" | "latency" | "slow" | undefined
 }
@@ -24,18 +28,41 @@ export interface Result {
   /** User and system time of the client process while streaming. */
   readonly cpuSeconds: number
   readonly maxRssBytes: number
-  /** With the handler `latency`: milliseconds from the writer to the handler, the fastest first. */
-  readonly latencies?: ReadonlyArray<number> | undefined
+  /** With the handler `latency`. */
+  readonly latency?: Latency | undefined
+}
+
+/** Milliseconds from the writer's clock reading to the handler's. */
+export interface Latency {
+  readonly p50: number
+  readonly p99: number
+  readonly p999: number
 }
 
 /** The task of this process. */
 export const task = (): Task => JSON.parse(process.env.BENCH_TASK ?? "{}") as Task
 
+/** Starts V8's sampling profiler where a file for its profile is named; call the result to write it. */
+const startProfiler = (file = process.env.BENCH_PROFILE): (() => void) => {
+  if (file === undefined) return () => undefined
+  const session = new Session()
+  session.connect()
+  session.post("Profiler.enable")
+  session.post("Profiler.setSamplingInterval", { interval: 200 })
+  session.post("Profiler.start")
+  return () =>
+    session.post("Profiler.stop", (error, { profile }) => {
+      if (error !== null) throw error
+      writeFileSync(file, JSON.stringify(profile))
+    })
+}
+
 /** Starts the clock; call the result when the last change has been counted: it prints and ends the process. */
-const startMeasure = (): ((changes: number, latencies?: ReadonlyArray<number>) => never) => {
+const startMeasure = (): ((changes: number, latency?: Latency) => never) => {
+  const stopProfiler = startProfiler()
   const startTime = performance.now()
   const startCpu = process.cpuUsage()
-  return (changes, latencies) => {
+  return (changes, latency) => {
     const seconds = (performance.now() - startTime) / 1000
     const { system, user } = process.cpuUsage(startCpu)
     const result: Result = {
@@ -43,11 +70,11 @@ const startMeasure = (): ((changes: number, latencies?: ReadonlyArray<number>) =
       seconds,
       cpuSeconds: (user + system) / 1e6,
       maxRssBytes: process.resourceUsage().maxRSS * 1024,
-      latencies
+      latency
     }
-    // A pipe takes more than it can hold at once only in time: the process ends once it has.
-    process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0))
-    return process.exitCode as never
+    stopProfiler()
+    process.stdout.write(`${JSON.stringify(result)}\n`)
+    process.exit(0)
   }
 }
 
@@ -90,10 +117,8 @@ const latency = (wanted: number): Handler => {
       if (nanos.length < wanted) return
       // The first tenth warms up: the client's code is not compiled yet.
       const warm = nanos.slice(Math.floor(nanos.length / 10)).toSorted((a, b) => a - b)
-      finish(
-        nanos.length,
-        warm.map((nano) => nano / 1e6)
-      )
+      const quantile = (q: number): number => warm[Math.min(warm.length - 1, Math.floor(warm.length * q))]! / 1e6
+      finish(nanos.length, { p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999) })
     }
   }
 }

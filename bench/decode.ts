@@ -1,120 +1,208 @@
 /**
- * Decoding alone, in process, on one core: bytes as a walsender sends them, to changes. Run it as
+ * Decoding alone, in process, on one core: bytes as a walsender sends them, to changes; then the Stream on top of it,
+ * and a Schema on top of a row. How to read the figures is in README.md.
  *
- *     node bench/decode.ts [seconds]
+ * node bench/decode.ts [--seconds 1] [--rounds 5] [--check] [--json FILE]
  *
- * Beside our decoder it measures pg-logical-replication's in the same run, where that can be found: installed here, or
- * under the directory that `REPLICANT_PEERS` names. Both are given whole frames by the same loop, so only the decoding
- * differs. Clients take turns; each figure is the median of its rounds. Look at ratios: absolute figures follow the machine.
+ * Clients take turns; each figure is the median of its rounds. With `--check` it compares decoding with
+ * pg-logical-replication's, in about 10 seconds, and fails when the ratio is under half of what we stand for.
  */
-import { createRequire } from "node:module"
-import { join } from "node:path"
-import { Run } from "../packages/core/src/change/NextLsn.ts"
-import { Batch } from "../packages/core/src/change/OutputPlugin.ts"
-import * as Pgoutput from "../packages/core/src/pgoutput/Pgoutput.ts"
-import { ByteReader, portableText } from "../packages/core/src/protocol/ByteReader.ts"
-import { Frames } from "../packages/core/src/protocol/Frames.ts"
-import { nodeText } from "../packages/node/src/NodeText.ts"
-import { type Workload, workloads } from "./pgoutputBytes.ts"
+import { spawnSync } from "node:child_process"
+import { writeFileSync } from "node:fs"
+import { parseArgs } from "node:util"
+import { type Change, Pgoutput, portableText, Replication } from "@replicant/core"
+import { Effect, Layer, Stream } from "effect"
+import * as CannedWalSender from "./CannedWalSender.ts"
+import { line, median } from "./Clients.ts"
+import { pgLogicalReplication, replicant, secondsAPass } from "./DecodeLoop.ts"
+import { readsOf, type Shape, shapes, type Workload, write } from "./pgoutputBytes.ts"
 
-const readSize = 65_536
-const xLogDataHeader = 25
-const seconds = Number(process.argv[2] ?? 1)
-const rounds = 5
-
-type Drain = (reads: ReadonlyArray<Uint8Array>) => number
-
-const replicant =
-  (slices = nodeText): Drain =>
-  (reads) => {
-    const decoder = Pgoutput.make({ publications: ["bench"] }).makeDecoder(slices)
-    const frames = new Frames()
-    const reader = new ByteReader(slices)
-    const run = new Run()
-    let changes = 0
-    for (const read of reads) {
-      const batch = new Batch(run)
-      frames.push(read)
-      while (frames.next()) {
-        decoder.decode(reader.reset(frames.bytes, frames.start + xLogDataHeader, frames.end), batch)
-      }
-      changes += batch.changes.length
-    }
-    return changes
+const { values: flags } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "1" },
+    rounds: { type: "string", default: "5" },
+    check: { type: "boolean", default: false },
+    json: { type: "string" }
   }
+})
 
-interface PeerPlugin {
-  readonly parse: (payload: Buffer) => unknown
-}
+const rounds = Number(flags.rounds)
+const seconds = Number(flags.seconds)
 
-const peerPlugin = (): (new (options: object) => PeerPlugin) | undefined => {
-  for (const from of [process.env.REPLICANT_PEERS, process.cwd()]) {
-    if (from === undefined) continue
-    try {
-      return createRequire(join(from, "package.json"))("pg-logical-replication").PgoutputPlugin
-    } catch {
-      // Not there: the next place, or without it.
+type Contender = readonly [name: string, pass: () => unknown]
+
+/** Row changes a second of each, in turn, after a round that warms up. */
+const race = (contenders: ReadonlyArray<Contender>, rows: number): ReadonlyArray<number> => {
+  const figures = contenders.map((): Array<number> => [])
+  for (let round = 0; round <= rounds; round++) {
+    for (const [index, [, pass]] of contenders.entries()) {
+      const rate = rows / secondsAPass(pass, seconds / rounds)
+      if (round > 0) figures[index]!.push(rate)
     }
   }
-  return undefined
+  return figures.map(median)
 }
 
-const pgLogicalReplication =
-  (Plugin: new (options: object) => PeerPlugin): Drain =>
-  (reads) => {
-    const plugin = new Plugin({ protoVersion: 1, publicationNames: ["bench"] })
-    const frames = new Frames()
-    let changes: Array<unknown> = []
-    let count = 0
-    for (const read of reads) {
-      frames.push(read)
-      while (frames.next()) {
-        const { buffer, byteOffset } = frames.bytes
-        const start = frames.start + xLogDataHeader
-        changes.push(plugin.parse(Buffer.from(buffer, byteOffset + start, frames.end - start)))
-      }
-      count += changes.length
-      changes = []
-    }
-    return count
-  }
-
-/** Row changes a second, over as many passes as fit. */
-const measure = (drain: Drain, workload: Workload, reads: ReadonlyArray<Uint8Array>): number => {
-  const begun = process.hrtime.bigint()
-  let passes = 0
-  let elapsed = 0
-  do {
-    drain(reads)
-    passes += 1
-    elapsed = Number(process.hrtime.bigint() - begun) / 1e9
-  } while (elapsed < seconds / rounds)
-  return (passes * workload.rows) / elapsed
+interface Row {
+  readonly workload: string
+  readonly contender: string
+  readonly changesPerSecond: number
+  /** Against the last contender of a decode race, the first of a race of streams. */
+  readonly ratio: number
 }
 
-const median = (figures: ReadonlyArray<number>): number => figures.toSorted((a, b) => a - b)[figures.length >> 1]!
+const report = (
+  workload: string,
+  contenders: ReadonlyArray<Contender>,
+  rates: ReadonlyArray<number>,
+  yardstick: number
+): ReadonlyArray<Row> =>
+  contenders.map(([contender], index) => {
+    const changesPerSecond = rates[index]!
+    const row = { workload, contender, changesPerSecond, ratio: changesPerSecond / yardstick }
+    console.log(line(`  ${contender}`, `${Math.round(changesPerSecond / 1000)} k/s`, `x ${row.ratio.toFixed(2)}`))
+    return row
+  })
 
-const Plugin = peerPlugin()
-const clients: ReadonlyArray<readonly [name: string, drain: Drain]> = [
-  ["replicant", replicant()],
-  ["replicant, portable text", replicant(portableText)],
-  ...(Plugin === undefined ? [] : [["pg-logical-replication", pgLogicalReplication(Plugin)] as const])
-]
+const decoders = (workload: Workload): ReadonlyArray<Contender> => {
+  const reads = readsOf(workload.bytes)
+  const ours = replicant(workload)
+  const portable = replicant(workload, portableText)
+  const theirs = pgLogicalReplication(workload)
+  return [
+    ["replicant", () => ours(reads)],
+    ["replicant, portable text", () => portable(reads)],
+    ["pg-logical-replication", () => theirs(reads)]
+  ]
+}
 
-for (const workload of workloads) {
-  const reads: Array<Uint8Array> = []
-  for (let at = 0; at < workload.bytes.length; at += readSize) reads.push(workload.bytes.subarray(at, at + readSize))
-  const figures = clients.map((): Array<number> => [])
-  for (const [, drain] of clients) measure(drain, workload, reads)
-  for (let round = 0; round < rounds; round++) {
-    for (const [index, [, drain]] of clients.entries()) figures[index]!.push(measure(drain, workload, reads))
-  }
-  const medians = figures.map(median)
-  console.log(`${workload.name} (${Math.round(workload.bytes.length / workload.rows)} bytes a row)`)
-  for (const [index, [name]] of clients.entries()) {
-    const figure = medians[index]!
-    console.log(
-      `  ${name.padEnd(28)}${`${Math.round(figure / 1000)} k/s`.padStart(12)}${`x ${(figure / medians.at(-1)!).toFixed(2)}`.padStart(10)}`
+const decode = (shape: Shape): ReadonlyArray<Row> => {
+  const workload = write(shape)
+  console.log(`\n${shape.name} (${Math.round(workload.bytes.length / workload.rows)} bytes a row)`)
+  const contenders = decoders(workload)
+  const rates = race(contenders, workload.rows)
+  return report(shape.name, contenders, rates, rates.at(-1)!)
+}
+
+/** One connection from start to hang-up, consumed by `consume`. */
+const streamed =
+  (workload: Workload, consume: (replication: Replication.Replication["Service"]) => Effect.Effect<unknown, unknown>) =>
+  (): Promise<unknown> => {
+    const reads = [workload.relations, ...readsOf(workload.bytes)]
+    const options = { slot: "bench", plugin: Pgoutput.make({ publications: ["bench"] }) }
+    const service = Replication.layer(options).pipe(Layer.provide(CannedWalSender.layer(reads)))
+    return Effect.flatMap(Replication.Replication, consume).pipe(
+      Effect.provide(service),
+      Effect.ignore,
+      Effect.runPromise
     )
   }
+
+/** The whole service over canned reads, by how it is consumed. Every row is counted, every transaction acknowledged. */
+const streams = async (): Promise<ReadonlyArray<Row>> => {
+  const workload = write({ ...shapes[0]!, rows: 500_000 })
+  const reads = readsOf(workload.bytes)
+  let seen = 0
+  const see = (change: Change): void => {
+    if (change._tag === "Insert") seen++
+  }
+  const loop = replicant(workload, undefined, (changes) => changes.forEach(see))
+  const consumers: ReadonlyArray<readonly [name: string, run: () => unknown]> = [
+    ["the bare decode loop", () => loop(reads)],
+    [
+      "runForEachArray",
+      streamed(workload, ({ acknowledgeThrough, changes }) =>
+        Stream.runForEachArray(changes, (array) => {
+          array.forEach(see)
+          const commit = array.findLast((change) => change._tag === "Commit")
+          return commit === undefined ? Effect.void : acknowledgeThrough(commit.nextLsn)
+        })
+      )
+    ],
+    [
+      "transactions, runForEachArray",
+      streamed(workload, ({ acknowledgeThrough, transactions }) =>
+        Stream.runForEachArray(transactions, (array) => {
+          for (const transaction of array) transaction.changes.forEach(see)
+          return acknowledgeThrough(array.at(-1)!.nextLsn)
+        })
+      )
+    ],
+    [
+      "runForEach, Effect.sync",
+      streamed(workload, ({ acknowledge, changes }) =>
+        Stream.runForEach(changes, (change) =>
+          change._tag === "Commit" ? acknowledge(change.nextLsn) : Effect.sync(() => see(change))
+        )
+      )
+    ],
+    [
+      "runForEach, Effect.fnUntraced",
+      streamed(workload, ({ acknowledge, changes }) =>
+        Stream.runForEach(
+          changes,
+          Effect.fnUntraced(function* (change) {
+            see(change)
+            if (change._tag === "Commit") yield* acknowledge(change.nextLsn)
+          })
+        )
+      )
+    ]
+  ]
+  console.log(`\nthe Stream on top: ${shapes[0]!.name}`)
+  const figures = consumers.map((): Array<number> => [])
+  for (let round = 0; round <= rounds; round++) {
+    for (const [index, [name, run]] of consumers.entries()) {
+      seen = 0
+      const begun = performance.now()
+      await run()
+      const elapsed = (performance.now() - begun) / 1000
+      if (seen !== workload.rows) throw new Error(`${name} saw ${seen} of ${workload.rows} rows`)
+      if (round > 0) figures[index]!.push(seen / elapsed)
+    }
+  }
+  const rates = figures.map(median)
+  return report("streams", consumers, rates, rates[0]!)
+}
+
+/** Nanoseconds a row, each figure from a process of its own. */
+const schemas = (): ReadonlyArray<Row> => {
+  console.log("\na Schema of six columns on top of a narrow row")
+  const run = (...flags: ReadonlyArray<string>): readonly [bare: number, withSchema: number] => {
+    const script = new URL("rowSchema.ts", import.meta.url).pathname
+    const { status, stderr, stdout } = spawnSync(process.execPath, [...flags, script], { encoding: "utf8" })
+    if (status !== 0) throw new Error(stderr)
+    return JSON.parse(stdout)
+  }
+  return [
+    ["Schema", run()] as const,
+    ["Schema, with the Schema JIT", run("--import", "effect/schema/SchemaJITCompiler/enable")] as const
+  ].map(([contender, [bare, withSchema]]) => {
+    console.log(line(`  ${contender}`, `${Math.round(withSchema - bare)} ns`, `x ${(bare / withSchema).toFixed(2)}`))
+    return { workload: "schema", contender, changesPerSecond: 1e9 / withSchema, ratio: bare / withSchema }
+  })
+}
+
+/** The least ratio to pg-logical-replication: half of what we stand for, as a machine under load allows. */
+const bars: ReadonlyArray<readonly [shape: Shape, least: number]> = [
+  [shapes[0]!, 7 / 2],
+  [shapes[2]!, 4.5 / 2]
+]
+
+const check = (): void => {
+  for (const [shape, least] of bars) {
+    const workload = write(shape)
+    const [ours, , theirs] = decoders(workload)
+    const rates = race([ours!, theirs!], workload.rows)
+    const ratio = rates[0]! / rates[1]!
+    const verdict = ratio < least ? `TOO SLOW, at least ${least}` : `at least ${least}`
+    console.log(`${line(shape.name, `x ${ratio.toFixed(2)}`)}  ${verdict}`)
+    if (ratio < least) process.exitCode = 1
+  }
+}
+
+if (flags.check) check()
+else {
+  const rows = [...shapes.flatMap(decode), ...(await streams()), ...schemas()]
+  if (flags.json !== undefined) writeFileSync(flags.json, `${JSON.stringify(rows, null, 2)}\n`)
 }

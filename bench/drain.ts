@@ -3,31 +3,23 @@
  *
  * node bench/drain.ts [--rounds 3] [--scale 1] [--only narrow,wide] [--clients replicant,postgres] [--json FILE]
  */
-import { spawn } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { parseArgs } from "node:util"
 import { PgServer } from "@replicant/node/testing"
 import { Effect } from "effect"
-import type { Result, Task } from "./Measure.ts"
+import {
+  chosen,
+  connectionTask,
+  createSlot,
+  drainers,
+  dropSlot,
+  median,
+  serverSettings,
+  startClient,
+  withDatabase
+} from "./Clients.ts"
+import type { Result } from "./Measure.ts"
 import { type Workload, workloads } from "./Workload.ts"
-
-interface Client {
-  readonly name: string
-  readonly file: string
-  readonly mode?: string
-}
-
-/** The yardstick comes first: every ratio is against it. */
-const clients: ReadonlyArray<Client> = [
-  { name: "pg_recvlogical", file: "pg_recvlogical.ts" },
-  { name: "replicant", file: "replicant.ts", mode: "changes" },
-  { name: "replicant each", file: "replicant.ts", mode: "each" },
-  { name: "replicant transactions", file: "replicant.ts", mode: "transactions" },
-  { name: "replicant withLogicalStream", file: "replicant.ts", mode: "withLogicalStream" },
-  { name: "postgres.js", file: "postgres.ts" },
-  { name: "pgwire", file: "pgwire.ts" },
-  { name: "pg-logical-replication", file: "pg-logical-replication.ts" }
-]
 
 const { values: flags } = parseArgs({
   options: {
@@ -40,38 +32,8 @@ const { values: flags } = parseArgs({
 })
 
 const rounds = Number(flags.rounds)
-const wantedClients = clients.filter((client) => flags.clients?.split(",").includes(client.name) ?? true)
-const wantedWorkloads = workloads(Number(flags.scale)).filter(
-  (workload) => flags.only?.split(",").includes(workload.name) ?? true
-)
-
-/** One client process, from start to its one line of result. */
-const runClient = (client: Client, task: Task): Promise<Result | string> =>
-  new Promise((resolve) => {
-    const child = spawn(process.execPath, [new URL(`clients/${client.file}`, import.meta.url).pathname], {
-      env: { ...process.env, BENCH_TASK: JSON.stringify(task), BENCH_MODE: client.mode ?? "", NODE_NO_WARNINGS: "1" },
-      stdio: ["ignore", "pipe", "pipe"]
-    })
-    let out = ""
-    let err = ""
-    const timer = setTimeout(() => child.kill("SIGKILL"), 300_000)
-    child.stdout.on("data", (text) => (out += text))
-    child.stderr.on("data", (text) => (err += text))
-    child.on("exit", (code, signal) => {
-      clearTimeout(timer)
-      resolve(
-        code === 0 && out !== ""
-          ? (JSON.parse(out) as Result)
-          : `failed (${signal ?? code}): ${err.trim().split("\n").slice(0, 8).join(" ")}`
-      )
-    })
-  })
-
-const median = (values: ReadonlyArray<number>): number => {
-  const sorted = values.toSorted((a, b) => a - b)
-  const middle = Math.floor(sorted.length / 2)
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2
-}
+const wantedClients = chosen(drainers, flags.clients)
+const wantedWorkloads = chosen(workloads(Number(flags.scale)), flags.only)
 
 interface Row {
   readonly workload: string
@@ -128,17 +90,12 @@ const print = (workload: Workload, rows: ReadonlyArray<Row>): void => {
   }
 }
 
-const drain = Effect.fnUntraced(function* (server: PgServer["Service"], workload: Workload) {
-  const database = `bench_${workload.name}`
-  yield* server.query(`CREATE DATABASE ${database}`)
-  for (const statement of workload.schema.split("; ")) yield* server.query(statement, database)
-  yield* server.query("CREATE PUBLICATION pub FOR TABLE t", database)
+/** Loads the backlog and lets everybody drain it, in as many rounds as asked. */
+const drainAll = Effect.fnUntraced(function* (server: PgServer["Service"], database: string, workload: Workload) {
   const slot = (client: number, round: number) => `${database}_${client}_${round}`
   // All slots before the load: every client drains the same WAL, in every round.
   for (let round = 0; round < rounds; round++) {
-    for (const client of wantedClients.keys()) {
-      yield* server.query(`SELECT pg_create_logical_replication_slot('${slot(client, round)}', 'pgoutput')`, database)
-    }
+    for (const client of wantedClients.keys()) yield* createSlot(server, slot(client, round), database)
   }
   for (const statement of workload.load) yield* server.query(statement, database)
   const [end] = yield* server.query("SELECT pg_current_wal_lsn()::text AS lsn", database)
@@ -146,48 +103,31 @@ const drain = Effect.fnUntraced(function* (server: PgServer["Service"], workload
   const results = new Map<string, Array<Result | string>>(wantedClients.map((client) => [client.name, []]))
   for (let round = 0; round < rounds; round++) {
     for (const [index, client] of wantedClients.entries()) {
-      const { host, password, port, user } = server
-      const name = slot(index, round)
       const task = {
-        host,
-        port,
-        user,
-        password,
-        database,
-        slot: name,
-        publication: "pub",
+        ...connectionTask(server, database),
+        slot: slot(index, round),
+        workload: workload.name,
         changes: workload.changes,
         endLsn: String(end?.lsn)
       }
-      const result = yield* Effect.promise(() => runClient(client, task))
-      results.get(client.name)!.push(result)
-      yield* server.query(
-        `DO $$ BEGIN FOR i IN 1..200 LOOP
-           PERFORM pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${name}' AND active;
-           PERFORM pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '${name}' AND NOT active;
-           EXIT WHEN NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '${name}');
-           PERFORM pg_sleep(0.02); END LOOP; END $$`,
-        database
-      )
+      results.get(client.name)!.push(yield* Effect.promise(() => startClient(client, task).outcome))
+      yield* dropSlot(server, task.slot, database)
     }
   }
-  yield* server.query(`DROP DATABASE ${database} WITH (FORCE)`)
+  return results
+})
+
+const drain = Effect.fnUntraced(function* (server: PgServer["Service"], workload: Workload) {
+  const database = `bench_${workload.name}`
+  const schema = workload.schema.split("; ")
+  const results = yield* withDatabase(server, database, schema, drainAll(server, database, workload))
   const rows = summarize(workload, results)
   print(workload, rows)
   return rows
 })
 
 const program = Effect.gen(function* () {
-  const server = yield* PgServer.make({
-    settings: {
-      max_replication_slots: 200,
-      max_wal_senders: 20,
-      wal_sender_timeout: 0,
-      max_wal_size: "8GB",
-      shared_buffers: "512MB",
-      logical_decoding_work_mem: "256MB"
-    }
-  })
+  const server = yield* PgServer.make({ settings: serverSettings })
   console.log(`PostgreSQL ${server.version}, Node ${process.version}, ${rounds} rounds`)
   const all: Array<Row> = []
   for (const workload of wantedWorkloads) all.push(...(yield* drain(server, workload)))

@@ -56,18 +56,25 @@ class Writer {
 
 type Cell = (row: number) => string | null
 
-interface Shape {
+export interface Shape {
   readonly name: string
   readonly replicaIdentity: "d" | "f"
   readonly change: "insert" | "update"
   readonly columns: ReadonlyArray<readonly [name: string, typeOid: number, cell: Cell]>
   readonly rowsPerTransaction: number
   readonly rows: number
+  /** Rows go to each of so many relations in turn; 1 unless told otherwise. */
+  readonly relations?: number
+  /** How many rows go to one relation before the next has its turn; 1 unless told otherwise. */
+  readonly rowsInTurn?: number
 }
 
 export interface Workload {
   readonly name: string
   readonly rows: number
+  /** A transaction that describes every relation, and has no rows. */
+  readonly relations: Uint8Array
+  /** The rows, in transactions, describing nothing. */
   readonly bytes: Uint8Array
 }
 
@@ -76,7 +83,8 @@ const timestamp: Cell = (row) =>
   `2026-07-${two(1 + (row % 28))} ${two(row % 24)}:${two(row % 60)}:${two((row * 7) % 60)}.${String(row % 1_000_000).padStart(6, "0")}+00`
 const words = ["pending", "paid", "shipped", "returned", "café", "on hold"]
 
-const narrow: Shape["columns"] = [
+/** Six columns of everyday types. */
+export const narrow: Shape["columns"] = [
   ["id", 20, (row) => String(1_000_000 + row)],
   ["account", 23, (row) => String((row * 7919) % 100_000)],
   ["amount", 1700, (row) => `${(row * 31) % 10_000}.${two(row % 100)}`],
@@ -85,16 +93,23 @@ const narrow: Shape["columns"] = [
   ["created_at", 1184, timestamp]
 ]
 
-const wide: Shape["columns"] = Array.from({ length: 5 }, (_, index): Shape["columns"] => [
+const wideGroup = (_: unknown, index: number): Shape["columns"] => [
   [`id_${index}`, 20, (row) => String(row * 13 + index)],
-  [`count_${index}`, 23, (row) => (row % 10 === index ? null : String((row * 31 + index) % 5000))],
+  [`count_${index}`, 23, (row) => (row % 10 === index % 10 ? null : String((row * 31 + index) % 5000))],
   [`ratio_${index}`, 701, (row) => String(((row * 17 + index) % 10_000) / 64)],
   [`name_${index}`, 25, (row) => `customer ${row % 1000} of region ${index}`],
   [`flag_${index}`, 16, (row) => ((row + index) % 2 === 0 ? "t" : "f")],
   [`at_${index}`, 1184, timestamp]
-]).flat()
+]
 
-const shapes: ReadonlyArray<Shape> = [
+/** `count` columns, of six types in turn. */
+export const wide = (count: number): Shape["columns"] =>
+  Array.from({ length: Math.ceil(count / 6) }, wideGroup)
+    .flat()
+    .slice(0, count)
+
+/** The shapes the peers are measured with. */
+export const shapes: ReadonlyArray<Shape> = [
   {
     name: "narrow rows, 6 columns, 100 a transaction",
     replicaIdentity: "d",
@@ -115,7 +130,7 @@ const shapes: ReadonlyArray<Shape> = [
     name: "wide rows, 30 columns",
     replicaIdentity: "d",
     change: "insert",
-    columns: wide,
+    columns: wide(30),
     rowsPerTransaction: 100,
     rows: 5_000
   },
@@ -138,46 +153,65 @@ const writeTuple = (writer: Writer, kind: string, columns: Shape["columns"], row
   }
 }
 
-const write = (shape: Shape): Workload => {
-  const { change, columns, replicaIdentity, rows, rowsPerTransaction } = shape
+const firstOid = 16_400
+const firstLsn = 0x1_0000_0000n
+const committed = 836_000_000_000_000n
+
+const writeBegin = (writer: Writer, lsn: bigint, commitLsn: bigint, xid: number): void =>
+  writer.frame(lsn, () => writer.letter("B").int64(commitLsn).int64(committed).int32(xid))
+
+const writeCommit = (writer: Writer, commitLsn: bigint, endLsn: bigint): void =>
+  writer.frame(endLsn, () => writer.letter("C").uint8(0).int64(commitLsn).int64(endLsn).int64(committed))
+
+const describe = ({ columns, relations = 1, replicaIdentity }: Shape): Uint8Array => {
   const writer = new Writer()
-  const oid = 16_400
-  let lsn = 0x1_0000_0000n
-  for (let row = 0; row < rows; ) {
-    const commitLsn = lsn + 10_000n
-    writer.frame(lsn, () =>
+  const commitLsn = firstLsn - 96n
+  writeBegin(writer, commitLsn, commitLsn, 699)
+  for (let relation = 0; relation < relations; relation++) {
+    writer.frame(0n, () => {
       writer
-        .letter("B")
-        .int64(commitLsn)
-        .int64(836_000_000_000_000n)
-        .int32(700 + row)
-    )
-    if (row === 0) {
-      writer.frame(0n, () => {
-        writer.letter("R").int32(oid).cstring("public").cstring("orders").letter(replicaIdentity).int16(columns.length)
-        for (const [name, typeOid] of columns) {
-          writer
-            .uint8(replicaIdentity === "f" || name === "id" ? 1 : 0)
-            .cstring(name)
-            .int32(typeOid)
-            .int32(-1)
-        }
-      })
-    }
+        .letter("R")
+        .int32(firstOid + relation)
+        .cstring("public")
+        .cstring(`orders_${relation}`)
+        .letter(replicaIdentity)
+        .int16(columns.length)
+      for (const [index, [name, typeOid]] of columns.entries()) {
+        writer
+          .uint8(replicaIdentity === "f" || index === 0 ? 1 : 0)
+          .cstring(name)
+          .int32(typeOid)
+          .int32(-1)
+      }
+    })
+  }
+  writeCommit(writer, commitLsn, commitLsn + 48n)
+  return writer.done()
+}
+
+/** The bytes of a shape. */
+export const write = (shape: Shape): Workload => {
+  const { change, columns, relations = 1, rows, rowsInTurn = 1, rowsPerTransaction } = shape
+  const writer = new Writer()
+  let lsn = firstLsn
+  for (let row = 0; row < rows; ) {
+    const commitLsn = lsn + 48n * BigInt(rowsPerTransaction)
+    const endLsn = commitLsn + 48n
+    writeBegin(writer, lsn, commitLsn, 700 + row)
     for (let ordinal = 0; ordinal < rowsPerTransaction && row < rows; ordinal++, row++) {
       const current = row
       writer.frame(lsn + BigInt(ordinal), () => {
-        writer.letter(change === "insert" ? "I" : "U").int32(oid)
+        writer.letter(change === "insert" ? "I" : "U").int32(firstOid + (Math.floor(current / rowsInTurn) % relations))
         if (change === "update") writeTuple(writer, "O", columns, current)
         writeTuple(writer, "N", columns, change === "update" ? current + 1 : current)
       })
     }
-    const endLsn = commitLsn + 48n
-    writer.frame(endLsn, () => writer.letter("C").uint8(0).int64(commitLsn).int64(endLsn).int64(836_000_000_000_000n))
+    writeCommit(writer, commitLsn, endLsn)
     lsn = endLsn
   }
-  return { name: shape.name, rows, bytes: writer.done() }
+  return { name: shape.name, rows, relations: describe(shape), bytes: writer.done() }
 }
 
-/** The shapes the peers were measured with. */
-export const workloads: ReadonlyArray<Workload> = shapes.map(write)
+/** Cut into reads as a socket gives them. */
+export const readsOf = (bytes: Uint8Array, size = 65_536): ReadonlyArray<Uint8Array> =>
+  Array.from({ length: Math.ceil(bytes.length / size) }, (_, index) => bytes.subarray(index * size, (index + 1) * size))

@@ -1,14 +1,25 @@
 /** Replicant: `Replication.changes`, each transaction acknowledged after the handler has seen it. */
-import { type Change, type NextLsn, nextLsn, Pgoutput, Replication, withLogicalStreamArray } from "@replicant/core"
+import {
+  type Change,
+  type NextLsn,
+  nextLsn,
+  Pgoutput,
+  Replication,
+  Table,
+  withLogicalStreamArray
+} from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Effect, Layer, Redacted, Stream } from "effect"
 import { startHandler, task } from "../Measure.ts"
+import { tableOf } from "../Tables.ts"
 
-const { database, host, password, port, publication, slot, user } = task()
+const { database, host, password, port, publication, slot, user, workload } = task()
 
 const mode = process.env.BENCH_MODE ?? "changes"
 
-const options = { slot, plugin: Pgoutput.make({ publications: [publication] }) }
+const format = mode === "binary" ? "binary" : "text"
+const plugin = Pgoutput.make({ publications: [publication], format })
+const options = { slot, plugin, ...(mode === "neverWaiting" && { maxReadWait: 0 }) }
 
 const walSender = PgWalSender.layer({
   host,
@@ -21,8 +32,11 @@ const walSender = PgWalSender.layer({
 
 const handler = startHandler()
 
+/** What of a change, typed or not, the handler is shown. */
+type Seen = Change | Table.TypedChange<ReturnType<typeof tableOf>>
+
 /** Shows the handler a row. */
-const see = (change: Change): Promise<void> | undefined => {
+const see = (change: Seen): Promise<void> | undefined => {
   switch (change._tag) {
     case "Insert":
     case "Update":
@@ -35,7 +49,7 @@ const see = (change: Change): Promise<void> | undefined => {
 }
 
 /** Shows the handler an array of changes, and gives what acknowledges it. */
-const seeAll = (changes: ReadonlyArray<Change>): NextLsn | undefined => {
+const seeAll = (changes: ReadonlyArray<Seen>): NextLsn | undefined => {
   let last: NextLsn | undefined
   for (const change of changes) {
     void see(change)
@@ -45,15 +59,24 @@ const seeAll = (changes: ReadonlyArray<Change>): NextLsn | undefined => {
   return last
 }
 
+const takeArray =
+  ({ acknowledgeThrough }: Replication.Replication["Service"]) =>
+  (changes: ReadonlyArray<Seen>): Effect.Effect<void> => {
+    const last = seeAll(changes)
+    return last === undefined ? Effect.void : acknowledgeThrough(last)
+  }
+
 const withService = Effect.gen(function* () {
   const replication = yield* Replication.Replication
   switch (mode) {
     case "changes":
-      return yield* Stream.runForEachArray(replication.changes, (changes) =>
-        Effect.suspend(() => {
-          const last = seeAll(changes)
-          return last === undefined ? Effect.void : replication.acknowledgeThrough(last)
-        })
+    case "binary":
+    case "neverWaiting":
+      return yield* Stream.runForEachArray(replication.changes, takeArray(replication))
+    case "typed":
+      return yield* replication.changes.pipe(
+        Table.changes([tableOf(workload)]),
+        Stream.runForEachArray(takeArray(replication))
       )
     case "each":
       return yield* Stream.runForEach(replication.changes, (change) => {

@@ -1,0 +1,62 @@
+/**
+ * A walsender in this process that has everything in memory: what the stream costs on top of decoding, without a socket.
+ * It answers what is asked before a copy, says its reads one after the other, and then hangs up.
+ */
+import { ConnectionError, type QueryRow, type ReplicantConnection, WalSender } from "@replicant/core"
+import { Effect, Layer } from "effect"
+import { nodeText } from "../packages/node/src/NodeText.ts"
+
+const answers: ReadonlyArray<readonly [contains: string, row: QueryRow]> = [
+  ["IDENTIFY_SYSTEM", { systemid: "7000", timeline: "1", xlogpos: "1/0", dbname: "bench" }],
+  ["pg_settings", { wal_sender_timeout: "0", wal_level: "logical" }],
+  [
+    "pg_replication_slots",
+    {
+      slot_name: "bench",
+      slot_type: "logical",
+      plugin: "pgoutput",
+      database: "bench",
+      temporary: "f",
+      active_pid: null,
+      restart_lsn: "0/1",
+      confirmed_flush_lsn: "0/1",
+      wal_status: "reserved",
+      invalidation_reason: null,
+      retained: "0"
+    }
+  ],
+  [
+    "pg_publication",
+    { pubname: "bench", puballtables: "f", pubinsert: "t", pubupdate: "t", pubdelete: "t", pubtruncate: "t" }
+  ]
+]
+
+/** CopyBothResponse, of no columns. */
+const copyBothResponse = Uint8Array.of(0x57, 0, 0, 0, 7, 0, 0, 0)
+
+const hangUp = new ConnectionError({ reason: "Closed", detail: "all has been said" })
+
+const connect = (reads: ReadonlyArray<Uint8Array>): ReplicantConnection => ({
+  serverVersion: 180_004,
+  slices: nodeText,
+  query: (command) =>
+    Effect.succeed(
+      answers
+        .filter(([contains]) => command.includes(contains))
+        .map(([, row]) => row)
+        .slice(0, 1)
+    ),
+  copyBoth: () =>
+    Effect.sync(() => {
+      let at = -1
+      const pull = Effect.suspend(() => {
+        const read = at < 0 ? copyBothResponse : reads[at]
+        at += 1
+        return read === undefined ? Effect.fail(hangUp) : Effect.succeed(read)
+      })
+      return { pull, send: () => Effect.void }
+    })
+})
+
+export const layer = (reads: ReadonlyArray<Uint8Array>): Layer.Layer<WalSender> =>
+  Layer.succeed(WalSender, WalSender.of({ connect: Effect.sync(() => connect(reads)) }))
