@@ -69,6 +69,8 @@ const startWriter = (url: string, rate: number | undefined, rows: number) => {
 interface Turn {
   readonly latency: Latency | undefined
   readonly written: number
+  /** Of the client, from its start: microseconds a commit. */
+  readonly cpuMicros: number
   readonly failed: string | undefined
 }
 
@@ -87,8 +89,11 @@ const turn = Effect.fnUntraced(function* (server: PgServer["Service"], scene: Sc
   noise?.stop()
   if (noise !== undefined) yield* Effect.promise(() => noise.done)
   yield* dropSlot(server, slot, database)
-  const failed = typeof outcome === "string" ? outcome : undefined
-  return { latency: typeof outcome === "string" ? undefined : outcome.latency, written, failed } satisfies Turn
+  const turn: Turn =
+    typeof outcome === "string"
+      ? { latency: undefined, written, cpuMicros: 0, failed: outcome }
+      : { latency: outcome.latency, written, cpuMicros: (outcome.cpuSeconds / rows) * 1e6, failed: undefined }
+  return turn
 })
 
 interface Row extends Latency {
@@ -96,6 +101,8 @@ interface Row extends Latency {
   readonly client: string
   /** Commits a second that the writer reached. */
   readonly written: number
+  /** Microseconds of the client's CPU a commit. */
+  readonly cpuMicros: number
   readonly failed: string | undefined
 }
 
@@ -108,14 +115,24 @@ const measure = Effect.fnUntraced(function* (server: PgServer["Service"], scene:
       turns.get(client.name)!.push(yield* turn(server, scene, client))
     }
   }
-  console.log(`\n${line(scene.title, "p50 ms", "p99 ms", "p99.9 ms", "commits/s")}`)
+  console.log(`\n${line(scene.title, "p50 ms", "p99 ms", "p99.9 ms", "cpu µs", "commits/s")}`)
   return [...turns].map(([client, all]): Row => {
     const of = (quantile: keyof Latency) => median(all.flatMap(({ latency }) => latency?.[quantile] ?? []))
     const failed = all.find((turn) => turn.failed !== undefined)?.failed
     const written = median(all.map((turn) => turn.written))
-    const row = { scene: scene.name, client, p50: of("p50"), p99: of("p99"), p999: of("p999"), written, failed }
+    const cpuMicros = median(all.map((turn) => turn.cpuMicros))
+    const row = {
+      scene: scene.name,
+      client,
+      p50: of("p50"),
+      p99: of("p99"),
+      p999: of("p999"),
+      written,
+      cpuMicros,
+      failed
+    }
     console.log(
-      line(client, row.p50.toFixed(2), row.p99.toFixed(2), row.p999.toFixed(2), written) +
+      line(client, row.p50.toFixed(2), row.p99.toFixed(2), row.p999.toFixed(2), cpuMicros.toFixed(0), written) +
         (failed === undefined ? "" : `  ${failed}`)
     )
     return row
