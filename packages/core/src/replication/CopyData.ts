@@ -6,10 +6,8 @@
  *
  * Source: https://www.postgresql.org/docs/current/protocol-replication.html
  */
-
 import type { Run } from "../change/NextLsn.ts"
-import type * as Plugin from "../change/OutputPlugin.ts"
-import { Batch } from "../change/OutputPlugin.ts"
+import { Batch, type Decoder, type OutputPlugin } from "../change/OutputPlugin.ts"
 import * as Lsn from "../Lsn.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
@@ -45,7 +43,7 @@ const absurdAdvance = 1n << 40n
 const sendTimeOffset = 17
 
 export interface CopyDataOptions {
-  readonly plugin: Plugin.OutputPlugin
+  readonly plugin: OutputPlugin
   readonly slices: TextSlices
   readonly run: Run
   /** What server errors are about. */
@@ -58,11 +56,11 @@ export interface CopyDataOptions {
 export class CopyData {
   private readonly frames: Frames
   private readonly reader: ByteReader
-  private readonly decoder: Plugin.Decoder
+  private readonly decoder: Decoder
   private readonly options: CopyDataOptions
   private hasStarted = false
-  private receivedHigh: number
-  private receivedLow: number
+  private receivedHigh = 0
+  private receivedLow = 0
   private behind = 0
   private isFraming = false
 
@@ -71,8 +69,6 @@ export class CopyData {
     this.frames = new Frames(options.maxFrameLength)
     this.reader = new ByteReader(options.slices)
     this.decoder = options.plugin.makeDecoder(options.slices)
-    this.receivedHigh = 0
-    this.receivedLow = 0
   }
 
   /** Whether the server has answered START_REPLICATION with CopyBothResponse. */
@@ -96,6 +92,7 @@ export class CopyData {
     try {
       while (end === undefined && this.nextFrame()) {
         if (frames.tag === BackendMessage.copyDataTag) {
+          if (!this.hasStarted) this.failOnEarlyData()
           if (frames.bytes[frames.start] === ReplicationMessage.xLogDataTag) {
             this.decodeXLogData(batch)
           } else if (this.decodeKeepAlive()) {
@@ -146,10 +143,28 @@ export class CopyData {
     return hasFrame
   }
 
+  private failOnEarlyData(): never {
+    const { bytes, end, start } = this.frames
+    return this.reader.reset(bytes, start, end).fail("data before the server has accepted START_REPLICATION")
+  }
+
+  /** Whether the current frame is XLogData with a whole header. */
+  private isXLogData(): boolean {
+    const { bytes, end, start, tag } = this.frames
+    return (
+      tag === BackendMessage.copyDataTag &&
+      bytes[start] === ReplicationMessage.xLogDataTag &&
+      end - start >= ReplicationMessage.xLogDataHeaderLength
+    )
+  }
+
   private decodeXLogData(batch: Batch): void {
     const { bytes, end, start } = this.frames
-    if (end - start < ReplicationMessage.xLogDataHeaderLength)
-      this.reader.reset(bytes, start, end).fail("an XLogData message cut short")
+    const reader = this.reader.reset(bytes, start, end)
+    if (end - start < ReplicationMessage.xLogDataHeaderLength) reader.fail("an XLogData message cut short")
+    reader.offset = start + ReplicationMessage.xLogDataHeaderLength
+    this.decoder.decode(reader, batch)
+    // Received only now that it is understood: outside any transaction, what is received may be acknowledged.
     // The LSN stays two numbers here: a bigint a message would cost more than the rest of this method.
     const high =
       ((bytes[start + 1]! << 24) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 8) | bytes[start + 4]!) >>> 0
@@ -159,7 +174,6 @@ export class CopyData {
       this.receivedHigh = high
       this.receivedLow = low
     }
-    this.decoder.decode(this.reader.reset(bytes, start + ReplicationMessage.xLogDataHeaderLength, end), batch)
   }
 
   /** Returns whether the walsender wants a reply at once. */
@@ -167,8 +181,9 @@ export class CopyData {
     const { bytes, end, start } = this.frames
     const reader = this.reader.reset(bytes, start, end)
     const tag = reader.uint8()
-    if (tag !== ReplicationMessage.primaryKeepAliveTag)
+    if (tag !== ReplicationMessage.primaryKeepAliveTag) {
       reader.fail(`an unknown streaming message of type 0x${tag.toString(16)}`)
+    }
     if (end - start !== ReplicationMessage.primaryKeepAliveLength) reader.fail("a keep-alive of the wrong length")
     const walEnd = reader.lsn()
     const known = Lsn.max(this.options.serverLsn, Lsn.fromHalves(this.receivedHigh, this.receivedLow))
@@ -229,10 +244,8 @@ export class CopyData {
 
   /** Gives a decoder's error the LSN of the message it stumbled over, when that message has one. */
   private locate(error: DecodeError): DecodeError {
-    if (error.lsn !== undefined || this.isFraming || this.frames.tag !== BackendMessage.copyDataTag) return error
+    if (error.lsn !== undefined || this.isFraming || !this.isXLogData()) return error
     const { bytes, end, start } = this.frames
-    if (bytes[start] !== ReplicationMessage.xLogDataTag || end - start < ReplicationMessage.xLogDataHeaderLength)
-      return error
     const offset = error.offset - start
     const lsn = ByteReader.over(bytes)
       .reset(bytes, start + 1, end)
@@ -243,14 +256,10 @@ export class CopyData {
   /** Compares the last packet's time of sending with its transaction's commit: no clock of ours is asked. */
   private updateBehind(): void {
     const committed = this.decoder.lastCommitTime
-    const { bytes, end, start, tag } = this.frames
-    if (
-      tag !== BackendMessage.copyDataTag ||
-      bytes[start] !== ReplicationMessage.xLogDataTag ||
-      end - start < ReplicationMessage.xLogDataHeaderLength
-    ) {
+    if (!this.isXLogData()) {
       this.behind = 0
     } else if (committed !== undefined) {
+      const { bytes, end, start } = this.frames
       const sent = this.reader.reset(bytes, start + sendTimeOffset, end).int64AsNumber()
       this.behind = (sent - committed) / 1000
     }

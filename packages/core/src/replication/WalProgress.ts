@@ -112,14 +112,20 @@ export const acknowledge = (progress: WalProgress, nextLsn: NextLsn): WalProgres
   return nextLsn === progress.first ? settle(progress) : progress
 }
 
+/** Whether a unit is still in the queue. LSNs only grow along it, though two may be equal. */
+const isPending = (progress: WalProgress, nextLsn: NextLsn): boolean => {
+  let unit = progress.first
+  while (unit !== undefined && unit !== nextLsn && unit.lsn <= nextLsn.lsn) unit = NextLsn.next(unit)
+  return unit === nextLsn
+}
+
 /**
  * This unit and every one delivered before it are done: what a consumer means that takes one at a time. Of another run,
- * or no longer pending: nothing happens.
+ * or no longer pending: nothing happens, since a unit that has left the queue would take the whole of it along.
  */
 export const acknowledgeThrough = (progress: WalProgress, nextLsn: NextLsn): WalProgress => {
-  if (!NextLsn.isOf(nextLsn, progress.run)) return progress
-  if (progress.first === undefined || nextLsn.lsn < progress.first.lsn) return progress
-  for (let unit: NextLsn | undefined = progress.first; unit !== undefined; unit = NextLsn.next(unit)) {
+  if (!NextLsn.isOf(nextLsn, progress.run) || !isPending(progress, nextLsn)) return progress
+  for (let unit = progress.first; unit !== undefined; unit = NextLsn.next(unit)) {
     NextLsn.finish(unit)
     if (unit === nextLsn) break
   }

@@ -3,6 +3,7 @@ import type { Change } from "../../src/change/Change.ts"
 import { Run } from "../../src/change/NextLsn.ts"
 import { TransactionFold } from "../../src/change/Transaction.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { portableText } from "../../src/protocol/ByteReader.ts"
 import { CopyData } from "../../src/replication/CopyData.ts"
 import * as Fake from "../support/FakeWalSender.ts"
@@ -14,7 +15,7 @@ const decode = (...messages: ReadonlyArray<Uint8Array>): ReadonlyArray<Change> =
     run: new Run(),
     context: {},
     serverLsn: Fake.lsn("0/1000")
-  }).decode(Fake.concat(...messages)).batch.changes
+  }).decode(Fake.concat(BackendMessage.copyBothResponse, ...messages)).batch.changes
 
 const changes = decode(Fake.relation(), Fake.transaction("0/100", "0/130", 1), Fake.transaction("0/130", "0/160", 2))
 

@@ -5,6 +5,7 @@ import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { portableText } from "../../src/protocol/ByteReader.ts"
 import { CopyData } from "../../src/replication/CopyData.ts"
+import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 const make = () =>
@@ -97,6 +98,33 @@ describe("CopyData", () => {
     const read = started().decode(Fake.concat(Fake.relation(), Fake.transaction("0/100", "0/130", 1), bad))
     assert.deepStrictEqual(tags(read), ["Begin", "Insert", "Commit"])
     assert.deepInclude(failure(read), { _tag: "DecodeError", lsn: Fake.lsn("0/AB"), isRetryable: false })
+  })
+
+  it("does not count as received what it could not read: nothing of it may be acknowledged", () => {
+    const message = Fake.xLogData("0/500", new Uint8Array([0x4d, 0]))
+    const pgoutput = started().decode(message)
+    assert.strictEqual(failure(pgoutput)?._tag, "DecodeError")
+    assert.strictEqual(pgoutput.received, Lsn.zero)
+    // Format 1 of wal2json has a whole transaction in one message: no transaction is open when it cannot be read.
+    const json = new CopyData({
+      plugin: Wal2Json.make({ formatVersion: 1 }),
+      slices: portableText,
+      run: new Run(),
+      context: { slot: "orders" },
+      serverLsn: Fake.lsn("0/1000")
+    })
+    json.decode(BackendMessage.copyBothResponse)
+    const read = json.decode(
+      Fake.xLogData("0/700", new TextEncoder().encode('{"xid":1,"nextlsn":"0/700","change":[{]}'))
+    )
+    assert.strictEqual(failure(read)?._tag, "DecodeError")
+    assert.isFalse(read.isOpen)
+    assert.strictEqual(read.received, Lsn.zero)
+  })
+
+  it("refuses data before the server has accepted the command, rather than lose it", () => {
+    const read = make().decode(Fake.concat(Fake.relation(), Fake.transaction("0/100", "0/130", 1)))
+    assert.strictEqual(failure(read)?._tag, "DecodeError")
   })
 
   it("refuses a keep-alive that claims WAL far beyond the server's own", () => {

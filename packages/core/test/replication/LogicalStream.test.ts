@@ -111,6 +111,23 @@ describe("withLogicalStream", () => {
     })
   )
 
+  it.effect("acknowledges nothing beyond a message it cannot read, though no transaction is open", () =>
+    Effect.gen(function* () {
+      const fake = yield* Fake.make()
+      const fiber = yield* withLogicalStream(options, (change) => Effect.succeed(nextLsn(change))).pipe(
+        Effect.provide(fake.layer),
+        Effect.flip,
+        Effect.forkChild
+      )
+      const server = yield* fake.accept
+      yield* server.say(Fake.relation(), Fake.transaction("0/100", "0/130", 1))
+      yield* settle
+      yield* server.say(Fake.xLogData("0/500", new Uint8Array([0x4d, 0])))
+      assert.strictEqual((yield* Fiber.join(fiber))._tag, "DecodeError")
+      assert.strictEqual(flushes(server).at(-1), "0/130")
+    })
+  )
+
   it.effect("reconnects after a loss, starts at its own last end, and counts what the running handler finished", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()

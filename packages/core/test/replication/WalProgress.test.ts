@@ -64,6 +64,15 @@ describe("WalProgress", () => {
     assert.strictEqual(progress.pending, 1)
   })
 
+  it("acknowledgeThrough of a unit that is done already covers none delivered since, also of an equal LSN", () => {
+    // wal2json's format 1 tells no LSN of a message outside a transaction: it bears that of the unit before.
+    let [progress, units] = deliver(WalProgress.initial(), 10, 10, 20)
+    progress = WalProgress.acknowledge(progress, units[0]!)
+    progress = WalProgress.acknowledgeThrough(progress, units[0]!)
+    assert.strictEqual(progress.pending, 2)
+    assert.strictEqual(WalProgress.flushed(progress), lsn(10))
+  })
+
   it("ignores an acknowledgement of another run", () => {
     const [progress, [stale]] = deliver(WalProgress.initial(), 10)
     const again = WalProgress.restart(progress)
