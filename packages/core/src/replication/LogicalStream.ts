@@ -15,12 +15,12 @@ import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type { Change } from "../change/Change.ts"
 import type { NextLsn } from "../change/NextLsn.ts"
-import { defaultMaxBytes, type Transaction, TransactionFold } from "../change/Transaction.ts"
+import { type Transaction, TransactionFold } from "../change/Transaction.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import { monotonicMillis } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
-import { type ChangeArray, type ReplicationOptions, readAhead } from "./Replication.ts"
-import { openReplicationStream, type ResumeFrom, runReplicationStream } from "./ReplicationStream.ts"
+import type { ReplicationOptions } from "./Replication.ts"
+import { type ChangeArray, openReplicationStream, type ResumeFrom, readAhead } from "./ReplicationStream.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
 
@@ -56,32 +56,29 @@ const isWorthRetrying = (error: ReplicationError): boolean =>
 /** The handler's own failure on its way past our retries. */
 class HandlerFailed<E> extends Data.TaggedError("HandlerFailed")<{ readonly error: E }> {}
 
-/** What the consumer's fiber needs to know of the outside. */
+/** What the consumer needs to know of its connection. */
 interface Session {
-  readonly queue: Queue.Queue<ChangeArray, ReplicationError>
   /** Hand nothing more over: the connection is lost, or the program is leaving. */
   isOver: boolean
+  readonly acknowledge: (nextLsn: NextLsn) => Effect.Effect<void>
 }
 
-type Consume<E, R> = (
-  read: ChangeArray,
-  session: Session,
-  acknowledge: (nextLsn: NextLsn) => Effect.Effect<void>
-) => Effect.Effect<void, E | ReplicationError, R>
+type Reads = Queue.Queue<ChangeArray, ReplicationError>
+
+/** Takes what one read brought. Made anew for each connection, with whatever it keeps between reads. */
+type Consume<E, R> = (read: ChangeArray) => Effect.Effect<void, E | ReplicationError, R>
+type MakeConsume<E, R> = (session: Session) => Consume<E, R>
 
 /** Takes reads until the stream fails, or until it is told that it is over. */
 const consumeQueue = Effect.fnUntraced(function* <E, R>(
-  session: Session,
-  progress: WalProgress.WalProgressRef,
+  queue: Reads,
   consume: Consume<E, R>
 ): Effect.fn.Return<never, ReplicationError | HandlerFailed<E | ReplicationError>, R> {
-  const acknowledge = (nextLsn: NextLsn) =>
-    WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, nextLsn))
   while (true) {
-    const read = yield* Queue.take(session.queue)
+    const read = yield* Queue.take(queue)
     // One span a read: the parent of whatever spans the handler opens.
     yield* Effect.withSpan(
-      Effect.mapError(consume(read, session, acknowledge), (error) => new HandlerFailed({ error })),
+      Effect.mapError(consume(read), (error) => new HandlerFailed({ error })),
       "Replicant.handleChanges",
       { attributes: { changes: read.changes.length, bytes: read.bytes } }
     ) as Effect.Effect<void, HandlerFailed<E | ReplicationError>, R>
@@ -89,14 +86,11 @@ const consumeQueue = Effect.fnUntraced(function* <E, R>(
 })
 
 /** Lets the running handler end, within its time; then the connection may say goodbye with its last acknowledgement. */
-const leave = <A, E>(session: Session, consumer: Fiber.Fiber<A, E>, timeout: Duration.Input): Effect.Effect<void> =>
-  Effect.suspend(() => {
-    session.isOver = true
-    return Queue.shutdown(session.queue).pipe(
-      Effect.andThen(Effect.timeoutOption(Fiber.await(consumer), timeout)),
-      Effect.andThen(Fiber.interrupt(consumer))
-    )
-  })
+const leave = <A, E>(queue: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duration.Input): Effect.Effect<void> =>
+  Queue.shutdown(queue).pipe(
+    Effect.andThen(Effect.timeoutOption(Fiber.await(consumer), timeout)),
+    Effect.andThen(Fiber.interrupt(consumer))
+  )
 
 /** One connection, from opening to its failure. */
 const runSession = <E, R>(
@@ -104,7 +98,7 @@ const runSession = <E, R>(
   options: LogicalStreamOptions,
   resume: ResumeFrom | undefined,
   onStreaming: (resume: ResumeFrom) => Effect.Effect<void>,
-  makeConsume: () => Consume<E, R>
+  makeConsume: MakeConsume<E, R>
 ): Effect.Effect<never, ReplicationError | HandlerFailed<E | ReplicationError>, R | WalSender> =>
   Effect.scoped(
     Effect.gen(function* () {
@@ -113,22 +107,23 @@ const runSession = <E, R>(
       const stream = yield* openReplicationStream(progress, { ...options, createSlot }, resume)
       yield* onStreaming(stream.system)
       const session: Session = {
-        queue: yield* Queue.bounded<ChangeArray, ReplicationError>(readAhead),
-        isOver: false
+        isOver: false,
+        acknowledge: (nextLsn) =>
+          WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, nextLsn))
       }
-      yield* runReplicationStream(stream, (changes, bytes) => Queue.offer(session.queue, { changes, bytes })).pipe(
-        Effect.onError((cause) => {
-          session.isOver = true
-          return Queue.failCause(session.queue, cause)
-        }),
-        Effect.forkScoped({ startImmediately: true })
-      )
+      const end = () => {
+        session.isOver = true
+      }
+      const queue = yield* readAhead(stream, end)
       return yield* Effect.uninterruptibleMask((restore) =>
         Effect.gen(function* () {
-          const consume = consumeQueue(session, progress, makeConsume())
+          const consume = consumeQueue(queue, makeConsume(session))
           const consumer = yield* Effect.forkChild(Effect.interruptible(consume), { startImmediately: true })
           const timeout = options.shutdownTimeout ?? "5 seconds"
-          return yield* Effect.onInterrupt(restore(Fiber.join(consumer)), () => leave(session, consumer, timeout))
+          return yield* Effect.onInterrupt(restore(Fiber.join(consumer)), () => {
+            end()
+            return leave(queue, consumer, timeout)
+          })
         })
       )
     })
@@ -137,7 +132,7 @@ const runSession = <E, R>(
 /** Sessions one after the other, while what ended the last one may pass. */
 const runForever = Effect.fnUntraced(function* <E, R>(
   options: LogicalStreamOptions,
-  makeConsume: () => Consume<E, R>
+  makeConsume: MakeConsume<E, R>
 ): Effect.fn.Return<never, ReplicationError | E, R | WalSender> {
   const progress = yield* WalProgress.make
   let resume: ResumeFrom | undefined
@@ -194,12 +189,12 @@ export const withLogicalStream = <E, R>(
   options: LogicalStreamOptions,
   handler: (change: Change) => Effect.Effect<Handled, E, R>
 ): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
-  runForever<E, R>(options, () =>
-    Effect.fnUntraced(function* ({ changes }, session, acknowledge) {
+  runForever<E, R>(options, (session) =>
+    Effect.fnUntraced(function* ({ changes }) {
       for (const change of changes) {
         if (session.isOver) return
         const done = yield* handler(change)
-        if (done !== undefined) yield* acknowledge(done)
+        if (done !== undefined) yield* session.acknowledge(done)
       }
     })
   )
@@ -212,11 +207,11 @@ export const withLogicalStreamArray = <E, R>(
   options: LogicalStreamOptions,
   handler: (changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<Handled, E, R>
 ): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
-  runForever<E, R>(options, () =>
-    Effect.fnUntraced(function* ({ changes }, session, acknowledge) {
+  runForever<E, R>(options, (session) =>
+    Effect.fnUntraced(function* ({ changes }) {
       if (session.isOver) return
       const done = yield* handler(changes)
-      if (done !== undefined) yield* acknowledge(done)
+      if (done !== undefined) yield* session.acknowledge(done)
     })
   )
 
@@ -228,15 +223,15 @@ export const withTransactionStream = <E, R>(
   options: LogicalStreamOptions,
   handler: (transaction: Transaction) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
-  runForever<E, R>(options, () => {
-    const fold = new TransactionFold(options.maxTransactionBytes ?? defaultMaxBytes)
-    return Effect.fnUntraced(function* ({ bytes, changes }, session, acknowledge) {
+  runForever<E, R>(options, (session) => {
+    const fold = new TransactionFold(options.maxTransactionBytes)
+    return Effect.fnUntraced(function* ({ bytes, changes }) {
       const transactions = fold.fold(changes, bytes)
       if (!Array.isArray(transactions)) return yield* transactions
       for (const transaction of transactions) {
         if (session.isOver) return
         yield* handler(transaction)
-        yield* acknowledge(transaction.nextLsn)
+        yield* session.acknowledge(transaction.nextLsn)
       }
     })
   })

@@ -12,22 +12,13 @@ import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import type { Change } from "../change/Change.ts"
 import type { NextLsn } from "../change/NextLsn.ts"
-import { defaultMaxBytes, type Transaction, TransactionFold } from "../change/Transaction.ts"
+import { type Transaction, TransactionFold } from "../change/Transaction.ts"
 import type * as Lsn from "../Lsn.ts"
 import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
 import type { IdentifySystem } from "./IdentifySystem.ts"
-import { openReplicationStream, runReplicationStream, type StreamOptions } from "./ReplicationStream.ts"
+import { type ChangeArray, openReplicationStream, readAhead, type StreamOptions } from "./ReplicationStream.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
-
-/** The changes of one read, and how many bytes it had. */
-export interface ChangeArray {
-  readonly changes: Arr.NonEmptyReadonlyArray<Change>
-  readonly bytes: number
-}
-
-/** Reads decoded ahead of the consumer. One keeps the decoder busy; each may hold some thousand changes. */
-export const readAhead = 1
 
 export interface ReplicationOptions extends StreamOptions {
   /** What `transactions` may gather of one transaction, in bytes of WAL messages: 64 MiB. */
@@ -105,15 +96,12 @@ const pullTransactions = Effect.fnUntraced(function* (
 export const make = Effect.fnUntraced(function* (options: ReplicationOptions) {
   const progress = yield* WalProgress.make
   const stream = yield* openReplicationStream(progress, options)
-  const queue = yield* Queue.bounded<ChangeArray, ReplicationError>(readAhead)
-  yield* runReplicationStream(stream, (changes, bytes) => Queue.offer(queue, { changes, bytes })).pipe(
-    Effect.onError((cause) => Queue.failCause(queue, cause)),
+  const queue = yield* readAhead(stream).pipe(
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
-    Effect.annotateLogs({ slot: options.slot }),
-    Effect.forkScoped({ startImmediately: true })
+    Effect.annotateLogs({ slot: options.slot })
   )
   const source: Source = { queue, isTaken: false }
-  const fold = new TransactionFold(options.maxTransactionBytes ?? defaultMaxBytes)
+  const fold = new TransactionFold(options.maxTransactionBytes)
   return Replication.of({
     changes: consumeOnce(
       source,

@@ -285,6 +285,31 @@ export const runReplicationStream = <E, R>(
 ): Effect.Effect<never, ReplicationError | E, R> =>
   Effect.raceFirst(handleCopyOutData(stream, onChanges), keepAliveHandler(stream))
 
+/** The changes of one read, and how many bytes it had. */
+export interface ChangeArray {
+  readonly changes: NonEmptyReadonlyArray<Change>
+  readonly bytes: number
+}
+
+/** Reads decoded ahead of the consumer. One keeps the decoder busy; each may hold some thousand changes. */
+const maxReadsAhead = 1
+
+/**
+ * Runs an open stream into a queue of the reads ahead of the consumer. The queue fails as the stream does, once what it
+ * holds is taken; `onEnd` is told at once.
+ */
+export const readAhead = Effect.fnUntraced(function* (stream: ReplicationStream, onEnd: () => void = () => {}) {
+  const queue = yield* Queue.bounded<ChangeArray, ReplicationError>(maxReadsAhead)
+  yield* runReplicationStream(stream, (changes, bytes) => Queue.offer(queue, { changes, bytes })).pipe(
+    Effect.onError((cause) => {
+      onEnd()
+      return Queue.failCause(queue, cause)
+    }),
+    Effect.forkScoped({ startImmediately: true })
+  )
+  return queue
+})
+
 /**
  * Streams changes into `onChanges` until the connection or the handler fails.
  *
