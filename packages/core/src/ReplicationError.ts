@@ -20,6 +20,7 @@ export const Stage = Schema.Literals([
   "StartReplication",
   "Streaming"
 ])
+/** One of the stages. */
 export type Stage = typeof Stage.Type
 
 /**

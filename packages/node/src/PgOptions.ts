@@ -26,14 +26,17 @@ import * as ConnectionUrl from "./ConnectionUrl.ts"
  * Source: https://www.postgresql.org/docs/current/libpq-ssl.html#LIBPQ-SSL-PROTECTION
  */
 export const sslModes = ["disable", "prefer", "require", "verify-ca", "verify-full"] as const
+/** One of {@link sslModes}. */
 export type SslMode = (typeof sslModes)[number]
 
 /** `postgres` asks in plain text for TLS first; `direct` (PostgreSQL 17) begins with TLS, and saves a round trip. */
 export const sslNegotiations = ["postgres", "direct"] as const
+/** One of {@link sslNegotiations}. */
 export type SslNegotiation = (typeof sslNegotiations)[number]
 
 /** Whether SCRAM ties the password to the TLS connection; `require` admits no other way to authenticate. */
 export const channelBindings = ["disable", "prefer", "require"] as const
+/** One of {@link channelBindings}. */
 export type ChannelBinding = (typeof channelBindings)[number]
 
 /** A password asked for at each attempt: for tokens that expire. */

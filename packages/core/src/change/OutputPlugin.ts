@@ -46,6 +46,7 @@ export interface Decoder {
 /** What START_REPLICATION is told in parentheses: names as they are, values yet to be quoted. */
 export type PluginOptions = CommandOptions
 
+/** What a stream needs to know of an output plugin. `Pgoutput.make` and `Wal2Json.make` make one. */
 export interface OutputPlugin {
   /** As in CREATE_REPLICATION_SLOT: `pgoutput`, `wal2json`. */
   readonly name: string

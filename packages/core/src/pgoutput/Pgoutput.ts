@@ -10,6 +10,7 @@ import { type InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
 import type { TypeDecoders } from "../values/TypeDecoder.ts"
 import { PgoutputDecoder } from "./PgoutputDecoder.ts"
 
+/** What pgoutput is asked for: options of START_REPLICATION, and how values are decoded. */
 export interface Options {
   /** Names of publications, as they are in `pg_publication.pubname`: unquoted, in their own case. */
   readonly publications: ReadonlyArray<string>

@@ -40,6 +40,7 @@ export const portableText: TextSlices = {
 
 const empty = new Uint8Array(0)
 
+/** A cursor over `bytes[offset, end)`. Every read is checked against `end`, and fails with `DecodeError` beyond it. */
 export class ByteReader {
   bytes: Uint8Array = empty
   /** Where the next byte is read. */

@@ -34,6 +34,7 @@ export const encodeFrame = (tag: number, payload: Uint8Array): Uint8Array => {
   return bytes
 }
 
+/** Steps through whole backend messages. One serves a connection; `push` may be given reads of any size. */
 export class Frames {
   /** Where the current frame lies: the read itself, or the gathered frame. Borrowed until the next `push`. */
   bytes: Uint8Array = none

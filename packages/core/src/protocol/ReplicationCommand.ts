@@ -92,6 +92,7 @@ export const publicationNames = (names: ReadonlyArray<string>): Result.Result<st
 /** Asks which cluster answers. */
 export const identifySystemCommand = "IDENTIFY_SYSTEM"
 
+/** A slot to be made. https://www.postgresql.org/docs/current/protocol-replication.html */
 export interface CreateReplicationSlot {
   readonly slot: string
   readonly plugin: string
@@ -142,6 +143,7 @@ export const createReplicationSlotCommand = (
     return `${head} (${words.join(", ")})`
   })
 
+/** A slot to be dropped. */
 export interface DropReplicationSlot {
   readonly slot: string
   /** Waits until nobody streams from it. */
@@ -182,6 +184,7 @@ export const alterReplicationSlotCommand = (
     return `ALTER_REPLICATION_SLOT ${quoteIdentifier(slot)} (${words.join(", ")})`
   })
 
+/** A stream to be started, from a slot, at a position, with the options of its plugin. */
 export interface StartReplication {
   readonly slot: string
   /** `0/0` for wherever the slot stands. One ahead of the slot skips commits without a word. */

@@ -56,6 +56,7 @@ const sessionSettings = [
 export const pinSession = (connection: ReplicantConnection): Effect.Effect<void, ReplicationError> =>
   Effect.asVoid(queryAt(connection, sessionSettings, { stage: "Query" }))
 
+/** Settings as the session sees them. Times are milliseconds. */
 export interface ServerSettings {
   /** Milliseconds after which the server gives a silent client up; 0 for never. */
   readonly walSenderTimeout: number

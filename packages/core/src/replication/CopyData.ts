@@ -42,6 +42,7 @@ const absurdAdvance = 1n << 40n
 /** Where an XLogData header has the time of sending: microseconds of the server's clock. */
 const sendTimeOffset = 17
 
+/** What a copy stream is decoded with. */
 export interface CopyDataOptions {
   readonly plugin: OutputPlugin
   readonly slices: TextSlices
@@ -53,6 +54,7 @@ export interface CopyDataOptions {
   readonly maxFrameLength?: number | undefined
 }
 
+/** Decodes one copy stream, read by read. What it keeps between reads, relations above all, ends with the stream. */
 export class CopyData {
   private readonly frames: Frames
   private readonly reader: ByteReader

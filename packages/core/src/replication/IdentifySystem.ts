@@ -11,6 +11,7 @@ import type { ReplicationError } from "../ReplicationError.ts"
 import { decodeRow, queryAt } from "./Catalog.ts"
 import type { ReplicantConnection } from "./WalSender.ts"
 
+/** What a cluster says of itself. */
 export interface IdentifySystem {
   /** Identifies the cluster, and stays the same across restarts and promotions. */
   readonly systemId: string

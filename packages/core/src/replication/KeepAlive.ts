@@ -100,6 +100,7 @@ export const monotonicMillis: Effect.Effect<number> = Effect.map(
   (nanos) => Number(nanos) / nanosPerMilli
 )
 
+/** What a status update asks for. */
 export interface StatusOptions {
   /** Asks the walsender for a keep-alive in return. */
   readonly ping?: boolean | undefined

@@ -24,6 +24,7 @@ import { type ChangeArray, openReplicationStream, type ResumeFrom, readAhead } f
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
 
+/** A stream that reconnects by itself: when it does, and how it ends. */
 export interface LogicalStreamOptions extends ReplicationOptions {
   /**
    * When to try again after a failure that may pass. Left out: within 250 ms, doubled with jitter up to 10 s, for ever,

@@ -38,6 +38,7 @@ export const schemas = (...names: ReadonlyArray<string>): PublicationTarget => (
 /** Every table of the database, also those made later. Needs a superuser. */
 export const allTables: PublicationTarget = { _tag: "AllTables" }
 
+/** A publication to be made, or to be found as described. */
 export interface PublicationOptions {
   readonly name: string
   readonly target: PublicationTarget
@@ -45,6 +46,7 @@ export interface PublicationOptions {
   readonly operations?: ReadonlyArray<Operation> | undefined
 }
 
+/** A publication as `pg_publication` has it. */
 export interface Publication {
   readonly name: string
   readonly isAllTables: boolean

@@ -43,6 +43,7 @@ export class RecentReads {
   }
 }
 
+/** The read that has just been decoded, and what the ones before it tell. */
 export interface LastRead extends Recent {
   /** How many bytes it gave. */
   readonly bytes: number

@@ -20,6 +20,7 @@ import { type ChangeArray, openReplicationStream, readAhead, type StreamOptions 
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
 
+/** A stream, and how much of one transaction may be gathered. */
 export interface ReplicationOptions extends StreamOptions {
   /** What `transactions` may gather of one transaction, in bytes of WAL messages: 64 MiB. */
   readonly maxTransactionBytes?: number | undefined
@@ -34,6 +35,7 @@ export interface Progress {
   readonly pending: number
 }
 
+/** One slot, streamed: changes, acknowledgement, progress. See {@link layer}. */
 export class Replication extends Context.Service<
   Replication,
   {

@@ -29,6 +29,7 @@ import {
 import * as Catalog from "./Catalog.ts"
 import type { ReplicantConnection } from "./WalSender.ts"
 
+/** A slot as `pg_replication_slots` has it. */
 export interface ReplicationSlot {
   readonly name: string
   readonly type: "logical" | "physical"
@@ -161,6 +162,7 @@ export const dropReplicationSlot = Effect.fn("Replicant.dropReplicationSlot")(fu
   yield* Catalog.queryAt(connection, command, { stage: "DropSlot", slot })
 })
 
+/** The slot that is wanted, and what may be done to have it. */
 export interface SetupSlot {
   readonly slot: string
   readonly plugin: string

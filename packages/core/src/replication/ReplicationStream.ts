@@ -33,6 +33,7 @@ import { setupReplicationSlot } from "./ReplicationSlot.ts"
 import * as WalProgress from "./WalProgress.ts"
 import { WalSender } from "./WalSender.ts"
 
+/** Which slot is streamed, by which plugin, and with what patience. */
 export interface StreamOptions {
   readonly slot: string
   readonly plugin: OutputPlugin

@@ -12,6 +12,7 @@ import * as Ref from "effect/Ref"
 import { NextLsn, Run } from "../change/NextLsn.ts"
 import * as Lsn from "../Lsn.ts"
 
+/** Both books: what was received, and what is done. LSNs are exclusive ends. */
 export interface WalProgress {
   /** The copy stream whose units may be acknowledged here. */
   readonly run: Run
@@ -30,6 +31,7 @@ export interface WalProgress {
   readonly last: NextLsn | undefined
 }
 
+/** The progress of one consumer, shared by its fibers. */
 export type WalProgressRef = Ref.Ref<WalProgress>
 
 /** Before the first connection: nothing received, nothing done. */
@@ -44,6 +46,7 @@ export const initial = (): WalProgress => ({
   last: undefined
 })
 
+/** A new one, at {@link initial}. */
 export const make = Ref.make(initial())
 
 /**

@@ -48,6 +48,7 @@ export interface ReplicantConnection {
   readonly slices: TextSlices
 }
 
+/** Where connections come from. `PgWalSender.layer` of `@replicant/node` is one; a test brings its own. */
 export class WalSender extends Context.Service<
   WalSender,
   {

@@ -22,6 +22,7 @@ import {
   zipColumns
 } from "./Wal2JsonMessage.ts"
 
+/** What the decoder was told to expect. */
 export interface DecoderOptions extends Omit<ChangeAssemblerOptions, "hasWholeIdentity"> {
   readonly formatVersion: 1 | 2
 }

@@ -20,6 +20,7 @@ import * as PgProcess from "./PgProcess.ts"
 import { PgServerFailed } from "./PgProcess.ts"
 import * as PgSession from "./PgSession.ts"
 
+/** Where its programs are, and how the cluster is set up. */
 export interface PgServerOptions extends PgCluster.PgClusterOptions {}
 
 /**
