@@ -1,9 +1,13 @@
 import { defineConfig } from "vitest/config"
+import { latest, projectName, versions } from "./test/support/PostgresVersion.ts"
 import { Summary } from "./test/support/Summary.ts"
 
+/** What these prove does not depend on the version of the server. */
+const onceOnly = ["test/PgServer.test.ts", "test/Proxy.test.ts"]
+
 /**
- * Two projects: `unit` needs nothing but this checkout, `server` starts PostgreSQL. The `Summary` reporter ends the run
- * with `N passed, N failed, N skipped` on a line of its own.
+ * `unit` needs nothing but this checkout; `server-14` to `server-18` run the same files, each on PostgreSQL of that
+ * version. The `Summary` reporter ends the run with `N passed, N failed, N skipped` on a line of its own.
  */
 export default defineConfig({
   test: {
@@ -17,17 +21,20 @@ export default defineConfig({
           testTimeout: 10_000
         }
       },
-      {
+      ...versions.map((version) => ({
         test: {
-          name: "server",
+          name: projectName(version),
           include: ["test/**/*.test.ts"],
-          exclude: ["test/architecture.test.ts"],
+          exclude: ["test/architecture.test.ts", ...(version === latest ? [] : onceOnly)],
+          env: { REPLICANT_TEST_PROJECT: projectName(version) },
           globalSetup: ["./test/support/globalSetup.ts"],
+          // A file may hold tests for other versions only.
+          passWithNoTests: true,
           testTimeout: 60_000,
           hookTimeout: 120_000,
           maxWorkers: 2
         }
-      }
+      }))
     ]
   }
 })

@@ -19,7 +19,7 @@ const oneByOne = (from: number, to: number) =>
   `DO $$ BEGIN FOR i IN ${from}..${to} LOOP INSERT INTO items VALUES (i); COMMIT; END LOOP; END $$`
 
 describe("acknowledgement", () => {
-  onServer("postgres18", "of the first of two adjacent commits leaves the second to be delivered", (server) =>
+  onServer("postgres", "of the first of two adjacent commits leaves the second to be delivered", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: items, publication: onlyItems })
       // Two sessions hold one open transaction each, and commit at once: nothing lies between their commit records.
@@ -49,7 +49,7 @@ describe("acknowledgement", () => {
     })
   )
 
-  onServer("postgres18", "that is never given confirms nothing, and all of it comes again", (server) =>
+  onServer("postgres", "that is never given confirms nothing, and all of it comes again", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: items, publication: onlyItems })
       const stream = yield* follow(workspace, { handler: () => Effect.succeed(undefined) })
@@ -65,7 +65,7 @@ describe("acknowledgement", () => {
     })
   )
 
-  onServer("postgres18", "of an idle position lets the slot of a quiet publication follow the WAL", (server) =>
+  onServer("postgres", "of an idle position lets the slot of a quiet publication follow the WAL", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: items, publication: onlyItems })
       yield* follow(workspace)
@@ -78,7 +78,7 @@ describe("acknowledgement", () => {
     })
   )
 
-  onServer("postgres18", "of an idle position never happens while a delivered transaction is unfinished", (server) =>
+  onServer("postgres", "of an idle position never happens while a delivered transaction is unfinished", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: items, publication: onlyItems })
       const gate = yield* Latch.make()
@@ -107,7 +107,7 @@ describe("acknowledgement", () => {
     })
   )
 
-  onServer("postgres18", "out of order confirms the longest finished prefix", (server) =>
+  onServer("postgres", "out of order confirms the longest finished prefix", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: items, publication: onlyItems })
       const layer = Replication.layer(logicalOptions(workspace)).pipe(Layer.provide(walSender(workspace)))

@@ -241,7 +241,7 @@ const assertSame = (text: ReadonlyArray<Change>, binary: ReadonlyArray<Change>) 
 
 describe("binary format", () => {
   for (const [what, decoders] of Object.entries(settings)) {
-    onServer("postgres18", `gives the same rows as text, of all types and arrays of them, with ${what}`, (server) =>
+    onServer("postgres", `gives the same rows as text, of all types and arrays of them, with ${what}`, (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: tables })
         const [text, binary] = yield* bothFormats(workspace, decoders)
@@ -258,7 +258,7 @@ describe("binary format", () => {
     )
   }
 
-  onServer("postgres18", "gives the same rows as text, of values by the thousand", (server) =>
+  onServer("postgres", "gives the same rows as text, of values by the thousand", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, {
         sql: `CREATE TABLE many (n int, single float4, around float4, singles text[], doubles point, huge point, tiny point,
@@ -287,7 +287,7 @@ describe("binary format", () => {
     })
   )
 
-  onServer("postgres18", "knows what is unchanged, what is null, and what is of the key", (server) =>
+  onServer("postgres", "knows what is unchanged, what is null, and what is of the key", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, {
         sql: `CREATE TABLE docs (id int PRIMARY KEY, n int, body text, doc jsonb);
@@ -321,7 +321,7 @@ describe("binary format", () => {
     floats: "'[1,2)'"
   }
   for (const [type, value] of Object.entries(refused)) {
-    onServer("postgres18", `refuses ${type}, by its column and before any row`, (server) =>
+    onServer("postgres", `refuses ${type}, by its column and before any row`, (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, {
           sql: `CREATE TYPE pair AS (a int, b text); CREATE TYPE temperament AS ENUM ('calm');

@@ -55,7 +55,7 @@ const saw = (running: Replicant, count: number) =>
   )
 
 describe("replicant stream", () => {
-  onServer("postgres18", "makes slot and publication, streams changes, and resumes where it stopped", (server) =>
+  onServer("postgres", "makes slot and publication, streams changes, and resumes where it stopped", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const args = ["stream", "--slot", workspace.slot, "--create", "--table", "orders"]
@@ -79,7 +79,7 @@ describe("replicant stream", () => {
     })
   )
 
-  onServer("postgres18", "ends at --until-lsn, with everything before it and nothing after", (server) =>
+  onServer("postgres", "ends at --until-lsn, with everything before it and nothing after", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       yield* makeSlot(workspace)
@@ -98,7 +98,7 @@ describe("replicant stream", () => {
     })
   )
 
-  onServer("postgres18", "frames transactions with --boundaries, and shows people --pretty", (server) =>
+  onServer("postgres", "frames transactions with --boundaries, and shows people --pretty", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       yield* makeSlot(workspace)
@@ -115,7 +115,7 @@ describe("replicant stream", () => {
   )
 
   onServer(
-    "postgres18",
+    "postgres",
     "ends well when its reader leaves, and has acknowledged nothing that was not written",
     (server) =>
       Effect.gen(function* () {
@@ -139,60 +139,54 @@ describe("replicant stream", () => {
       })
   )
 
-  onServer(
-    "postgres18",
-    "acknowledges nothing that a stalled reader has not taken, and keeps its connection",
-    (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: orders })
-        yield* makeSlot(workspace)
-        yield* workspace.sql("INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, 5000) n")
-        const before = (yield* workspace.findSlot())?.confirmed_flush_lsn
-        const url = `${workspace.url()}?options=${encodeURIComponent("-c wal_sender_timeout=1s")}`
-        const running = yield* startReplicant(streamArgs(workspace, "--limit", "1"), { DATABASE_URL: url })
-        running.process.stdout.pause()
-        yield* isStreaming(workspace)
-        // Three times what the server bears: only time can show that nothing happens.
-        yield* Effect.sleep("3 seconds")
-        const slot = yield* workspace.findSlot()
-        assert.isTrue(slot?.active)
-        assert.strictEqual(slot?.confirmed_flush_lsn, before)
-        running.process.stdout.resume()
-        const ended = yield* running.ended
-        assert.strictEqual(ended.code, 0, ended.stderr)
-        assert.strictEqual(ended.stderr, "", "no reconnect was needed")
-        assert.lengthOf(running.lines(), 5000)
-      })
+  onServer("postgres", "acknowledges nothing that a stalled reader has not taken, and keeps its connection", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      yield* makeSlot(workspace)
+      yield* workspace.sql("INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, 5000) n")
+      const before = (yield* workspace.findSlot())?.confirmed_flush_lsn
+      const url = `${workspace.url()}?options=${encodeURIComponent("-c wal_sender_timeout=1s")}`
+      const running = yield* startReplicant(streamArgs(workspace, "--limit", "1"), { DATABASE_URL: url })
+      running.process.stdout.pause()
+      yield* isStreaming(workspace)
+      // Three times what the server bears: only time can show that nothing happens.
+      yield* Effect.sleep("3 seconds")
+      const slot = yield* workspace.findSlot()
+      assert.isTrue(slot?.active)
+      assert.strictEqual(slot?.confirmed_flush_lsn, before)
+      running.process.stdout.resume()
+      const ended = yield* running.ended
+      assert.strictEqual(ended.code, 0, ended.stderr)
+      assert.strictEqual(ended.stderr, "", "no reconnect was needed")
+      assert.lengthOf(running.lines(), 5000)
+    })
   )
 
   for (const [signal, code] of [
     ["SIGINT", 130],
     ["SIGTERM", 143]
   ] as const) {
-    onServer(
-      "postgres18",
-      `ends in good order on ${signal}: exit code ${code}, the slot free, nothing twice`,
-      (server) =>
-        Effect.gen(function* () {
-          const workspace = yield* makeWorkspace(server, { sql: orders })
-          yield* makeSlot(workspace)
-          const running = yield* startReplicant(streamArgs(workspace), environment(workspace))
-          yield* isStreaming(workspace)
-          yield* workspace.sql(insert(1))
-          yield* saw(running, 1)
-          yield* running.kill(signal)
-          const ended = yield* running.ended
-          assert.strictEqual(ended.code, code)
-          assert.strictEqual(ended.stderr, "")
-          yield* isFree(workspace)
-          yield* workspace.sql(insert(2))
-          const again = yield* replicant(streamArgs(workspace, "--limit", "1"), environment(workspace))
-          assert.deepStrictEqual(ids(again.stdout), ["2"])
-        })
+    onServer("postgres", `ends in good order on ${signal}: exit code ${code}, the slot free, nothing twice`, (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* makeSlot(workspace)
+        const running = yield* startReplicant(streamArgs(workspace), environment(workspace))
+        yield* isStreaming(workspace)
+        yield* workspace.sql(insert(1))
+        yield* saw(running, 1)
+        yield* running.kill(signal)
+        const ended = yield* running.ended
+        assert.strictEqual(ended.code, code)
+        assert.strictEqual(ended.stderr, "")
+        yield* isFree(workspace)
+        yield* workspace.sql(insert(2))
+        const again = yield* replicant(streamArgs(workspace, "--limit", "1"), environment(workspace))
+        assert.deepStrictEqual(ids(again.stdout), ["2"])
+      })
     )
   }
 
-  onServer("postgres18", "leaves nothing behind with --temporary", (server) =>
+  onServer("postgres", "leaves nothing behind with --temporary", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const args = ["stream", "--temporary", "--create", "--table", "orders", "--limit", "1"]
@@ -207,7 +201,7 @@ describe("replicant stream", () => {
     })
   )
 
-  onServer("postgres18", "never reads somebody's slot as a temporary one", (server) =>
+  onServer("postgres", "never reads somebody's slot as a temporary one", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       yield* makeSlot(workspace)
@@ -238,7 +232,7 @@ describe("replicant, when something is wrong", () => {
     expected: RegExp,
     env: (workspace: Workspace) => Readonly<Record<string, string>> = environment
   ) =>
-    onServer("postgres18", title, (server) =>
+    onServer("postgres", title, (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: orders })
         const ended = yield* replicant(args(workspace), env(workspace))
@@ -278,7 +272,7 @@ describe("replicant, when something is wrong", () => {
     /^error: ERROR 42P01: relation "public.nope" does not exist\ncure: check the table's name/
   )
 
-  onServer("postgres18", "gives up on a slot that stays in use, and names who reads it", (server) =>
+  onServer("postgres", "gives up on a slot that stays in use, and names who reads it", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       yield* makeSlot(workspace)
@@ -293,7 +287,7 @@ describe("replicant, when something is wrong", () => {
     })
   )
 
-  onServer("postgres18", "writes one JSON object to standard error with --json", (server) =>
+  onServer("postgres", "writes one JSON object to standard error with --json", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const ended = yield* replicant(streamArgs(workspace, "--json"), environment(workspace))
@@ -303,7 +297,7 @@ describe("replicant, when something is wrong", () => {
 })
 
 describe("replicant slot, publication, identify", () => {
-  onServer("postgres18", "makes, lists and drops slots", (server) =>
+  onServer("postgres", "makes, lists and drops slots", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const env = environment(workspace)
@@ -321,7 +315,7 @@ describe("replicant slot, publication, identify", () => {
     })
   )
 
-  onServer("postgres18", "makes and lists publications", (server) =>
+  onServer("postgres", "makes and lists publications", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const env = environment(workspace)
@@ -336,7 +330,7 @@ describe("replicant slot, publication, identify", () => {
     })
   )
 
-  onServer("postgres18", "tells which server answers, by PG variables as well", (server) =>
+  onServer("postgres", "tells which server answers, by PG variables as well", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server)
       const { host, port, user } = workspace.connection
@@ -417,7 +411,7 @@ describe("replicant demo", () => {
     })
   )
 
-  onServer("postgres18", "shows a database that is named, and leaves it as it was", (server) =>
+  onServer("postgres", "shows a database that is named, and leaves it as it was", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
       yield* workspace.sql(`DROP PUBLICATION ${workspace.publication}`)

@@ -13,6 +13,7 @@ import { PgServer } from "@replicant/node/testing"
 import { Effect, Layer, Redacted, type Scope } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, logicalOptions, walSender } from "./support/Follow.ts"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { Proxy } from "./support/Proxy.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -39,7 +40,7 @@ const onConnection = <A, E>(
 ) => Effect.scoped(Effect.flatMap(connect, use)).pipe(Effect.provide(walSender(workspace)))
 
 describe("errors", () => {
-  onServer("postgres18", "SlotNotFound where no slot was asked to be made", (server) =>
+  onServer("postgres", "SlotNotFound where no slot was asked to be made", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const error = yield* failureOf(workspace, { createSlot: undefined })
@@ -47,21 +48,18 @@ describe("errors", () => {
     })
   )
 
-  onServer(
-    "postgres18",
-    "SlotInUse names the pid, once the slot stayed in use for as long as one would wait",
-    (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: table })
-        yield* follow(workspace)
-        const pid = (yield* workspace.findSlot())!.active_pid
-        const error = yield* failureOf(workspace, { slotInUseTimeout: "300 millis" })
-        assert.deepInclude(error, { _tag: "SlotInUse", activePid: Number(pid), isRetryable: true })
-        assert.include((error as { remedy: string }).remedy, `pg_terminate_backend(${pid})`)
-      })
+  onServer("postgres", "SlotInUse names the pid, once the slot stayed in use for as long as one would wait", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      yield* follow(workspace)
+      const pid = (yield* workspace.findSlot())!.active_pid
+      const error = yield* failureOf(workspace, { slotInUseTimeout: "300 millis" })
+      assert.deepInclude(error, { _tag: "SlotInUse", activePid: Number(pid), isRetryable: true })
+      assert.include((error as { remedy: string }).remedy, `pg_terminate_backend(${pid})`)
+    })
   )
 
-  onServer("postgres18", "SlotInUse is waited out until the other consumer leaves", (server) =>
+  onServer("postgres", "SlotInUse is waited out until the other consumer leaves", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const first = yield* follow(workspace)
@@ -72,7 +70,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "SlotAlreadyExists, SlotMismatch for a physical slot and another plugin's", (server) =>
+  onServer("postgres", "SlotAlreadyExists, SlotMismatch for a physical slot and another plugin's", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const make = ReplicationSlot.createReplicationSlot
@@ -93,7 +91,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "SlotMismatch for a slot of another database", (server) =>
+  onServer("postgres", "SlotMismatch for a slot of another database", (server) =>
     Effect.gen(function* () {
       const here = yield* makeWorkspace(server, { sql: table })
       const there = yield* makeWorkspace(server, { sql: table })
@@ -103,7 +101,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "PublicationNotFound before streaming, and when it is dropped meanwhile", (server) =>
+  onServer("postgres", "PublicationNotFound before streaming, and when it is dropped meanwhile", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const missing = yield* failureOf(workspace, { plugin: Pgoutput.make({ publications: ["MyPub"] }) })
@@ -116,7 +114,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "PublicationMismatch with the statement that adds what is missing", (server) =>
+  onServer("postgres", "PublicationMismatch with the statement that adds what is missing", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, {
         sql: `${table}; CREATE TABLE u (id int)`,
@@ -137,7 +135,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "AuthenticationFailed for a wrong password, without quoting it", (server) =>
+  onServer("postgres", "AuthenticationFailed for a wrong password, without quoting it", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const url = Redacted.make(workspace.url("postgres", "planted-secret"))
@@ -148,7 +146,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "PermissionDenied with ALTER ROLE for a role without REPLICATION", (server) =>
+  onServer("postgres", "PermissionDenied with ALTER ROLE for a role without REPLICATION", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const role = `${workspace.database}_role`
@@ -164,7 +162,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "ServerError 3D000 for a database that is not there, not retried", (server) =>
+  onServer("postgres", "ServerError 3D000 for a database that is not there, not retried", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const error = yield* failureOf(workspace, {}, walSender(workspace, { url: Redacted.make(server.url("nowhere")) }))
@@ -172,7 +170,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres18", "InvalidOption for a slot name PostgreSQL would refuse, before anything is sent", (server) =>
+  onServer("postgres", "InvalidOption for a slot name PostgreSQL would refuse, before anything is sent", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       for (const slot of ["Bad Name", "a'b", "x".repeat(64), ""]) {
@@ -182,7 +180,7 @@ describe("errors", () => {
   )
 
   onServer(
-    "postgres18",
+    "postgres",
     "TransactionTooLarge before a transaction fills memory, and nothing of it is confirmed",
     (server) =>
       Effect.gen(function* () {
@@ -222,7 +220,7 @@ describe("errors", () => {
   )
 
   onServer(
-    "postgres18",
+    "postgres",
     "WalReceiverTimeout when the network swallows everything, and the stream goes on after",
     (server) =>
       Effect.gen(function* () {
@@ -247,11 +245,14 @@ describe("errors", () => {
 
 describe("errors of a server of its own", () => {
   onServer(
-    "postgres18",
+    "postgres",
     "LogicalDecodingDisabled with the setting to change; ServerError 53400 when slots are used up",
     () =>
       Effect.gen(function* () {
-        const server = yield* PgServer.make({ settings: { wal_level: "replica", max_replication_slots: 1 } })
+        const server = yield* PgServer.make({
+          ...PostgresVersion.serverOptions(),
+          settings: { wal_level: "replica", max_replication_slots: 1 }
+        })
         const workspace = yield* makeWorkspace(server, { sql: table })
         const error = yield* failureOf(workspace)
         assert.deepInclude(error, { _tag: "LogicalDecodingDisabled", walLevel: "replica", isRetryable: false })
@@ -263,9 +264,10 @@ describe("errors of a server of its own", () => {
       })
   )
 
-  onServer("postgres18", "SlotInvalidated when the server gave the slot up for want of room", () =>
+  onServer("postgres", "SlotInvalidated when the server gave the slot up for want of room", () =>
     Effect.gen(function* () {
       const server = yield* PgServer.make({
+        ...PostgresVersion.serverOptions(),
         settings: { max_slot_wal_keep_size: "1MB", min_wal_size: "32MB", max_wal_size: "32MB" }
       })
       const workspace = yield* makeWorkspace(server, { sql: `${table}; CREATE TABLE filler (t text)` })
@@ -285,9 +287,9 @@ describe("errors of a server of its own", () => {
     })
   )
 
-  onServer("postgres18", "SystemMismatch when another cluster answers at the same address", (server) =>
+  onServer("postgres", "SystemMismatch when another cluster answers at the same address", (server) =>
     Effect.gen(function* () {
-      const other = yield* PgServer.make({})
+      const other = yield* PgServer.make(PostgresVersion.serverOptions())
       const here = yield* makeWorkspace(server, { sql: table })
       const layer = movingWalSender(here.url(), other.url())
       const stream = yield* follow(here, { layer: layer.layer })

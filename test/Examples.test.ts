@@ -86,7 +86,7 @@ const temporaryFile = (name: string) =>
   )
 
 describe("the README's program, print-changes.ts", () => {
-  onServer("postgres18", "prints what is written, and after a restart only what came since", (server) =>
+  onServer("postgres", "prints what is written, and after a restart only what came since", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const environment = { DATABASE_URL: workspace.url() }
@@ -108,7 +108,7 @@ describe("the README's program, print-changes.ts", () => {
   )
 
   onServer(
-    "postgres18",
+    "postgres",
     "ends with the error's name, and not with a password, where the publication is missing",
     (server) =>
       Effect.gen(function* () {
@@ -134,7 +134,7 @@ const auditLines = (path: string): ReadonlyArray<AuditLine> =>
     .map((line) => JSON.parse(line))
 
 describe("audit-log.ts", () => {
-  onServer("postgres18", "has every transaction on disk, in commit order, though it is killed in between", (server) =>
+  onServer("postgres", "has every transaction on disk, in commit order, though it is killed in between", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const path = yield* temporaryFile("audit.jsonl")
@@ -175,7 +175,7 @@ describe("audit-log.ts", () => {
 })
 
 describe("cache-invalidation.ts", () => {
-  onServer("postgres18", "makes its temporary slot again after the connection is lost", (server) =>
+  onServer("postgres", "makes its temporary slot again after the connection is lost", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const program = yield* runExample("cache-invalidation", { DATABASE_URL: workspace.url() })

@@ -20,7 +20,7 @@ const orders = "CREATE TABLE orders (id int PRIMARY KEY, note text, total numeri
 const tags = (changes: ReadonlyArray<Change>) => changes.map((change) => change._tag)
 
 describe("withLogicalStream", () => {
-  onServer("postgres18", "hands over typed changes in commit order, each transaction whole", (server) =>
+  onServer("postgres", "hands over typed changes in commit order, each transaction whole", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const stream = yield* follow(workspace)
@@ -44,7 +44,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  onServer("postgres18", "lists an unchanged TOAST column, and never hands it over as null", (server) =>
+  onServer("postgres", "lists an unchanged TOAST column, and never hands it over as null", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, {
         sql: "CREATE TABLE docs (id int PRIMARY KEY, n int, body text); ALTER TABLE docs ALTER body SET STORAGE EXTERNAL"
@@ -64,7 +64,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  onServer("postgres18", "hands over logical messages, transactional or not, and acknowledges both", (server) =>
+  onServer("postgres", "hands over logical messages, transactional or not, and acknowledges both", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const stream = yield* follow(workspace)
@@ -87,7 +87,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  onServer("postgres18", "passes 100,000 changes through with counts and sums equal", (server) =>
+  onServer("postgres", "passes 100,000 changes through with counts and sums equal", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE numbers (id int PRIMARY KEY, n bigint)" })
       let count = 0
@@ -131,31 +131,28 @@ describe("withLogicalStream", () => {
     })
   )
 
-  onServer(
-    "postgres18",
-    "fails with the handler's error on the n-th change, and a second run sees it again",
-    (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: orders })
-        const broken = { _tag: "Broken" as const }
-        const stream = yield* follow(workspace, {
-          handler: (change) =>
-            change._tag === "Insert" && change.row.id === 5 ? Effect.fail(broken) : Effect.succeed(nextLsn(change))
-        })
-        yield* workspace.sql(
-          "DO $$ BEGIN FOR i IN 1..9 LOOP INSERT INTO orders (id) VALUES (i); COMMIT; END LOOP; END $$"
-        )
-        assert.strictEqual(yield* stream.failure, broken)
-        const again = yield* follow(workspace)
-        yield* again.saw("Commit", 5)
-        assert.deepStrictEqual(
-          insertedRows(again.changes).map((row) => row.id),
-          [5, 6, 7, 8, 9]
-        )
+  onServer("postgres", "fails with the handler's error on the n-th change, and a second run sees it again", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const broken = { _tag: "Broken" as const }
+      const stream = yield* follow(workspace, {
+        handler: (change) =>
+          change._tag === "Insert" && change.row.id === 5 ? Effect.fail(broken) : Effect.succeed(nextLsn(change))
       })
+      yield* workspace.sql(
+        "DO $$ BEGIN FOR i IN 1..9 LOOP INSERT INTO orders (id) VALUES (i); COMMIT; END LOOP; END $$"
+      )
+      assert.strictEqual(yield* stream.failure, broken)
+      const again = yield* follow(workspace)
+      yield* again.saw("Commit", 5)
+      assert.deepStrictEqual(
+        insertedRows(again.changes).map((row) => row.id),
+        [5, 6, 7, 8, 9]
+      )
+    })
   )
 
-  onServer("postgres18", "redelivers nothing after a clean stop, and frees the slot at once", (server) =>
+  onServer("postgres", "redelivers nothing after a clean stop, and frees the slot at once", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       for (let round = 1; round <= 5; round++) {
@@ -174,7 +171,7 @@ describe("withLogicalStream", () => {
 })
 
 describe("withTransactionStream", () => {
-  onServer("postgres18", "hands over whole transactions", (server) =>
+  onServer("postgres", "hands over whole transactions", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const transactions: Array<Transaction> = []
@@ -194,7 +191,7 @@ describe("withTransactionStream", () => {
 })
 
 describe("Replication", () => {
-  onServer("postgres18", "streams changes under a Layer, and acknowledges what it is given", (server) =>
+  onServer("postgres", "streams changes under a Layer, and acknowledges what it is given", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const layer = Replication.layer(logicalOptions(workspace)).pipe(Layer.provide(walSender(workspace)))
@@ -221,7 +218,7 @@ describe("Replication", () => {
     })
   )
 
-  onServer("postgres18", "refuses to be consumed twice, as the second would miss what the first took", (server) =>
+  onServer("postgres", "refuses to be consumed twice, as the second would miss what the first took", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const layer = Replication.layer(logicalOptions(workspace)).pipe(Layer.provide(walSender(workspace)))
@@ -235,7 +232,7 @@ describe("Replication", () => {
     })
   )
 
-  onServer("postgres18", "keeps a Stream's arrays whole from the socket to the consumer", (server) =>
+  onServer("postgres", "keeps a Stream's arrays whole from the socket to the consumer", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const plugin = Pgoutput.make({ publications: [workspace.publication] })

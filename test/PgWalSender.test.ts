@@ -9,6 +9,7 @@ import { Context, Effect, Fiber, Layer, Redacted, Result, type Scope } from "eff
 import { readOnDemand } from "../packages/node/src/ReadOnDemand.ts"
 import { type Certificates, makeCertificates } from "./support/Certificates.ts"
 import { eventually } from "./support/eventually.ts"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
 
 const connect = Effect.fnUntraced(function* (options: PgConfig.Options) {
   const { host, password, port, user } = yield* PgServer
@@ -90,7 +91,7 @@ const drainHeld = Effect.fnUntraced(function* (options: PgConfig.Options, comman
 
 const sockets = (): number => process.getActiveResourcesInfo().filter((name) => /^(TCP|TLS)/.test(name)).length
 
-const plainServer = Layer.provideMerge(setup, PgServer.layer({ hba }))
+const plainServer = Layer.provideMerge(setup, PgServer.layer({ ...PostgresVersion.serverOptions(), hba }))
 
 layer(plainServer, real)("PgWalSender with a server without TLS", (it) => {
   it.effect("authenticates by SCRAM, MD5, or trust", () =>
@@ -288,6 +289,7 @@ const tlsServer = Layer.unwrap(
     return Layer.provideMerge(
       setup,
       PgServer.layer({
+        ...PostgresVersion.serverOptions(),
         hba,
         settings: { ssl: "on", ssl_ca_file: "ca.crt" },
         files: { "server.crt": server.cert, "server.key": server.key, "ca.crt": authority.cert }

@@ -5,6 +5,7 @@ import { PgServer } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, insertedRows, walSender } from "./support/Follow.ts"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { Proxy } from "./support/Proxy.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -21,7 +22,7 @@ const walSenderPid = (workspace: Workspace, call: string) =>
 
 describe("reconnecting", () => {
   for (const call of ["pg_terminate_backend", "pg_cancel_backend"]) {
-    onServer("postgres18", `goes on after ${call}, with every change and none twice that was acknowledged`, (server) =>
+    onServer("postgres", `goes on after ${call}, with every change and none twice that was acknowledged`, (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })
         const stream = yield* follow(workspace)
@@ -42,7 +43,7 @@ describe("reconnecting", () => {
     )
   }
 
-  onServer("postgres18", "goes on after a broken connection in the middle of a transaction", (server) =>
+  onServer("postgres", "goes on after a broken connection in the middle of a transaction", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const proxy = yield* Proxy.make(server)
@@ -56,9 +57,9 @@ describe("reconnecting", () => {
     })
   )
 
-  onServer("postgres18", "survives a restart of the server, whatever way it stops", () =>
+  onServer("postgres", "survives a restart of the server, whatever way it stops", () =>
     Effect.gen(function* () {
-      const server = yield* PgServer.make({})
+      const server = yield* PgServer.make(PostgresVersion.serverOptions())
       const workspace = yield* makeWorkspace(server, { sql: table })
       const stream = yield* follow(workspace)
       let id = 0
@@ -78,9 +79,9 @@ describe("reconnecting", () => {
     })
   )
 
-  onServer("postgres18", "lets an idle server stop in two seconds", () =>
+  onServer("postgres", "lets an idle server stop in two seconds", () =>
     Effect.gen(function* () {
-      const server = yield* PgServer.make({})
+      const server = yield* PgServer.make(PostgresVersion.serverOptions())
       const workspace = yield* makeWorkspace(server, { sql: table })
       const stream = yield* follow(workspace, { options: { acknowledgeDelay: "1 second" } })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
@@ -91,7 +92,7 @@ describe("reconnecting", () => {
 })
 
 describe("a slow handler", () => {
-  onServer("postgres18", "holds the walsender back but never its keep-alive", (server) =>
+  onServer("postgres", "holds the walsender back but never its keep-alive", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const layer = walSender(workspace, {

@@ -21,7 +21,7 @@ const onConnection = <A, E>(
   ).pipe(Effect.provide(walSender(workspace)))
 
 describe("replication slots", () => {
-  for (const name of ["postgres18", "wal2json"] as const) {
+  for (const name of ["postgres", "wal2json"] as const) {
     onServer(name, "are made, found, listed and dropped", (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })
@@ -57,7 +57,7 @@ describe("replication slots", () => {
     )
   }
 
-  onServer("postgres18", "that are temporary go with their connection", (server) =>
+  onServer("postgres", "that are temporary go with their connection", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const stream = yield* follow(workspace, { options: { createSlot: "temporary" } })
@@ -69,7 +69,7 @@ describe("replication slots", () => {
   )
 
   onServer(
-    "postgres18",
+    "postgres",
     "that are temporary and lost with their connection fail, as changes are lost with them",
     (server) =>
       Effect.gen(function* () {
@@ -83,7 +83,7 @@ describe("replication slots", () => {
   )
 
   onServer(
-    "postgres18",
+    "postgres",
     "whose making waits for an old transaction can be given up at once, and used once made",
     (server) =>
       Effect.gen(function* () {
@@ -111,7 +111,7 @@ describe("replication slots", () => {
 })
 
 describe("publications", () => {
-  onServer("postgres18", "are made once, adopted after, under any name", (server) =>
+  onServer("postgres", "are made once, adopted after, under any name", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: `${table}; CREATE TABLE "od.d ""x" (id int)` })
       const name = 'A "strange", name;--'
@@ -131,7 +131,7 @@ describe("publications", () => {
     })
   )
 
-  onServer("postgres18", "of schemas and of all tables are checked for what they cover", (server) =>
+  onServer("postgres", "of schemas and of all tables are checked for what they cover", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: `${table}; CREATE SCHEMA other` })
       yield* onConnection(workspace, (connection) =>

@@ -94,7 +94,7 @@ const ofOrders = <Tag extends "Insert" | "Update" | "Delete">(seen: ReadonlyArra
   )
 
 describe("typed tables", () => {
-  onServer("postgres18", "are whole rows, key rows and full rows, by each table's replica identity", (server) =>
+  onServer("postgres", "are whole rows, key rows and full rows, by each table's replica identity", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: shop })
       const stream = yield* follow(workspace)
@@ -138,7 +138,7 @@ describe("typed tables", () => {
     })
   )
 
-  onServer("postgres18", "are partial where the server left a declared TOAST column out, and only there", (server) =>
+  onServer("postgres", "are partial where the server left a declared TOAST column out, and only there", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: shop })
       const stream = yield* follow(workspace)
@@ -166,7 +166,7 @@ describe("typed tables", () => {
   )
 
   onServer(
-    "postgres18",
+    "postgres",
     "acknowledge what was handled, also transactions of other tables, and resume after it",
     (server) =>
       Effect.gen(function* () {
@@ -191,7 +191,7 @@ describe("typed tables", () => {
   )
 
   onServer(
-    "postgres18",
+    "postgres",
     "fail for a row that does not fit, having acknowledged what came before, and stand there",
     (server) =>
       Effect.gen(function* () {
@@ -228,7 +228,7 @@ describe("typed tables", () => {
       })
   )
 
-  onServer("postgres18", "fail for a declared column that the publication leaves out, before any row", (server) =>
+  onServer("postgres", "fail for a declared column that the publication leaves out, before any row", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: shop, publication: "FOR TABLE orders (id, note)" })
       const run = withLogicalStream(
@@ -243,7 +243,7 @@ describe("typed tables", () => {
     })
   )
 
-  onServer("postgres18", "fail for an insert that a row filter made of an update without its TOAST column", (server) =>
+  onServer("postgres", "fail for an insert that a row filter made of an update without its TOAST column", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, {
         sql: `${shop}; ALTER TABLE orders REPLICA IDENTITY USING INDEX orders_pkey`,
@@ -258,7 +258,7 @@ describe("typed tables", () => {
     })
   )
 
-  onServer("postgres18", "type a Replication's changes, and whole transactions", (server) =>
+  onServer("postgres", "type a Replication's changes, and whole transactions", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: shop })
       const layer = Replication.layer(optionsOf(workspace)).pipe(Layer.provide(walSender(workspace)))
@@ -292,7 +292,7 @@ describe("typed tables", () => {
     })
   )
 
-  onServer("postgres18", "make the publication they need, and find out what one lacks", (server) =>
+  onServer("postgres", "make the publication they need, and find out what one lacks", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: shop })
       yield* Effect.gen(function* () {
@@ -342,7 +342,7 @@ describe("typed tables over wal2json", () => {
 })
 
 describe("examples/typed-tables.ts", () => {
-  onServer("postgres18", "tells of rows that fit, and in its place of one that does not", (server) =>
+  onServer("postgres", "tells of rows that fit, and in its place of one that does not", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, {
         sql: `CREATE TABLE orders (id int PRIMARY KEY, total numeric, note text);

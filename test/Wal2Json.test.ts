@@ -69,7 +69,7 @@ for (const formatVersion of [1, 2] as const) {
 }
 
 describe("a plugin that is not there", () => {
-  onServer("postgres18", "fails with the remedy, and leaves no slot", (server) =>
+  onServer("postgres", "fails with the remedy, and leaves no slot", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: schema })
       const stream = yield* follow(workspace, { options: { plugin: Wal2Json.make() } })

@@ -30,7 +30,7 @@ describe("Workspace", () => {
     )
   }
 
-  onServer("postgres18", "keeps a transaction open in a session", (server) =>
+  onServer("postgres", "keeps a transaction open in a session", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE orders (id int)" })
       const session = yield* workspace.session
@@ -41,7 +41,7 @@ describe("Workspace", () => {
     })
   )
 
-  onServer("postgres18", "waits for a condition, and says what never happened", (server) =>
+  onServer("postgres", "waits for a condition, and says what never happened", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE orders (id int)" })
       const count = Effect.map(workspace.sql("SELECT id FROM orders"), (rows) => rows.length > 0)

@@ -9,10 +9,13 @@ import { Effect, type Scope } from "effect"
 import { inject } from "vitest"
 import type { SharedServer } from "./globalSetup.ts"
 
-/** `postgres18` is PostgreSQL 18 from npm; `wal2json` is the system's, 15 by preference, which has the plugin. */
-export type ServerName = "postgres18" | "wal2json"
+/**
+ * `postgres` is the project's version of PostgreSQL, from npm; `wal2json` is the system's, 15 by preference, which has
+ * the plugin: it runs beside PostgreSQL 15 and no other.
+ */
+export type ServerName = "postgres" | "wal2json"
 
-export const serverNames: ReadonlyArray<ServerName> = ["postgres18", "wal2json"]
+export const serverNames: ReadonlyArray<ServerName> = ["postgres", "wal2json"]
 
 export interface Server extends SharedServer {
   readonly name: ServerName
@@ -34,31 +37,44 @@ const fromShared = (name: ServerName, shared: SharedServer): Server => {
   }
 }
 
-/** The server of that name; `undefined` where the machine has none. */
+/** The server of that name; `undefined` where the machine has none, or another project runs it. */
 export const sharedServer = (name: ServerName): Server | undefined => {
   const shared = inject("servers")[name]
-  return shared === undefined ? undefined : fromShared(name, shared)
+  return typeof shared === "string" ? undefined : fromShared(name, shared)
+}
+
+/** How long a test may take, and on which versions of PostgreSQL it means something: all, unless told otherwise. */
+export interface ServerTestOptions {
+  /** Milliseconds. */
+  readonly timeout?: number | undefined
+  /** The oldest major version that can do this. */
+  readonly since?: number | undefined
+  /** The newest. */
+  readonly until?: number | undefined
 }
 
 /**
- * A test against a shared server, in real time. Where the machine lacks the server it is skipped and says so, but not
- * under CI, where a test that does not run is one that fails.
+ * A test against a shared server, in real time; on a version that it is not for there is no such test. Where the machine
+ * lacks the server it is skipped and says so, but not under CI, where a test that does not run is one that fails.
  *
  * @example
- * onServer("postgres18", "streams an insert", (server) => Effect.gen(function*() {
+ * onServer("postgres", "streams an insert", (server) => Effect.gen(function*() {
  *   const workspace = yield* makeWorkspace(server)
  *   yield* workspace.sql("CREATE TABLE orders (id int PRIMARY KEY)")
- * }))
+ * }), { since: 15 })
  */
 export const onServer = (
   name: ServerName,
   title: string,
   body: (server: Server) => Effect.Effect<unknown, unknown, Scope.Scope>,
-  timeout?: number | undefined
+  { since = 0, timeout, until = Number.POSITIVE_INFINITY }: ServerTestOptions = {}
 ): void => {
   const server = sharedServer(name)
   if (server !== undefined) {
+    if (server.majorVersion < since || server.majorVersion > until) return
     it.live(`${title} (PostgreSQL ${server.version})`, () => body(server), timeout)
+  } else if (inject("servers")[name] === "elsewhere") {
+    // Another project runs it.
   } else if (process.env.CI === undefined) {
     it.skip(`${title} (no server "${name}" on this machine)`, () => undefined)
   } else {

@@ -1,11 +1,12 @@
 /**
- * Starts the servers that all tests share, once per run: PostgreSQL 18, and where this machine has it one with wal2json.
- * A test that stops or kills its server makes one of its own.
+ * Starts the servers that all tests of a project share: PostgreSQL of the project's version, and with version 15 also
+ * the one with wal2json, where this machine has it. A test that stops or kills its server makes one of its own.
  */
 import { existsSync } from "node:fs"
 import { PgServer, type PgServerOptions } from "@replicant/node/testing"
 import { Effect, Exit, Scope } from "effect"
 import type { TestProject } from "vitest/node"
+import * as PostgresVersion from "./PostgresVersion.ts"
 
 /** What a worker needs to know of a shared server. */
 export interface SharedServer {
@@ -19,7 +20,7 @@ export interface SharedServer {
 
 declare module "vitest" {
   interface ProvidedContext {
-    readonly servers: { readonly postgres18: SharedServer; readonly wal2json: SharedServer | undefined }
+    readonly servers: { readonly postgres: SharedServer; readonly wal2json: SharedServer | "missing" | "elsewhere" }
   }
 }
 
@@ -27,6 +28,8 @@ declare module "vitest" {
 const wal2jsonBin = ["15", "16", "17", "18"]
   .map((major) => `/usr/lib/postgresql/${major}`)
   .find((prefix) => existsSync(`${prefix}/bin/postgres`) && existsSync(`${prefix}/lib/wal2json.so`))
+
+const wal2jsonProject = 15
 
 /** Slots and walsenders for all files at once; tests of the timeout set it for their own session. */
 const settings = { max_connections: 200, max_wal_senders: 60, max_replication_slots: 60 }
@@ -37,15 +40,19 @@ const start = (options: PgServerOptions) =>
     ({ host, password, port, user, version }): SharedServer => ({ host, password, port, user, version })
   )
 
+/** Once a run is enough: it does not depend on the version of the other server. */
+const startWal2Json = (project: string) => {
+  if (PostgresVersion.ofProject(project) !== wal2jsonProject) return Effect.succeed("elsewhere" as const)
+  if (wal2jsonBin === undefined) return Effect.succeed("missing" as const)
+  return start({ binaries: `${wal2jsonBin}/bin`, outputPlugins: ["wal2json"] })
+}
+
 export const setup = async (project: TestProject): Promise<() => Promise<void>> => {
   const scope = await Effect.runPromise(Scope.make())
   const servers = Effect.all(
     {
-      postgres18: start({}),
-      wal2json:
-        wal2jsonBin === undefined
-          ? Effect.undefined
-          : start({ binaries: `${wal2jsonBin}/bin`, outputPlugins: ["wal2json"] })
+      postgres: start(PostgresVersion.serverOptions(PostgresVersion.ofProject(project.name))),
+      wal2json: startWal2Json(project.name)
     },
     { concurrency: "unbounded" }
   )
