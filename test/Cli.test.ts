@@ -4,11 +4,11 @@ import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
-import { assert, describe, it } from "@effect/vitest"
+import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { type Replicant, replicant, startReplicant } from "./support/Replicant.ts"
-import { onServer } from "./support/Servers.ts"
+import { once, onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 const orders = "CREATE TABLE orders (id bigint PRIMARY KEY, note text)"
@@ -79,39 +79,47 @@ describe("replicant stream", () => {
     })
   )
 
-  onServer("postgres", "ends at --until-lsn, with everything before it and nothing after", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: orders })
-      yield* makeSlot(workspace)
-      yield* workspace.sql(insert(1))
-      const until = yield* workspace.currentWalLsn
-      yield* workspace.sql(insert(2))
-      const args = streamArgs(workspace, "--until-lsn")
-      const first = yield* replicant([...args, until], environment(workspace))
-      assert.strictEqual(first.code, 0, first.stderr)
-      assert.deepStrictEqual(ids(first.stdout), ["1"])
-      // Nothing is published after the second insert: only a keep-alive can tell that the position is reached.
-      yield* workspace.sql("SELECT pg_switch_wal()")
-      const second = yield* replicant([...args, yield* workspace.currentWalLsn], environment(workspace))
-      assert.strictEqual(second.code, 0, second.stderr)
-      assert.deepStrictEqual(ids(second.stdout), ["2"])
-    })
+  onServer(
+    "postgres",
+    "ends at --until-lsn, with everything before it and nothing after",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* makeSlot(workspace)
+        yield* workspace.sql(insert(1))
+        const until = yield* workspace.currentWalLsn
+        yield* workspace.sql(insert(2))
+        const args = streamArgs(workspace, "--until-lsn")
+        const first = yield* replicant([...args, until], environment(workspace))
+        assert.strictEqual(first.code, 0, first.stderr)
+        assert.deepStrictEqual(ids(first.stdout), ["1"])
+        // Nothing is published after the second insert: only a keep-alive can tell that the position is reached.
+        yield* workspace.sql("SELECT pg_switch_wal()")
+        const second = yield* replicant([...args, yield* workspace.currentWalLsn], environment(workspace))
+        assert.strictEqual(second.code, 0, second.stderr)
+        assert.deepStrictEqual(ids(second.stdout), ["2"])
+      }),
+    once
   )
 
-  onServer("postgres", "frames transactions with --boundaries, and shows people --pretty", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: orders })
-      yield* makeSlot(workspace)
-      yield* workspace.sql(insert(1))
-      const framed = yield* replicant(streamArgs(workspace, "--limit", "1", "--boundaries"), environment(workspace))
-      assert.deepStrictEqual(
-        framed.stdout.split("\n").map((line) => (line === "" ? "" : JSON.parse(line).kind)),
-        ["begin", "insert", "commit", ""]
-      )
-      yield* workspace.sql(insert(2))
-      const pretty = yield* replicant(streamArgs(workspace, "--limit", "1", "--pretty"), environment(workspace))
-      assert.match(pretty.stdout, /^-- transaction \d+, .*\n {2}\+ insert public.orders id=2 note="note 2"\n$/)
-    })
+  onServer(
+    "postgres",
+    "frames transactions with --boundaries, and shows people --pretty",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* makeSlot(workspace)
+        yield* workspace.sql(insert(1))
+        const framed = yield* replicant(streamArgs(workspace, "--limit", "1", "--boundaries"), environment(workspace))
+        assert.deepStrictEqual(
+          framed.stdout.split("\n").map((line) => (line === "" ? "" : JSON.parse(line).kind)),
+          ["begin", "insert", "commit", ""]
+        )
+        yield* workspace.sql(insert(2))
+        const pretty = yield* replicant(streamArgs(workspace, "--limit", "1", "--pretty"), environment(workspace))
+        assert.match(pretty.stdout, /^-- transaction \d+, .*\n {2}\+ insert public.orders id=2 note="note 2"\n$/)
+      }),
+    once
   )
 
   onServer(
@@ -136,79 +144,96 @@ describe("replicant stream", () => {
         )
         const again = yield* replicant(streamArgs(workspace, "--limit", "1"), environment(workspace))
         assert.deepStrictEqual(ids(again.stdout), ["2"])
-      })
+      }),
+    once
   )
 
-  onServer("postgres", "acknowledges nothing that a stalled reader has not taken, and keeps its connection", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: orders })
-      yield* makeSlot(workspace)
-      yield* workspace.sql("INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, 5000) n")
-      const before = (yield* workspace.findSlot())?.confirmed_flush_lsn
-      const url = `${workspace.url()}?options=${encodeURIComponent("-c wal_sender_timeout=1s")}`
-      const running = yield* startReplicant(streamArgs(workspace, "--limit", "1"), { DATABASE_URL: url })
-      running.process.stdout.pause()
-      yield* isStreaming(workspace)
-      // Three times what the server bears: only time can show that nothing happens.
-      yield* Effect.sleep("3 seconds")
-      const slot = yield* workspace.findSlot()
-      assert.isTrue(slot?.active)
-      assert.strictEqual(slot?.confirmed_flush_lsn, before)
-      running.process.stdout.resume()
-      const ended = yield* running.ended
-      assert.strictEqual(ended.code, 0, ended.stderr)
-      assert.strictEqual(ended.stderr, "", "no reconnect was needed")
-      assert.lengthOf(running.lines(), 5000)
-    })
+  onServer(
+    "postgres",
+    "acknowledges nothing that a stalled reader has not taken, and keeps its connection",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* makeSlot(workspace)
+        yield* workspace.sql("INSERT INTO orders SELECT n, repeat('x', 200) FROM generate_series(1, 5000) n")
+        const before = (yield* workspace.findSlot())?.confirmed_flush_lsn
+        const url = `${workspace.url()}?options=${encodeURIComponent("-c wal_sender_timeout=1s")}`
+        const running = yield* startReplicant(streamArgs(workspace, "--limit", "1"), { DATABASE_URL: url })
+        running.process.stdout.pause()
+        yield* isStreaming(workspace)
+        // Three times what the server bears: only time can show that nothing happens.
+        yield* Effect.sleep("3 seconds")
+        const slot = yield* workspace.findSlot()
+        assert.isTrue(slot?.active)
+        assert.strictEqual(slot?.confirmed_flush_lsn, before)
+        running.process.stdout.resume()
+        const ended = yield* running.ended
+        assert.strictEqual(ended.code, 0, ended.stderr)
+        assert.strictEqual(ended.stderr, "", "no reconnect was needed")
+        assert.lengthOf(running.lines(), 5000)
+      }),
+    once
   )
 
   for (const [signal, code] of [
     ["SIGINT", 130],
     ["SIGTERM", 143]
   ] as const) {
-    onServer("postgres", `ends in good order on ${signal}: exit code ${code}, the slot free, nothing twice`, (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: orders })
-        yield* makeSlot(workspace)
-        const running = yield* startReplicant(streamArgs(workspace), environment(workspace))
-        yield* isStreaming(workspace)
-        yield* workspace.sql(insert(1))
-        yield* saw(running, 1)
-        yield* running.kill(signal)
-        const ended = yield* running.ended
-        assert.strictEqual(ended.code, code)
-        assert.strictEqual(ended.stderr, "")
-        yield* isFree(workspace)
-        yield* workspace.sql(insert(2))
-        const again = yield* replicant(streamArgs(workspace, "--limit", "1"), environment(workspace))
-        assert.deepStrictEqual(ids(again.stdout), ["2"])
-      })
+    onServer(
+      "postgres",
+      `ends in good order on ${signal}: exit code ${code}, the slot free, nothing twice`,
+      (server) =>
+        Effect.gen(function* () {
+          const workspace = yield* makeWorkspace(server, { sql: orders })
+          yield* makeSlot(workspace)
+          const running = yield* startReplicant(streamArgs(workspace), environment(workspace))
+          yield* isStreaming(workspace)
+          yield* workspace.sql(insert(1))
+          yield* saw(running, 1)
+          yield* running.kill(signal)
+          const ended = yield* running.ended
+          assert.strictEqual(ended.code, code)
+          assert.strictEqual(ended.stderr, "")
+          yield* isFree(workspace)
+          yield* workspace.sql(insert(2))
+          const again = yield* replicant(streamArgs(workspace, "--limit", "1"), environment(workspace))
+          assert.deepStrictEqual(ids(again.stdout), ["2"])
+        }),
+      once
     )
   }
 
-  onServer("postgres", "leaves nothing behind with --temporary", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: orders })
-      const args = ["stream", "--temporary", "--create", "--table", "orders", "--limit", "1"]
-      const running = yield* startReplicant(args, environment(workspace))
-      yield* eventually(workspace.isStreaming())
-      yield* workspace.sql(insert(1))
-      assert.strictEqual((yield* running.ended).code, 0)
-      assert.deepStrictEqual(ids(running.stdout()), ["1"])
-      assert.deepStrictEqual(yield* workspace.sql(slotsOf(workspace)), [])
-      const publications = yield* workspace.sql("SELECT pubname FROM pg_publication")
-      assert.deepStrictEqual(publications, [{ pubname: workspace.publication }])
-    })
+  onServer(
+    "postgres",
+    "leaves nothing behind with --temporary",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        const args = ["stream", "--temporary", "--create", "--table", "orders", "--limit", "1"]
+        const running = yield* startReplicant(args, environment(workspace))
+        yield* eventually(workspace.isStreaming())
+        yield* workspace.sql(insert(1))
+        assert.strictEqual((yield* running.ended).code, 0)
+        assert.deepStrictEqual(ids(running.stdout()), ["1"])
+        assert.deepStrictEqual(yield* workspace.sql(slotsOf(workspace)), [])
+        const publications = yield* workspace.sql("SELECT pubname FROM pg_publication")
+        assert.deepStrictEqual(publications, [{ pubname: workspace.publication }])
+      }),
+    once
   )
 
-  onServer("postgres", "never reads somebody's slot as a temporary one", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: orders })
-      yield* makeSlot(workspace)
-      const ended = yield* replicant(streamArgs(workspace, "--temporary"), environment(workspace))
-      assert.strictEqual(ended.code, 1)
-      assert.match(ended.stderr, /^error: replication slot "\w+" exists already\ncure: /)
-    })
+  onServer(
+    "postgres",
+    "never reads somebody's slot as a temporary one",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* makeSlot(workspace)
+        const ended = yield* replicant(streamArgs(workspace, "--temporary"), environment(workspace))
+        assert.strictEqual(ended.code, 1)
+        assert.match(ended.stderr, /^error: replication slot "\w+" exists already\ncure: /)
+      }),
+    once
   )
 
   onServer("wal2json", "streams through wal2json too, and only the tables named", (server) =>
@@ -232,16 +257,20 @@ describe("replicant, when something is wrong", () => {
     expected: RegExp,
     env: (workspace: Workspace) => Readonly<Record<string, string>> = environment
   ) =>
-    onServer("postgres", title, (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: orders })
-        const ended = yield* replicant(args(workspace), env(workspace))
-        assert.strictEqual(ended.code, 1)
-        assert.strictEqual(ended.stdout, "")
-        assert.match(ended.stderr, expected)
-        assert.lengthOf(ended.stderr.trimEnd().split("\n"), 2, "one line for the error, one for the cure")
-        assert.notInclude(ended.stderr, "SECRET")
-      })
+    onServer(
+      "postgres",
+      title,
+      (server) =>
+        Effect.gen(function* () {
+          const workspace = yield* makeWorkspace(server, { sql: orders })
+          const ended = yield* replicant(args(workspace), env(workspace))
+          assert.strictEqual(ended.code, 1)
+          assert.strictEqual(ended.stdout, "")
+          assert.match(ended.stderr, expected)
+          assert.lengthOf(ended.stderr.trimEnd().split("\n"), 2, "one line for the error, one for the cure")
+          assert.notInclude(ended.stderr, "SECRET")
+        }),
+      once
     )
 
   failing(
@@ -272,27 +301,35 @@ describe("replicant, when something is wrong", () => {
     /^error: ERROR 42P01: relation "public.nope" does not exist\ncure: check the table's name/
   )
 
-  onServer("postgres", "gives up on a slot that stays in use, and names who reads it", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: orders })
-      yield* makeSlot(workspace)
-      yield* startReplicant(streamArgs(workspace), environment(workspace))
-      yield* isStreaming(workspace)
-      const ended = yield* replicant(streamArgs(workspace), environment(workspace))
-      assert.strictEqual(ended.code, 1)
-      assert.match(
-        ended.stderr,
-        /note: slot "\w+" is in use by pid \d+: waiting 10 s\nerror: .* in use by pid \d+\ncure: /
-      )
-    })
+  onServer(
+    "postgres",
+    "gives up on a slot that stays in use, and names who reads it",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* makeSlot(workspace)
+        yield* startReplicant(streamArgs(workspace), environment(workspace))
+        yield* isStreaming(workspace)
+        const ended = yield* replicant(streamArgs(workspace), environment(workspace))
+        assert.strictEqual(ended.code, 1)
+        assert.match(
+          ended.stderr,
+          /note: slot "\w+" is in use by pid \d+: waiting 10 s\nerror: .* in use by pid \d+\ncure: /
+        )
+      }),
+    once
   )
 
-  onServer("postgres", "writes one JSON object to standard error with --json", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: orders })
-      const ended = yield* replicant(streamArgs(workspace, "--json"), environment(workspace))
-      assert.deepInclude(JSON.parse(ended.stderr), { level: "error", error: "SlotNotFound" })
-    })
+  onServer(
+    "postgres",
+    "writes one JSON object to standard error with --json",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        const ended = yield* replicant(streamArgs(workspace, "--json"), environment(workspace))
+        assert.deepInclude(JSON.parse(ended.stderr), { level: "error", error: "SlotNotFound" })
+      }),
+    once
   )
 })
 
@@ -358,74 +395,86 @@ const left = (directory: string): ReadonlyArray<string> =>
   Fs.readdirSync(directory).filter((name) => name.startsWith("replicant-"))
 
 describe("replicant demo", () => {
-  it.live("streams a PostgreSQL of its own, and leaves no process and no directory", () =>
-    Effect.gen(function* () {
-      const directory = yield* demoDirectory
-      const running = yield* startReplicant(["demo", "--seconds", "3", "--rate", "20"], { TMPDIR: directory })
-      const since = performance.now()
-      yield* eventually(
-        Effect.sync(() => running.stdout().includes("insert")),
-        { what: "the first change is on the screen" }
-      )
-      assert.isBelow(performance.now() - since, 15_000)
-      const data = Fs.readdirSync(directory)
-      assert.lengthOf(data, 1)
-      const pid = Number(
-        Fs.readFileSync(Path.join(directory, data[0]!, "data", "postmaster.pid"), "utf8").split("\n")[0]
-      )
-      const ended = yield* running.ended
-      assert.strictEqual(ended.code, 0, ended.stderr)
-      assert.match(ended.stdout, /-- transaction \d+/)
-      assert.match(ended.stdout, /~ update public.products .*\(unchanged: manual\)/)
-      assert.match(ended.stderr, /\n\d+ changes in \d+ transactions, \d+ s\n$/)
-      assert.deepStrictEqual(left(directory), [])
-      assert.throws(() => process.kill(pid, 0), /ESRCH/)
-    })
+  onServer(
+    "postgres",
+    "streams a PostgreSQL of its own, and leaves no process and no directory",
+    () =>
+      Effect.gen(function* () {
+        const directory = yield* demoDirectory
+        const running = yield* startReplicant(["demo", "--seconds", "3", "--rate", "20"], { TMPDIR: directory })
+        const since = performance.now()
+        yield* eventually(
+          Effect.sync(() => running.stdout().includes("insert")),
+          { what: "the first change is on the screen" }
+        )
+        assert.isBelow(performance.now() - since, 15_000)
+        const data = Fs.readdirSync(directory)
+        assert.lengthOf(data, 1)
+        const pid = Number(
+          Fs.readFileSync(Path.join(directory, data[0]!, "data", "postmaster.pid"), "utf8").split("\n")[0]
+        )
+        const ended = yield* running.ended
+        assert.strictEqual(ended.code, 0, ended.stderr)
+        assert.match(ended.stdout, /-- transaction \d+/)
+        assert.match(ended.stdout, /~ update public.products .*\(unchanged: manual\)/)
+        assert.match(ended.stderr, /\n\d+ changes in \d+ transactions, \d+ s\n$/)
+        assert.deepStrictEqual(left(directory), [])
+        assert.throws(() => process.kill(pid, 0), /ESRCH/)
+      }),
+    once
   )
 
-  it.live("ends in good order on Ctrl-C, also under npm, which passes the signal on", () =>
-    Effect.gen(function* () {
-      const directory = yield* demoDirectory
-      const root = fileURLToPath(new URL("..", import.meta.url))
-      const env = { ...process.env, TMPDIR: directory, DATABASE_URL: "" }
-      let text = ""
-      let code: number | null | undefined
-      const npm = yield* Effect.acquireRelease(
-        // A group of its own, as a terminal gives one: its Ctrl-C goes to all of it.
-        Effect.sync(() => spawn("npm", ["start", "--", "--rate", "20"], { cwd: root, env, detached: true })),
-        (child) => Effect.sync(() => void (child.exitCode === null && child.kill("SIGKILL")))
-      )
-      npm.stdout.setEncoding("utf8").on("data", (part: string) => {
-        text += part
-      })
-      npm.on("close", (ended) => {
-        code = ended
-      })
-      yield* eventually(Effect.sync(() => text.includes("update")))
-      process.kill(-npm.pid!, "SIGINT")
-      yield* eventually(
-        Effect.sync(() => code !== undefined),
-        { what: "npm start ended" }
-      )
-      assert.deepStrictEqual(left(directory), [])
-    })
+  onServer(
+    "postgres",
+    "ends in good order on Ctrl-C, also under npm, which passes the signal on",
+    () =>
+      Effect.gen(function* () {
+        const directory = yield* demoDirectory
+        const root = fileURLToPath(new URL("..", import.meta.url))
+        const env = { ...process.env, TMPDIR: directory, DATABASE_URL: "" }
+        let text = ""
+        let code: number | null | undefined
+        const npm = yield* Effect.acquireRelease(
+          // A group of its own, as a terminal gives one: its Ctrl-C goes to all of it.
+          Effect.sync(() => spawn("npm", ["start", "--", "--rate", "20"], { cwd: root, env, detached: true })),
+          (child) => Effect.sync(() => void (child.exitCode === null && child.kill("SIGKILL")))
+        )
+        npm.stdout.setEncoding("utf8").on("data", (part: string) => {
+          text += part
+        })
+        npm.on("close", (ended) => {
+          code = ended
+        })
+        yield* eventually(Effect.sync(() => text.includes("update")))
+        process.kill(-npm.pid!, "SIGINT")
+        yield* eventually(
+          Effect.sync(() => code !== undefined),
+          { what: "npm start ended" }
+        )
+        assert.deepStrictEqual(left(directory), [])
+      }),
+    once
   )
 
-  onServer("postgres", "shows a database that is named, and leaves it as it was", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
-      yield* workspace.sql(`DROP PUBLICATION ${workspace.publication}`)
-      const running = yield* startReplicant(["demo", "--seconds", "4", "--json"], environment(workspace))
-      yield* eventually(workspace.isStreaming())
-      yield* workspace.sql(insert(1))
-      yield* workspace.sql("INSERT INTO heap VALUES (1); UPDATE heap SET n = 2; DELETE FROM heap")
-      const ended = yield* running.ended
-      assert.strictEqual(ended.code, 0, ended.stderr)
-      assert.deepStrictEqual(ids(ended.stdout), ["1"])
-      assert.match(ended.stderr, /making one of its tables that have a key, public.orders"/)
-      assert.match(ended.stderr, /made publication \\"replicant_demo\\": it is dropped at the end/)
-      assert.deepStrictEqual(yield* workspace.sql(slotsOf(workspace)), [])
-      assert.deepStrictEqual(yield* workspace.sql("SELECT pubname FROM pg_publication"), [])
-    })
+  onServer(
+    "postgres",
+    "shows a database that is named, and leaves it as it was",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
+        yield* workspace.sql(`DROP PUBLICATION ${workspace.publication}`)
+        const running = yield* startReplicant(["demo", "--seconds", "4", "--json"], environment(workspace))
+        yield* eventually(workspace.isStreaming())
+        yield* workspace.sql(insert(1))
+        yield* workspace.sql("INSERT INTO heap VALUES (1); UPDATE heap SET n = 2; DELETE FROM heap")
+        const ended = yield* running.ended
+        assert.strictEqual(ended.code, 0, ended.stderr)
+        assert.deepStrictEqual(ids(ended.stdout), ["1"])
+        assert.match(ended.stderr, /making one of its tables that have a key, public.orders"/)
+        assert.match(ended.stderr, /made publication \\"replicant_demo\\": it is dropped at the end/)
+        assert.deepStrictEqual(yield* workspace.sql(slotsOf(workspace)), [])
+        assert.deepStrictEqual(yield* workspace.sql("SELECT pubname FROM pg_publication"), [])
+      }),
+    once
   )
 })

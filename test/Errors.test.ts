@@ -129,8 +129,10 @@ describe("errors", () => {
       yield* onConnection(workspace, (connection) =>
         Publication.setupPublication(connection, { name, target: Publication.tables("t", "u") })
       )
+      // Schemas can be published from PostgreSQL 15.
+      const anew = server.majorVersion < 15 ? Publication.allTables : Publication.schemas("public")
       yield* onConnection(workspace, (connection) =>
-        Publication.setupPublication(connection, { name: 'The "new" one', target: Publication.schemas("public") })
+        Publication.setupPublication(connection, { name: 'The "new" one', target: anew })
       )
     })
   )
@@ -203,22 +205,6 @@ describe("errors", () => {
       })
   )
 
-  onServer("wal2json", "UnsupportedByServer is known from the version, and not tried", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      const error = yield* onConnection(workspace, (connection) =>
-        Effect.flip(
-          ReplicationSlot.createReplicationSlot(connection, {
-            slot: workspace.slot,
-            plugin: "pgoutput",
-            failover: true
-          })
-        )
-      )
-      assert.deepInclude(error, { _tag: "UnsupportedByServer", feature: "FAILOVER" })
-    })
-  )
-
   onServer(
     "postgres",
     "WalReceiverTimeout when the network swallows everything, and the stream goes on after",
@@ -283,7 +269,9 @@ describe("errors of a server of its own", () => {
         { deadline: "40 seconds", what: "the slot was invalidated" }
       )
       const error = yield* failureOf(workspace)
-      assert.deepInclude(error, { _tag: "SlotInvalidated", reason: "wal_removed", isRetryable: false })
+      // PostgreSQL up to 16 has no column that says why: `wal_status` is `lost`, and no more.
+      const reason = PostgresVersion.current() < 17 ? "unknown" : "wal_removed"
+      assert.deepInclude(error, { _tag: "SlotInvalidated", reason, isRetryable: false })
     })
   )
 

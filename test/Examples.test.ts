@@ -31,10 +31,17 @@ const ended = (child: ChildProcess): Effect.Effect<number | null> =>
   })
 
 /** Runs `examples/<name>.ts` until the scope ends. */
-const runExample = (name: string, environment: Readonly<Record<string, string>>) =>
+const runExample = (
+  name: string,
+  environment: Readonly<Record<string, string>>,
+  ...parameters: ReadonlyArray<string>
+) =>
   Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, [`examples/${name}.ts`], { cwd: root, env: { ...process.env, ...environment } })
+      spawn(process.execPath, [`examples/${name}.ts`, ...parameters], {
+        cwd: root,
+        env: { ...process.env, ...environment }
+      })
     ),
     (child) =>
       Effect.andThen(
@@ -191,6 +198,24 @@ describe("cache-invalidation.ts", () => {
       )
       assert.strictEqual(yield* program.interrupt, 130)
       assert.isUndefined(yield* workspace.findSlot("cache_invalidation"))
+    })
+  )
+})
+
+describe("outbox.ts", () => {
+  onServer("postgres", "tells of an order that was placed, and by whom, though no table is published", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, {
+        sql: "CREATE TABLE orders (item text); CREATE PUBLICATION outbox"
+      })
+      const environment = { DATABASE_URL: workspace.url() }
+      const program = yield* runExample("outbox", environment)
+      yield* streaming(workspace, "outbox", program)
+      const writer = yield* runExample("outbox", environment, "place", "crème brûlée")
+      assert.strictEqual(yield* writer.exitCode, 0, writer.output())
+      yield* printed(program, /^ada ordered crème brûlée at \d{4}-\d\d-\d\dT/m)
+      assert.strictEqual(yield* program.interrupt, 130)
+      assert.deepStrictEqual(yield* workspace.sql("SELECT item FROM orders"), [{ item: "crème brûlée" }])
     })
   )
 })

@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { nextLsn } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
-import { Effect, Redacted } from "effect"
+import { Effect, Redacted, Schedule } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, insertedRows, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
@@ -25,7 +25,8 @@ describe("reconnecting", () => {
     onServer("postgres", `goes on after ${call}, with every change and none twice that was acknowledged`, (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })
-        const stream = yield* follow(workspace)
+        // The usual schedule would wait longer each time: what it is, LogicalStream's own tests prove.
+        const stream = yield* follow(workspace, { options: { reconnect: Schedule.spaced("100 millis") } })
         for (let id = 1; id <= 5; id++) {
           yield* workspace.sql(`INSERT INTO t VALUES (${id})`)
           yield* stream.saw("Commit", id)
@@ -101,7 +102,8 @@ describe("a slow handler", () => {
       })
       const stream = yield* follow(workspace, {
         layer,
-        handler: (change) => Effect.as(Effect.sleep(change._tag === "Insert" ? "5 seconds" : 0), nextLsn(change))
+        // Three times as long as the server would wait.
+        handler: (change) => Effect.as(Effect.sleep(change._tag === "Insert" ? "3 seconds" : 0), nextLsn(change))
       })
       const pid = (yield* workspace.findSlot())!.active_pid
       yield* workspace.sql("INSERT INTO t VALUES (1)")

@@ -131,22 +131,38 @@ describe("publications", () => {
     })
   )
 
-  onServer("postgres", "of schemas and of all tables are checked for what they cover", (server) =>
+  onServer("postgres", "of all tables are made", (server) =>
     Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: `${table}; CREATE SCHEMA other` })
+      const workspace = yield* makeWorkspace(server, { sql: table })
       yield* onConnection(workspace, (connection) =>
         Effect.gen(function* () {
           const all = { name: workspace.publication, target: Publication.allTables }
           assert.isTrue((yield* Publication.setupPublication(connection, all)).isAllTables)
-          const name = "by_schema"
-          yield* Publication.setupPublication(connection, { name, target: Publication.schemas("public") })
-          const target = Publication.schemas("public", "other")
-          const error = yield* Effect.flip(Publication.setupPublication(connection, { name, target }))
-          assert(error._tag === "PublicationMismatch")
-          yield* connection.query(error.remedy ?? "")
-          yield* Publication.setupPublication(connection, { name, target })
+          const anew = { name: "all_of_them", target: Publication.allTables }
+          assert.isTrue((yield* Publication.setupPublication(connection, anew)).isAllTables)
         })
       )
     })
+  )
+
+  onServer(
+    "postgres",
+    "of schemas are checked for what they cover",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: `${table}; CREATE SCHEMA other` })
+        yield* onConnection(workspace, (connection) =>
+          Effect.gen(function* () {
+            const name = "by_schema"
+            yield* Publication.setupPublication(connection, { name, target: Publication.schemas("public") })
+            const target = Publication.schemas("public", "other")
+            const error = yield* Effect.flip(Publication.setupPublication(connection, { name, target }))
+            assert(error._tag === "PublicationMismatch")
+            yield* connection.query(error.remedy ?? "")
+            yield* Publication.setupPublication(connection, { name, target })
+          })
+        )
+      }),
+    { since: 15 }
   )
 })

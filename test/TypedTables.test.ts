@@ -228,34 +228,44 @@ describe("typed tables", () => {
       })
   )
 
-  onServer("postgres", "fail for a declared column that the publication leaves out, before any row", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: shop, publication: "FOR TABLE orders (id, note)" })
-      const run = withLogicalStream(
-        logicalOptions(workspace),
-        Table.handler([Orders], (change) => Effect.succeed(nextLsn(change)))
-      ).pipe(Effect.provide(walSender(workspace)))
-      const fiber = yield* Effect.forkScoped(run)
-      yield* eventually(workspace.isStreaming())
-      yield* workspace.sql("INSERT INTO orders VALUES (1, 'NaN')")
-      const error = yield* Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("30 seconds"))
-      assert.deepInclude({ ...error }, { _tag: "TableMismatch", problem: "missing", columns: ["total", "placed_at"] })
-    })
+  onServer(
+    "postgres",
+    "fail for a declared column that the publication leaves out, before any row",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: shop, publication: "FOR TABLE orders (id, note)" })
+        const run = withLogicalStream(
+          logicalOptions(workspace),
+          Table.handler([Orders], (change) => Effect.succeed(nextLsn(change)))
+        ).pipe(Effect.provide(walSender(workspace)))
+        const fiber = yield* Effect.forkScoped(run)
+        yield* eventually(workspace.isStreaming())
+        yield* workspace.sql("INSERT INTO orders VALUES (1, 'NaN')")
+        const error = yield* Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("30 seconds"))
+        assert.deepInclude({ ...error }, { _tag: "TableMismatch", problem: "missing", columns: ["total", "placed_at"] })
+      }),
+    // Column lists and row filters came with PostgreSQL 15.
+    { since: 15 }
   )
 
-  onServer("postgres", "fail for an insert that a row filter made of an update without its TOAST column", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, {
-        sql: `${shop}; ALTER TABLE orders REPLICA IDENTITY USING INDEX orders_pkey`,
-        publication: "FOR TABLE orders WHERE (id > 10)"
-      })
-      const stream = yield* follow(workspace)
-      yield* workspace.sql("INSERT INTO orders VALUES (1, 1, repeat('x', 9000))")
-      yield* workspace.sql("UPDATE orders SET id = 11")
-      yield* stream.saw("Untyped", 1)
-      const untyped = stream.seen.find((change) => change._tag === "Untyped")
-      assert.deepInclude({ ...untyped?.mismatch }, { operation: "Insert", column: "note", isUnsent: true })
-    })
+  onServer(
+    "postgres",
+    "fail for an insert that a row filter made of an update without its TOAST column",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, {
+          sql: `${shop}; ALTER TABLE orders REPLICA IDENTITY USING INDEX orders_pkey`,
+          publication: "FOR TABLE orders WHERE (id > 10)"
+        })
+        const stream = yield* follow(workspace)
+        yield* workspace.sql("INSERT INTO orders VALUES (1, 1, repeat('x', 9000))")
+        yield* workspace.sql("UPDATE orders SET id = 11")
+        yield* stream.saw("Untyped", 1)
+        const untyped = stream.seen.find((change) => change._tag === "Untyped")
+        assert.deepInclude({ ...untyped?.mismatch }, { operation: "Insert", column: "note", isUnsent: true })
+      }),
+    // Column lists and row filters came with PostgreSQL 15.
+    { since: 15 }
   )
 
   onServer("postgres", "type a Replication's changes, and whole transactions", (server) =>

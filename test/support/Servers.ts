@@ -8,6 +8,7 @@ import { PgSession } from "@replicant/node/testing"
 import { Effect, type Scope } from "effect"
 import { inject } from "vitest"
 import type { SharedServer } from "./globalSetup.ts"
+import * as PostgresVersion from "./PostgresVersion.ts"
 
 /**
  * `postgres` is the project's version of PostgreSQL, from npm; `wal2json` is the system's, 15 by preference, which has
@@ -52,6 +53,9 @@ export interface ServerTestOptions {
   /** The newest. */
   readonly until?: number | undefined
 }
+
+/** For what does not depend on the version of PostgreSQL: the newest is enough. */
+export const once: ServerTestOptions = { since: PostgresVersion.latest }
 
 /**
  * A test against a shared server, in real time; on a version that it is not for there is no such test. Where the machine

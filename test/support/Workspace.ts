@@ -61,6 +61,8 @@ export interface WorkspaceOptions {
   readonly sql?: string | undefined
   /** What CREATE PUBLICATION says after the name: `FOR TABLE orders`. `FOR ALL TABLES` unless told otherwise. */
   readonly publication?: string | undefined
+  /** The database's encoding, as PostgreSQL spells it: `LATIN1`. The server's own unless told otherwise: UTF8. */
+  readonly encoding?: string | undefined
 }
 
 /** The walsender lets go of its slot a moment after it is told to end: so a drop is tried until it is done. */
@@ -85,7 +87,9 @@ export const makeWorkspace = Effect.fnUntraced(function* (
   const publication = `${database}_pub`
   const slot = `${database}_slot`
   const admin = (sql: string) => PgSession.query(server.url(), sql)
-  yield* Effect.acquireRelease(admin(`CREATE DATABASE ${database}`), () =>
+  // Only template0 may be copied into another encoding, as it holds nothing that would have to be converted.
+  const encoding = options.encoding === undefined ? "" : ` TEMPLATE template0 ENCODING '${options.encoding}'`
+  yield* Effect.acquireRelease(admin(`CREATE DATABASE ${database}${encoding}`), () =>
     admin(dropSlotsAndDatabase(database)).pipe(
       Effect.andThen(admin(`DROP DATABASE ${database} WITH (FORCE)`)),
       Effect.ignore

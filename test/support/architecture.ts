@@ -14,12 +14,13 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   ["values"],
   ["change"],
   ["pgoutput", "wal2json", "table"],
+  ["outbox"],
   ["replication"],
-  ["index.ts"]
+  ["index.ts", "testing"]
 ]
 
 const groundFloor = 0
-const replicationFloor = 6
+const replicationFloor = 7
 
 /** What of effect is data only, and may be used where nothing runs. */
 const pureModules =

@@ -31,8 +31,17 @@ const wal2jsonBin = ["15", "16", "17", "18"]
 
 const wal2jsonProject = 15
 
-/** Slots and walsenders for all files at once; tests of the timeout set it for their own session. */
-const settings = { max_connections: 200, max_wal_senders: 60, max_replication_slots: 60 }
+/**
+ * Slots and walsenders for all files at once; tests of the timeout set it for their own session. No autovacuum: 14 sends
+ * its transactions too, as empty ones, and a test that counts would count them.
+ */
+const settings = {
+  autovacuum: "off",
+  max_connections: 200,
+  max_wal_senders: 60,
+  max_replication_slots: 60,
+  max_prepared_transactions: 40
+}
 
 const start = (options: PgServerOptions) =>
   Effect.map(

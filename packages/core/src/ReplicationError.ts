@@ -304,6 +304,20 @@ export class TransactionTooLarge extends Schema.TaggedError<TransactionTooLarge>
   }
 }
 
+/** A transaction in progress could not be put aside, or not be read back. Nothing of it is acknowledged. */
+export class SpillFailed extends Schema.TaggedError<SpillFailed>(id("SpillFailed"))("SpillFailed", {
+  during: Schema.Literals(["open", "write", "read"]),
+  problem: Schema.String
+}) {
+  readonly remedy = "give TransactionSpill.layer a directory with room for the largest transaction, or do not stream"
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `cannot ${this.during} the file of a transaction in progress: ${this.problem}`
+  }
+}
+
 /**
  * The fields of an ErrorResponse or NoticeResponse that we keep.
  *
@@ -373,4 +387,5 @@ export type ReplicationError =
   | SystemMismatch
   | DecodeError
   | TransactionTooLarge
+  | SpillFailed
   | ServerError

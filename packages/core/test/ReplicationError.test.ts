@@ -34,6 +34,7 @@ const every: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Errors
   SystemMismatch: new Errors.SystemMismatch({ property: "systemId", expected: "1", found: "2" }),
   DecodeError: new Errors.DecodeError({ problem: "text that is not UTF-8", offset: 7, lsn: Lsn.fromString("0/1A")! }),
   TransactionTooLarge: new Errors.TransactionTooLarge({ xid: 7, commitLsn: Lsn.zero, bytes: 11, maxBytes: 10 }),
+  SpillFailed: new Errors.SpillFailed({ during: "write", problem: "no space left on device" }),
   ServerError: answer("XX000", "Query")
 }
 

@@ -5,6 +5,7 @@
  */
 import * as Lsn from "../Lsn.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
+import type { StreamCommit, StreamPrepare } from "./InProgress.ts"
 import type { NextLsn } from "./NextLsn.ts"
 import type { Relation } from "./Relation.ts"
 
@@ -13,13 +14,21 @@ export interface Row {
   readonly [column: string]: unknown
 }
 
-/** Opens a transaction. Every change of it points here. */
+/**
+ * Opens a transaction. Every change of it points here.
+ *
+ * With a `gid` the transaction is being prepared and not committed: `Prepare` closes it, `commitLsn` and `commitTime` are
+ * its PREPARE's, and what becomes of it is told by a later `CommitPrepared` or `RollbackPrepared`. Such transactions come
+ * only to who asks for them, with pgoutput's `twoPhase`.
+ */
 export interface Begin {
   readonly _tag: "Begin"
   readonly xid: number
   /** The commit record of this transaction: its place in commit order. Not what is acknowledged. */
   readonly commitLsn: Lsn.Lsn
   readonly commitTime: PgTimestamp
+  /** The name that PREPARE TRANSACTION gave it: unique among those that are prepared at one time. */
+  readonly gid?: string | undefined
 }
 
 /** Where a change stands: `(begin.commitLsn, ordinal)` names it uniquely, and for ever. See {@link changeId}. */
@@ -124,14 +133,72 @@ export interface Commit {
   readonly nextLsn: NextLsn
 }
 
+/**
+ * Closes a transaction that was prepared (PREPARE TRANSACTION). It is not committed, and may never be. Acknowledge it
+ * once its changes are stored where they can wait: the server sends them no more, only what becomes of them.
+ */
+export interface Prepare {
+  readonly _tag: "Prepare"
+  readonly begin: Begin
+  readonly gid: string
+  /** The PREPARE's record. */
+  readonly prepareLsn: Lsn.Lsn
+  /** The byte after it: what an acknowledgement reports. */
+  readonly endLsn: Lsn.Lsn
+  readonly nextLsn: NextLsn
+}
+
+/** What was prepared under `gid` is committed now. Stands outside any transaction. */
+export interface CommitPrepared {
+  readonly _tag: "CommitPrepared"
+  readonly xid: number
+  readonly gid: string
+  readonly commitLsn: Lsn.Lsn
+  readonly commitTime: PgTimestamp
+  readonly endLsn: Lsn.Lsn
+  readonly nextLsn: NextLsn
+}
+
+/** What was prepared under `gid` is undone. Stands outside any transaction. */
+export interface RollbackPrepared {
+  readonly _tag: "RollbackPrepared"
+  readonly xid: number
+  readonly gid: string
+  /** The `endLsn` of the `Prepare` that is undone: a gid may be used again, this position may not. */
+  readonly prepareEndLsn: Lsn.Lsn
+  readonly prepareTime: PgTimestamp
+  readonly rollbackTime: PgTimestamp
+  /** The byte after the rollback's record. */
+  readonly endLsn: Lsn.Lsn
+  readonly nextLsn: NextLsn
+}
+
+/** What becomes of prepared transactions. Delivered only with pgoutput's `twoPhase`. */
+export type TwoPhaseChange = Prepare | CommitPrepared | RollbackPrepared
+
 /** Everything a stream delivers. */
-export type Change = Begin | Insert | Update | Delete | Truncate | Message | Origin | RelationChanged | Commit
+export type Change =
+  | Begin
+  | Insert
+  | Update
+  | Delete
+  | Truncate
+  | Message
+  | Origin
+  | RelationChanged
+  | Commit
+  | TwoPhaseChange
 
 /** The changes that stand between `Begin` and `Commit`. */
-export type TransactionChange = Exclude<Change, Begin | Commit>
+export type TransactionChange = Exclude<Change, Begin | Commit | TwoPhaseChange>
+
+/** What ends a unit of delivery, and so can be acknowledged. */
+type Acknowledgeable = Commit | Message | TwoPhaseChange | StreamCommit | StreamPrepare
 
 /** Told apart by its `_tag`: a `Change`, or a change of a declared table. A `Transaction` is neither. */
-type Delivered = Commit | Message | { readonly _tag: string; readonly nextLsn?: undefined }
+type Delivered =
+  | { readonly _tag: Acknowledgeable["_tag"]; readonly nextLsn: NextLsn | undefined }
+  | { readonly _tag: string; readonly nextLsn?: undefined }
 
 /** A change that has a place of its own in its transaction. */
 type Placed = {
@@ -141,14 +208,13 @@ type Placed = {
 }
 
 /**
- * What acknowledges `change`: its own for a `Commit` and for a `Message` outside a transaction, nothing for the rest, as
- * PostgreSQL confirms whole transactions only.
+ * What acknowledges `change`: its own for a `Commit`, for a `Message` outside a transaction, and for what two-phase commit
+ * tells; nothing for the rest, as PostgreSQL confirms whole transactions only.
  *
  * @example
  * withLogicalStream(options, (change) => store(change).pipe(Effect.as(nextLsn(change))))
  */
-export const nextLsn = (change: Delivered): NextLsn | undefined =>
-  change._tag === "Commit" || change._tag === "Message" ? change.nextLsn : undefined
+export const nextLsn = (change: Delivered): NextLsn | undefined => change.nextLsn
 
 /**
  * A name for a change that stays the same however often it is delivered, for sinks that must recognise one they have. As

@@ -11,11 +11,21 @@ import type { InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
 import type { Change } from "./Change.ts"
 import { NextLsn, type Run } from "./NextLsn.ts"
 
+/** A transaction gathered while it was in progress and committed in this read: its changes stand at `index`. */
+export interface GatheredCommit {
+  /** How many of the batch's changes come before it. */
+  readonly index: number
+  readonly replay: Replay
+}
+
 /** What one read decoded to. The decoder fills it, the stream hands it on; its arrays are not used again. */
 export class Batch {
+  /** With transactions in progress as they come, these hold `StreamedChange`s too: see `ReplicationInProgress.ts`. */
   readonly changes: Array<Change> = []
   /** The units that ended in this read, in order of delivery. */
   readonly delivered: Array<NextLsn> = []
+  /** Mostly empty. */
+  readonly gathered: Array<GatheredCommit> = []
   private readonly run: Run
 
   constructor(run: Run) {
@@ -30,6 +40,38 @@ export class Batch {
   }
 }
 
+/**
+ * The bytes of one transaction in progress, gathered until it commits. Its messages stay as they came, whole in one chunk
+ * each: they take a fifth of what their changes would, and a store can put them aside.
+ */
+export interface GatheredBytes {
+  readonly xid: number
+  /** Bytes that are held in memory now. */
+  readonly bytesInMemory: number
+  /** Gives away the chunks that are in memory, in order; they come before whatever is gathered next. */
+  readonly takeChunks: () => ReadonlyArray<Uint8Array>
+}
+
+/** A gathered transaction that has committed: its chunks, in order, become changes from `Begin` to `Commit`. */
+export interface Replay {
+  readonly bytes: GatheredBytes
+  readonly commitLsn: Lsn.Lsn
+  readonly begin: (batch: Batch) => void
+  /** Throws `DecodeError` and nothing else. */
+  readonly decode: (chunk: Uint8Array, batch: Batch) => void
+  readonly end: (batch: Batch) => void
+}
+
+/** The transactions in progress that a decoder gathers. */
+export interface Gathering {
+  /** Bytes held in memory, of all of them. */
+  readonly bytesInMemory: number
+  /** The one that holds most. */
+  readonly largest: () => GatheredBytes | undefined
+  /** Those that were aborted since this was last asked: what was stored of them can go. */
+  readonly takeAborted: () => ReadonlyArray<GatheredBytes>
+}
+
 /** Lives as long as one copy stream: so do the relations it remembers. */
 export interface Decoder {
   /**
@@ -41,10 +83,15 @@ export interface Decoder {
   readonly isOpen: boolean
   /** When the last transaction begun was committed, by the server's clock: tells a backlog from live traffic. */
   readonly lastCommitTime: PgTimestamp | undefined
+  /** Only where transactions in progress are sent, and gathered. */
+  readonly gathering?: Gathering | undefined
 }
 
 /** What START_REPLICATION is told in parentheses: names as they are, values yet to be quoted. */
 export type PluginOptions = CommandOptions
+
+/** What becomes of transactions in progress: gathered until they commit, or delivered as they come. */
+export type InProgressMode = "gather" | "deliver"
 
 /** What a stream needs to know of an output plugin. `Pgoutput.make` and `Wal2Json.make` make one. */
 export interface OutputPlugin {
@@ -54,5 +101,10 @@ export interface OutputPlugin {
   readonly publications: ReadonlyArray<string>
   /** The options for a server of this `server_version_num` (180004), or what it cannot do. */
   readonly options: (serverVersion: number) => Result.Result<PluginOptions, InvalidOption | UnsupportedByServer>
-  readonly makeDecoder: (slices: TextSlices) => Decoder
+  /** Whether transactions may be sent while they are in progress. */
+  readonly isStreaming?: boolean | undefined
+  /** Whether PREPARE TRANSACTION is told when it happens. */
+  readonly isTwoPhase?: boolean | undefined
+  /** The mode matters to a plugin that is streaming; by default it gathers. */
+  readonly makeDecoder: (slices: TextSlices, mode?: InProgressMode) => Decoder
 }

@@ -2,10 +2,12 @@
  * A whole transaction, and the fold that gathers one out of changes. Gathering takes memory, so it has a budget; a
  * consumer that cannot know how large transactions grow takes `changes`, which holds none.
  */
+import * as Result from "effect/Result"
 import type * as Lsn from "../Lsn.ts"
-import { TransactionTooLarge } from "../ReplicationError.ts"
+import { InvalidOption, TransactionTooLarge } from "../ReplicationError.ts"
 import type { Begin, Change, Commit, Message, TransactionChange } from "./Change.ts"
 import type { NextLsn } from "./NextLsn.ts"
+import type { OutputPlugin } from "./OutputPlugin.ts"
 
 /** Everything that one commit made visible, in order. What the first Replicant called a change. */
 export interface Transaction {
@@ -19,6 +21,17 @@ export interface Transaction {
   /** Acknowledges it. */
   readonly nextLsn: NextLsn
 }
+
+/**
+ * Whether what a plugin says can be gathered into transactions. One that tells of PREPARE cannot: what is prepared is not
+ * committed, and a `Transaction` is.
+ */
+export const wholeTransactions = (plugin: OutputPlugin): Result.Result<void, InvalidOption> =>
+  plugin.isTwoPhase === true
+    ? Result.fail(
+        new InvalidOption({ option: "twoPhase", problem: "delivers what is not committed: consume changes instead" })
+      )
+    : Result.succeed(undefined)
 
 /** 64 MiB of WAL messages. In memory a transaction takes some five times that. */
 export const defaultMaxBytes = 64 * 1024 * 1024
@@ -60,6 +73,11 @@ export class TransactionFold {
           this.begin = undefined
           this.changes = []
           break
+        case "Prepare":
+        case "CommitPrepared":
+        case "RollbackPrepared":
+          // Whoever opens a stream of transactions refuses a plugin that tells of these.
+          throw new Error("a prepared transaction among whole ones")
         default:
           if (change._tag === "Message" && change.nextLsn !== undefined) {
             transactions.push(alone(change, change.nextLsn))

@@ -1,5 +1,5 @@
 /**
- * The messages of the pgoutput plugin, protocol version 1. The decoders here are for all messages but row changes, which
+ * The messages of the pgoutput plugin, protocol version 1; `StreamMessage.ts` has what later versions add. The decoders here are for all messages but row changes, which
  * `PgoutputDecoder.ts` turns into changes on the spot.
  *
  * | byte | message | payload after it | stands |
@@ -16,9 +16,6 @@
  * | `C` | Commit | Int8 flags (0), Int64 commit LSN, Int64 end LSN, Int64 commit time | closes the transaction |
  *
  * TupleData: Int16 count, then for each column `n`, `u`, or `t` or `b` with Int32 length and that many bytes.
- *
- * Versions 2 to 4 add blocks of transactions in progress (`S`, `E`, `c`, `A`) and prepared ones (`b`, `P`, `K`, `r`,
- * `p`), and inside a block an Int32 xid after the byte of every message. They are not asked for, and so unknown here.
  *
  * Each decoder starts behind the byte of its message, throws `DecodeError` and nothing else, and leaves the end of the
  * message to its caller to check.

@@ -1,14 +1,17 @@
 /**
  * PostgreSQL's own output plugin: which options it is given, by server version, and the decoder of what it says.
  *
- * Protocol version 1, in text format or binary: a transaction comes whole, after its commit.
+ * Protocol version 1 unless more is asked for: a transaction comes whole, after its commit. The lowest version that can
+ * do what is asked is spoken.
  */
 import * as Result from "effect/Result"
 import type { OutputPlugin, PluginOptions } from "../change/OutputPlugin.ts"
 import { publicationNames } from "../protocol/ReplicationCommand.ts"
 import { type InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
 import type { TypeDecoders } from "../values/TypeDecoder.ts"
-import { PgoutputDecoder } from "./PgoutputDecoder.ts"
+import { PgoutputDecoder, type Phases } from "./PgoutputDecoder.ts"
+import { RelationCache } from "./RelationCache.ts"
+import { StreamingDecoder } from "./StreamingDecoder.ts"
 
 /** What pgoutput is asked for: options of START_REPLICATION, and how values are decoded. */
 export interface Options {
@@ -39,22 +42,58 @@ export interface Options {
    * on the wire nothing tells them from composite types; `citext` too. Serves their arrays as well.
    */
   readonly enums?: ReadonlyArray<string> | undefined
+  /**
+   * Lets the server send a transaction that outgrows its `logical_decoding_work_mem` while it is in progress, so that it
+   * need not spill it, and we have most of it by the time it commits. `on` from PostgreSQL 14; `parallel`, from 16, adds
+   * to an abort where and when it was.
+   *
+   * `changes` and its kin stay as they are: what is in progress is gathered, by a `TransactionSpill` that must be
+   * provided, and delivered once it has committed. `ReplicationInProgress` delivers it as it comes.
+   */
+  readonly streaming?: "on" | "parallel" | undefined
+  /**
+   * Whether PREPARE TRANSACTION is told when it happens: PostgreSQL 15 and later. The transaction then comes at its
+   * PREPARE, its `Begin` bearing a gid and `Prepare` closing it, and `CommitPrepared` or `RollbackPrepared` later tells
+   * what became of it. Otherwise it comes at its COMMIT PREPARED, like any other.
+   *
+   * The slot remembers that it was asked for. Source: https://www.postgresql.org/docs/current/sql-prepare-transaction.html
+   */
+  readonly twoPhase?: boolean | undefined
 }
 
-/** The plugin came with PostgreSQL 10, messages and binary format with 14, the choice of origin with 16. */
-const since = { pgoutput: 100_000, messages: 140_000, binary: 140_000, origin: 160_000 } as const
+/**
+ * The plugin came with PostgreSQL 10; messages, binary format and transactions in progress with 14, two-phase commit with
+ * 15, the choice of origin and streaming in parallel with 16.
+ */
+const since = {
+  pgoutput: 100_000,
+  messages: 140_000,
+  binary: 140_000,
+  on: 140_000,
+  twoPhase: 150_000,
+  origin: 160_000,
+  parallel: 160_000
+} as const
+
+/** The lowest version of the protocol that has what is asked for. */
+const protocolVersion = ({ streaming, twoPhase }: Options): "1" | "2" | "3" | "4" => {
+  if (streaming === "parallel") return "4"
+  if (twoPhase === true) return "3"
+  return streaming === "on" ? "2" : "1"
+}
 
 const pluginOptions = (
-  { format, messages, origin, publications }: Options,
+  asked: Options,
   serverVersion: number
 ): Result.Result<PluginOptions, InvalidOption | UnsupportedByServer> => {
   const refuse = (feature: string, neededVersion: number) =>
     Result.fail(new UnsupportedByServer({ feature, serverVersion, neededVersion }))
+  const { format, messages, origin, publications, streaming, twoPhase } = asked
   if (serverVersion < since.pgoutput) return refuse("the plugin pgoutput", since.pgoutput)
   const names = publicationNames(publications)
   if (Result.isFailure(names)) return Result.fail(names.failure)
   const options: Array<readonly [name: string, value: string]> = [
-    ["proto_version", "1"],
+    ["proto_version", protocolVersion(asked)],
     ["publication_names", names.success]
   ]
   if (messages ?? serverVersion >= since.messages) {
@@ -64,6 +103,14 @@ const pluginOptions = (
   if (format === "binary") {
     if (serverVersion < since.binary) return refuse("pgoutput's option binary", since.binary)
     options.push(["binary", "true"])
+  }
+  if (streaming !== undefined) {
+    if (serverVersion < since[streaming]) return refuse(`pgoutput's option streaming '${streaming}'`, since[streaming])
+    options.push(["streaming", streaming])
+  }
+  if (twoPhase === true) {
+    if (serverVersion < since.twoPhase) return refuse("pgoutput's option two_phase", since.twoPhase)
+    options.push(["two_phase", "true"])
   }
   if (origin !== undefined) {
     if (serverVersion < since.origin) return refuse("pgoutput's option origin", since.origin)
@@ -83,11 +130,17 @@ const pluginOptions = (
 export const make = (options: Options): OutputPlugin => ({
   name: "pgoutput",
   publications: options.publications,
+  isStreaming: options.streaming !== undefined,
+  isTwoPhase: options.twoPhase === true,
   options: (serverVersion) => pluginOptions(options, serverVersion),
-  // Slices come with each reader; the decoder needs none of its own.
-  makeDecoder: () =>
-    new PgoutputDecoder({
+  makeDecoder: (slices, mode = "gather") => {
+    const phases: Phases = options.twoPhase === true ? "two" : "one"
+    const formats = {
       decoders: options.types ?? {},
       binaryEnums: options.format === "binary" ? new Set(options.enums) : undefined
-    })
+    }
+    return options.streaming === undefined
+      ? new PgoutputDecoder(new RelationCache(formats), phases)
+      : new StreamingDecoder(formats, { slices, mode, phases })
+  }
 })

@@ -5,8 +5,10 @@
  * The hot path: per row it makes the row, the change, and nothing else. It holds none of the bytes it is lent.
  *
  * Strict, since a change misread or skipped is lost for good: unknown bytes, bytes too many, messages out of place and
- * relations never described are all `DecodeError`s. Protocol version 1 only; a version that streams transactions in
- * progress needs one `Begin` an xid, which is why the open transaction is a field and not a loop.
+ * relations never described are all `DecodeError`s.
+ *
+ * It knows transactions that come whole, and two-phase commit where that was asked for. Blocks of transactions in progress
+ * are taken apart by `StreamingDecoder.ts`, which has one of these for each of them.
  */
 import type { Begin, OldRow, Row } from "../change/Change.ts"
 import type { Batch, Decoder } from "../change/OutputPlugin.ts"
@@ -14,10 +16,15 @@ import * as Relation from "../change/Relation.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { ByteReader } from "../protocol/ByteReader.ts"
 import * as LogicalMessage from "./LogicalMessage.ts"
-import { type Formats, type KnownRelation, RelationCache } from "./RelationCache.ts"
+import type { KnownRelation, RelationCache } from "./RelationCache.ts"
+import * as StreamMessage from "./StreamMessage.ts"
 import { TupleScratch } from "./Tuple.ts"
 
 const { tags, tuples } = LogicalMessage
+const { twoPhaseTags } = StreamMessage
+
+/** Whether PREPARE TRANSACTION is told when it happens: protocol version 3. */
+export type Phases = "one" | "two"
 
 export class PgoutputDecoder implements Decoder {
   lastCommitTime: PgTimestamp | undefined = undefined
@@ -28,17 +35,34 @@ export class PgoutputDecoder implements Decoder {
   /** The relation last used, as most rows follow one of their own: spares the look-up. */
   private latest: KnownRelation | undefined = undefined
   private readonly scratch = new TupleScratch()
+  private readonly phases: Phases
 
-  constructor(formats: Formats) {
-    this.relations = new RelationCache(formats)
+  constructor(relations: RelationCache, phases: Phases = "one") {
+    this.relations = relations
+    this.phases = phases
   }
 
   get isOpen(): boolean {
     return this.begin !== undefined
   }
 
+  /** Begins a transaction that no Begin message opens. */
+  open(begin: Begin): void {
+    this.begin = begin
+    this.ordinal = 0
+  }
+
+  /** The relations may have changed under it. */
+  forgetLatest(): void {
+    this.latest = undefined
+  }
+
   decode(reader: ByteReader, batch: Batch): void {
-    const tag = reader.uint8()
+    this.decodeMessage(reader.uint8(), reader, batch)
+  }
+
+  /** Decodes what follows the byte that is the message's kind, and its xid where it stands in a block. */
+  decodeMessage(tag: number, reader: ByteReader, batch: Batch): void {
     switch (tag) {
       case tags.insert:
         this.decodeInsert(reader, batch)
@@ -68,13 +92,40 @@ export class PgoutputDecoder implements Decoder {
         this.decodeTruncate(reader, batch)
         break
       case tags.message:
-        this.decodeMessage(reader, batch)
+        this.decodeLogicalMessage(reader, batch)
         break
       case tags.origin:
         this.decodeOrigin(reader, batch)
         break
       default:
-        reader.fail(`a pgoutput message of unknown kind 0x${tag.toString(16)}`)
+        if (this.phases === "one" || !this.decodeTwoPhase(tag, reader, batch)) {
+          reader.fail(`a pgoutput message of unknown kind 0x${tag.toString(16)}`)
+        }
+    }
+  }
+
+  private decodeTwoPhase(tag: number, reader: ByteReader, batch: Batch): boolean {
+    switch (tag) {
+      case twoPhaseTags.beginPrepare:
+        this.decodeBeginPrepare(reader, batch)
+        return true
+      case twoPhaseTags.prepare:
+        this.decodePrepare(reader, batch)
+        return true
+      case twoPhaseTags.commitPrepared: {
+        if (this.begin !== undefined) reader.fail("a commit of what was prepared inside a transaction")
+        const message = StreamMessage.decodeCommitPrepared(reader)
+        batch.changes.push({ _tag: "CommitPrepared", ...message, nextLsn: batch.deliver(message.endLsn) })
+        return true
+      }
+      case twoPhaseTags.rollbackPrepared: {
+        if (this.begin !== undefined) reader.fail("a rollback of what was prepared inside a transaction")
+        const message = StreamMessage.decodeRollbackPrepared(reader)
+        batch.changes.push({ _tag: "RollbackPrepared", ...message, nextLsn: batch.deliver(message.endLsn) })
+        return true
+      }
+      default:
+        return false
     }
   }
 
@@ -129,16 +180,35 @@ export class PgoutputDecoder implements Decoder {
     const { commitLsn, commitTime, xid } = LogicalMessage.decodeBegin(reader)
     reader.expectEnd()
     const begin: Begin = { _tag: "Begin", xid, commitLsn, commitTime }
-    this.begin = begin
-    this.ordinal = 0
+    this.open(begin)
     this.lastCommitTime = commitTime
     batch.changes.push(begin)
+  }
+
+  private decodeBeginPrepare(reader: ByteReader, batch: Batch): void {
+    if (this.begin !== undefined) reader.fail("a transaction begins inside another")
+    const { gid, prepareLsn, prepareTime, xid } = StreamMessage.decodeBeginPrepare(reader)
+    const begin: Begin = { _tag: "Begin", xid, commitLsn: prepareLsn, commitTime: prepareTime, gid }
+    this.open(begin)
+    this.lastCommitTime = prepareTime
+    batch.changes.push(begin)
+  }
+
+  private decodePrepare(reader: ByteReader, batch: Batch): void {
+    const begin = this.openTransaction(reader)
+    const { endLsn, gid, prepareLsn } = StreamMessage.decodePrepare(reader)
+    if (begin.gid !== gid || begin.commitLsn !== prepareLsn) {
+      reader.fail("a prepare of another transaction than the one that is open")
+    }
+    this.begin = undefined
+    batch.changes.push({ _tag: "Prepare", begin, gid, prepareLsn, endLsn, nextLsn: batch.deliver(endLsn) })
   }
 
   private decodeCommit(reader: ByteReader, batch: Batch): void {
     const begin = this.openTransaction(reader)
     const { commitLsn, endLsn } = LogicalMessage.decodeCommit(reader)
     reader.expectEnd()
+    if (begin.gid !== undefined) reader.fail("a commit of a transaction that is being prepared")
     if (commitLsn !== begin.commitLsn) reader.fail("a commit of another transaction than the one that is open")
     if (endLsn <= commitLsn) reader.fail("a commit that ends before it begins")
     this.begin = undefined
@@ -148,7 +218,7 @@ export class PgoutputDecoder implements Decoder {
   private decodeRelation(reader: ByteReader, batch: Batch): void {
     const message = LogicalMessage.decodeRelation(reader)
     reader.expectEnd()
-    const before = this.relations.get(message.oid)?.relation
+    const before = this.relations.before(message.oid)?.relation
     const known = this.relations.describeRelation(message)
     this.latest = known
     const { relation } = known
@@ -165,7 +235,7 @@ export class PgoutputDecoder implements Decoder {
     batch.changes.push({ _tag: "Truncate", begin, ordinal: this.ordinal++, relations, cascade, restartIdentity })
   }
 
-  private decodeMessage(reader: ByteReader, batch: Batch): void {
+  private decodeLogicalMessage(reader: ByteReader, batch: Batch): void {
     const { content, lsn, prefix, transactional } = LogicalMessage.decodeMessage(reader)
     reader.expectEnd()
     if (transactional) {

@@ -55,13 +55,48 @@ export class RelationCache {
   private readonly relations = new Map<number, KnownRelation>()
   private readonly types = new Map<number, QualifiedName>()
   private readonly formats: Formats
+  private readonly parent: RelationCache | undefined
 
-  constructor(formats: Formats) {
+  constructor(formats: Formats, parent?: RelationCache | undefined) {
     this.formats = formats
+    this.parent = parent
+  }
+
+  /**
+   * An empty one that lies over this. A transaction in progress is described all it uses, and sees only that: it may have
+   * altered a table, and until it commits nobody else knows.
+   */
+  within(): RelationCache {
+    return new RelationCache(this.formats, this)
   }
 
   get(oid: number): KnownRelation | undefined {
     return this.relations.get(oid)
+  }
+
+  /** What `oid` was before it was described here. */
+  before(oid: number): KnownRelation | undefined {
+    return this.relations.get(oid) ?? this.parent?.before(oid)
+  }
+
+  private typeOf(oid: number): QualifiedName | undefined {
+    return this.types.get(oid) ?? this.parent?.typeOf(oid)
+  }
+
+  /** One that holds these as they are now, whatever becomes of this. */
+  snapshot(oids: Iterable<number>): RelationCache {
+    const copy = new RelationCache(this.formats)
+    for (const oid of oids) {
+      const known = this.relations.get(oid)
+      if (known !== undefined) copy.relations.set(oid, known)
+    }
+    return copy
+  }
+
+  /** Takes over what one that lay over this has learnt: of relations, those that `isNewer` accepts. */
+  adopt(child: RelationCache, isNewer: (oid: number) => boolean): void {
+    for (const [oid, type] of child.types) this.types.set(oid, type)
+    for (const [oid, known] of child.relations) if (isNewer(oid)) this.relations.set(oid, known)
   }
 
   /** Remembers a type's name for the relations that follow. */
@@ -80,15 +115,14 @@ export class RelationCache {
         name,
         isKey,
         typeOid,
-        typeName: typeName(typeOid, this.types.get(typeOid)),
+        typeName: typeName(typeOid, this.typeOf(typeOid)),
         typeModifier
       }))
     }
-    const before = this.relations.get(message.oid)
-    if (before !== undefined && Relation.isSame(before.relation, relation) && hasSameTypes(before.relation, relation)) {
-      return before
-    }
-    const known = new KnownRelation(relation, this.columnReaders(relation))
+    const before = this.before(message.oid)
+    const isKnown =
+      before !== undefined && Relation.isSame(before.relation, relation) && hasSameTypes(before.relation, relation)
+    const known = isKnown ? before : new KnownRelation(relation, this.columnReaders(relation))
     this.relations.set(message.oid, known)
     return known
   }
@@ -96,7 +130,7 @@ export class RelationCache {
   private columnReaders(relation: Relation.Relation): ReadonlyArray<ColumnReader> {
     const { decoders } = this.formats
     return relation.columns.map((column) => {
-      const decoder = decoderForOid(column.typeOid, decoders, this.types.get(column.typeOid))
+      const decoder = decoderForOid(column.typeOid, decoders, this.typeOf(column.typeOid))
       const place: ValuePlace = {
         schema: relation.schema,
         relation: relation.name,
@@ -111,7 +145,7 @@ export class RelationCache {
   private binaryColumn(typeOid: number, decoder: ValueDecoder, place: ValuePlace): BinaryColumn | undefined {
     const enums = this.formats.binaryEnums
     if (enums === undefined) return undefined
-    const type = binaryTypeForOid(typeOid, this.types.get(typeOid), enums)
+    const type = binaryTypeForOid(typeOid, this.typeOf(typeOid), enums)
     if (type !== undefined) return makeBinaryColumn(type, decoder)
     const where = `column "${place.column}" of "${place.schema}"."${place.relation}"`
     throw new DecodeError({

@@ -7,7 +7,7 @@
  * Source: https://www.postgresql.org/docs/current/protocol-replication.html
  */
 import type { Run } from "../change/NextLsn.ts"
-import { Batch, type Decoder, type OutputPlugin } from "../change/OutputPlugin.ts"
+import { Batch, type Decoder, type Gathering, type InProgressMode, type OutputPlugin } from "../change/OutputPlugin.ts"
 import * as Lsn from "../Lsn.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
@@ -45,6 +45,7 @@ const sendTimeOffset = 17
 /** What a copy stream is decoded with. */
 export interface CopyDataOptions {
   readonly plugin: OutputPlugin
+  readonly inProgress?: InProgressMode | undefined
   readonly slices: TextSlices
   readonly run: Run
   /** What server errors are about. */
@@ -70,12 +71,17 @@ export class CopyData {
     this.options = options
     this.frames = new Frames(options.maxFrameLength)
     this.reader = new ByteReader(options.slices)
-    this.decoder = options.plugin.makeDecoder(options.slices)
+    this.decoder = options.plugin.makeDecoder(options.slices, options.inProgress)
   }
 
   /** Whether the server has answered START_REPLICATION with CopyBothResponse. */
   get isStreaming(): boolean {
     return this.hasStarted
+  }
+
+  /** The transactions in progress that are gathered, where they are. */
+  get gathering(): Gathering | undefined {
+    return this.decoder.gathering
   }
 
   /** Milliseconds from the last transaction's commit to its arrival, by the server's own clock. */

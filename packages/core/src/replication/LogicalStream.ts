@@ -14,13 +14,16 @@ import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import type { Change } from "../change/Change.ts"
+import type { ChangeInProgress } from "../change/InProgress.ts"
 import type { NextLsn } from "../change/NextLsn.ts"
-import { type Transaction, TransactionFold } from "../change/Transaction.ts"
+import type { InProgressMode } from "../change/OutputPlugin.ts"
+import { type Transaction, TransactionFold, wholeTransactions } from "../change/Transaction.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import { monotonicMillis } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
+import { type ConnectionOptions, openReplicationStream, type ResumeFrom } from "./OpenStream.ts"
 import type { ReplicationOptions } from "./Replication.ts"
-import { type ChangeArray, openReplicationStream, type ResumeFrom, readAhead } from "./ReplicationStream.ts"
+import { type ChangeArray, readAhead } from "./ReplicationStream.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
 
@@ -97,15 +100,15 @@ const leave = <A, E>(queue: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duratio
 const runSession = <E, R>(
   progress: WalProgress.WalProgressRef,
   options: LogicalStreamOptions,
-  resume: ResumeFrom | undefined,
+  connection: ConnectionOptions,
   onStreaming: (resume: ResumeFrom) => Effect.Effect<void>,
   makeConsume: MakeConsume<E, R>
 ): Effect.Effect<never, ReplicationError | HandlerFailed<E | ReplicationError>, R | WalSender> =>
   Effect.scoped(
     Effect.gen(function* () {
       // A slot that was there, also a temporary one, is never made anew: what was committed since would be lost.
-      const createSlot = resume === undefined ? options.createSlot : undefined
-      const stream = yield* openReplicationStream(progress, { ...options, createSlot }, resume)
+      const createSlot = connection.resume === undefined ? options.createSlot : undefined
+      const stream = yield* openReplicationStream(progress, { ...options, createSlot }, connection)
       yield* onStreaming(stream.system)
       const session: Session = {
         isOver: false,
@@ -133,7 +136,8 @@ const runSession = <E, R>(
 /** Sessions one after the other, while what ended the last one may pass. */
 const runForever = Effect.fnUntraced(function* <E, R>(
   options: LogicalStreamOptions,
-  makeConsume: MakeConsume<E, R>
+  makeConsume: MakeConsume<E, R>,
+  inProgress: InProgressMode = "gather"
 ): Effect.fn.Return<never, ReplicationError | E, R | WalSender> {
   const progress = yield* WalProgress.make
   let resume: ResumeFrom | undefined
@@ -148,7 +152,7 @@ const runForever = Effect.fnUntraced(function* <E, R>(
   })
   const session = Effect.suspend(() => {
     streamingSince = undefined
-    return runSession(progress, options, resume, onStreaming, makeConsume)
+    return runSession(progress, options, { resume, inProgress }, onStreaming, makeConsume)
   })
   const attempt = Effect.catch(session, (error) => {
     if (error._tag === "HandlerFailed" || !isWorthRetrying(error)) return Effect.fail(error)
@@ -217,6 +221,32 @@ export const withLogicalStreamArray = <E, R>(
   )
 
 /**
+ * The same with transactions in progress as they come, for a plugin that is `streaming`: each change of one is a
+ * `Streamed`, and counts once its `StreamCommit` comes. Nothing is gathered, so however large a transaction is, memory
+ * stays flat; what is to become of it until then is the handler's. After a reconnection each begins anew.
+ *
+ * @example
+ * const plugin = Pgoutput.make({ publications: ["orders"], streaming: "parallel" })
+ * withInProgressStream({ slot: "orders", plugin }, (change) => stage(change).pipe(Effect.as(nextLsn(change))))
+ */
+export const withInProgressStream = <E, R>(
+  options: LogicalStreamOptions,
+  handler: (change: ChangeInProgress) => Effect.Effect<Handled, E, R>
+): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
+  runForever<E, R>(
+    options,
+    (session) =>
+      Effect.fnUntraced(function* ({ changes }) {
+        for (const change of changes as NonEmptyReadonlyArray<ChangeInProgress>) {
+          if (session.isOver) return
+          const done = yield* handler(change)
+          if (done !== undefined) yield* session.acknowledge(done)
+        }
+      }),
+    "deliver"
+  )
+
+/**
  * The same by whole transactions. What the handler finishes is acknowledged, nothing else need be said. A transaction
  * beyond `maxTransactionBytes` fails with `TransactionTooLarge` before it fills memory.
  */
@@ -224,15 +254,18 @@ export const withTransactionStream = <E, R>(
   options: LogicalStreamOptions,
   handler: (transaction: Transaction) => Effect.Effect<unknown, E, R>
 ): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
-  runForever<E, R>(options, (session) => {
-    const fold = new TransactionFold(options.maxTransactionBytes)
-    return Effect.fnUntraced(function* ({ bytes, changes }) {
-      const transactions = fold.fold(changes, bytes)
-      if (!Array.isArray(transactions)) return yield* transactions
-      for (const transaction of transactions) {
-        if (session.isOver) return
-        yield* handler(transaction)
-        yield* session.acknowledge(transaction.nextLsn)
-      }
+  Effect.andThen(
+    Effect.fromResult(wholeTransactions(options.plugin)),
+    runForever<E, R>(options, (session) => {
+      const fold = new TransactionFold(options.maxTransactionBytes)
+      return Effect.fnUntraced(function* ({ bytes, changes }) {
+        const transactions = fold.fold(changes, bytes)
+        if (!Array.isArray(transactions)) return yield* transactions
+        for (const transaction of transactions) {
+          if (session.isOver) return
+          yield* handler(transaction)
+          yield* session.acknowledge(transaction.nextLsn)
+        }
+      })
     })
-  })
+  )

@@ -74,5 +74,8 @@ export const received = Effect.fnUntraced(function* (read: ReadMeasures) {
   yield* Metric.update(lagSeconds, read.lagMillis / 1000)
 })
 
+/** Records changes of a transaction that was gathered: its bytes were counted as they came. */
+export const gathered = (count: number): Effect.Effect<void> => Metric.update(changes, count)
+
 /** Records one status update. */
 export const reported = (flushed: Lsn.Lsn): Effect.Effect<void> => Metric.update(flushedLsn, flushed)

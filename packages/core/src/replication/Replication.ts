@@ -12,11 +12,13 @@ import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import type { Change } from "../change/Change.ts"
 import type { NextLsn } from "../change/NextLsn.ts"
-import { type Transaction, TransactionFold } from "../change/Transaction.ts"
+import type { InProgressMode } from "../change/OutputPlugin.ts"
+import { type Transaction, TransactionFold, wholeTransactions } from "../change/Transaction.ts"
 import type * as Lsn from "../Lsn.ts"
 import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
 import type { IdentifySystem } from "./IdentifySystem.ts"
-import { type ChangeArray, openReplicationStream, readAhead, type StreamOptions } from "./ReplicationStream.ts"
+import { openReplicationStream, type StreamOptions } from "./OpenStream.ts"
+import { type ChangeArray, readAhead } from "./ReplicationStream.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
 
@@ -95,9 +97,9 @@ const pullTransactions = Effect.fnUntraced(function* (
 })
 
 /** Opens the stream. The scope ends it in good order. */
-export const make = Effect.fnUntraced(function* (options: ReplicationOptions) {
+export const make = Effect.fnUntraced(function* (options: ReplicationOptions, inProgress: InProgressMode = "gather") {
   const progress = yield* WalProgress.make
-  const stream = yield* openReplicationStream(progress, options)
+  const stream = yield* openReplicationStream(progress, options, { inProgress })
   const queue = yield* readAhead(stream).pipe(
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
     Effect.annotateLogs({ slot: options.slot })
@@ -109,7 +111,12 @@ export const make = Effect.fnUntraced(function* (options: ReplicationOptions) {
       source,
       Effect.map(Queue.take(queue), ({ changes }) => changes)
     ),
-    transactions: consumeOnce(source, pullTransactions(source, fold)),
+    transactions: Stream.unwrap(
+      Effect.as(
+        Effect.fromResult(wholeTransactions(options.plugin)),
+        consumeOnce(source, pullTransactions(source, fold))
+      )
+    ),
     acknowledge: (nextLsn) =>
       WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, nextLsn)),
     acknowledgeThrough: (nextLsn) =>

@@ -119,3 +119,4 @@ export type TypedChange<T extends Any, Policy extends OnMismatch = "fail"> =
   | Change.Origin
   | Change.RelationChanged
   | Change.Commit
+  | Change.TwoPhaseChange

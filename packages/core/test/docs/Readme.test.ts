@@ -42,6 +42,7 @@ const samples: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Erro
     SystemMismatch: new Errors.SystemMismatch({ property: "systemId", expected: "1", found: "2" }),
     DecodeError: new Errors.DecodeError({ problem: "", offset: 0 }),
     TransactionTooLarge: new Errors.TransactionTooLarge({ xid: 1, commitLsn: Lsn.zero, bytes: 2, maxBytes: 1 }),
+    SpillFailed: new Errors.SpillFailed({ during: "write", problem: "" }),
     ServerError: new Errors.ServerError({
       stage: "Streaming",
       severity: "FATAL",

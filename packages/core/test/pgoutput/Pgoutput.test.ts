@@ -74,6 +74,11 @@ const line = (change: Change): string => {
       return "("
     case "Commit":
       return ")"
+    case "Prepare":
+      return `) Prepare ${change.gid}`
+    case "CommitPrepared":
+    case "RollbackPrepared":
+      return `${change._tag} ${change.gid}`
     case "Insert":
       return `${change.ordinal} Insert ${change.relation.name}${rowText(change.row)}`
     case "Update": {

@@ -56,7 +56,16 @@ export const changesOf = (
 
 /** What changes say, short: no transaction frames, and relations by their columns' names, keys with a star. */
 export const brief = (changes: ReadonlyArray<Change>): ReadonlyArray<unknown> =>
-  changes.filter((change) => change._tag !== "Begin" && change._tag !== "Commit").map(briefly)
+  changes.flatMap((change) => (change._tag in frames ? [] : [briefly(change as TransactionChange)]))
+
+/** What stands around changes; the last three never come of wal2json. */
+const frames: Record<Exclude<Change["_tag"], TransactionChange["_tag"]>, true> = {
+  Begin: true,
+  Commit: true,
+  Prepare: true,
+  CommitPrepared: true,
+  RollbackPrepared: true
+}
 
 const briefly = (change: TransactionChange): unknown => {
   switch (change._tag) {

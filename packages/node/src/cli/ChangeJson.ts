@@ -116,6 +116,13 @@ export const encodeChange = (change: Change): string => {
       return `{"kind":"begin"${transaction(change)}}`
     case "Commit":
       return `{"kind":"commit"${transaction(change.begin)},"endLsn":"${Lsn.format(change.endLsn)}"}`
+    case "Prepare":
+      return `{"kind":"prepare"${transaction(change.begin)},"gid":${quote(change.gid)},"endLsn":"${Lsn.format(change.endLsn)}"}`
+    case "CommitPrepared":
+    case "RollbackPrepared": {
+      const kind = change._tag === "CommitPrepared" ? "commitPrepared" : "rollbackPrepared"
+      return `{"kind":"${kind}","xid":${change.xid},"gid":${quote(change.gid)},"endLsn":"${Lsn.format(change.endLsn)}"}`
+    }
     case "Insert":
       return `${place("insert", change.relation)}${position(change)},"row":${encodeObject(change.row)}${unchangedOf(change)}}`
     case "Update": {

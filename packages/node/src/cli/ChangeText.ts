@@ -67,10 +67,16 @@ export class ChangeText {
     switch (change._tag) {
       case "Begin":
         return dim(
-          `-- transaction ${change.xid}, committed ${PgTimestamp.format(change.commitTime)}, ${Lsn.format(change.commitLsn)}`
+          `-- transaction ${change.xid}, ${change.gid === undefined ? "committed" : "prepared"} ${PgTimestamp.format(change.commitTime)}, ${Lsn.format(change.commitLsn)}`
         )
       case "Commit":
         return undefined
+      case "Prepare":
+        return `  ${cyan("* prepare")} ${plainText(change.gid)}`
+      case "CommitPrepared":
+        return `${cyan("* commit prepared")} ${plainText(change.gid)}`
+      case "RollbackPrepared":
+        return `${cyan("* rollback prepared")} ${plainText(change.gid)}`
       case "Insert": {
         const keys = Relation.keyColumns(change.relation)
         return `  ${green("+ insert")} ${this.table(change.relation)} ${this.columns(change.row, keys)}`

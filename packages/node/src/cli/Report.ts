@@ -10,6 +10,7 @@ import * as Data from "effect/Data"
 import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
+import type { CodegenFailed } from "./CodegenCommand.ts"
 import * as LiveLine from "./LiveLine.ts"
 import { plainText, withoutSecrets } from "./PlainText.ts"
 import type { OutputFailed } from "./StandardOutput.ts"
@@ -27,7 +28,7 @@ export class DemoFailed extends Data.TaggedError("DemoFailed")<{
 }> {}
 
 /** Every way a command fails; a reader that goes away is none. */
-export type CommandError = ReplicationError | ConfigError | UsageError | DemoFailed | OutputFailed
+export type CommandError = ReplicationError | ConfigError | UsageError | DemoFailed | CodegenFailed | OutputFailed
 
 /** What is said of a failure. */
 export interface Failure {

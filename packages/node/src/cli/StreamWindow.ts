@@ -25,6 +25,9 @@ export const isCounted = (change: Change): boolean => {
   switch (change._tag) {
     case "Begin":
     case "Commit":
+    case "Prepare":
+    case "CommitPrepared":
+    case "RollbackPrepared":
     case "Origin":
     case "RelationChanged":
       return false

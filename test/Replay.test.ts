@@ -1,0 +1,212 @@
+/**
+ * The whole of it, proved by its result: a second database that is fed from the stream alone equals the first, table by
+ * table, after a workload of its seed's own making. What a stream leaves out, doubles, misplaces or bends shows here.
+ *
+ * A failure names its seed; `REPLAY_SEED=…` runs it again. The statements are then the same, how they interleave is not.
+ */
+import { randomInt } from "node:crypto"
+import { assert, describe } from "@effect/vitest"
+import {
+  type Change,
+  type Handled,
+  type LogicalStreamOptions,
+  Lsn,
+  Pgoutput,
+  quoteIdentifier,
+  withLogicalStream
+} from "@replicant/core"
+import { PgServer } from "@replicant/node/testing"
+import { Effect, Fiber, Schedule } from "effect"
+import { eventually } from "./support/eventually.ts"
+import { logicalOptions, walSender } from "./support/Follow.ts"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
+import { Proxy, type ProxyShape } from "./support/Proxy.ts"
+import { runWorkload, type WorkloadOptions, workloadTables } from "./support/RandomWorkload.ts"
+import { encodeDecoded, encodeVerbatim, makeReplayer, type Replayer, verbatim } from "./support/Replayer.ts"
+import { onServer } from "./support/Servers.ts"
+import { makeWorkspace, type Workspace, type WorkspaceServer } from "./support/Workspace.ts"
+
+interface Mode {
+  readonly title: string
+  /** Options of the plugin, beside its publication. */
+  readonly pgoutput?: Partial<Pgoutput.Options> | undefined
+  readonly workload?: Omit<WorkloadOptions, "seed"> | undefined
+  /** What CREATE PUBLICATION says after the name. */
+  readonly publication?: string | undefined
+  /** Settings of the source's database: `{ logical_decoding_work_mem: "64kB" }`. */
+  readonly database?: Readonly<Record<string, string>> | undefined
+  /** Settings that take a server of its own: `{ max_prepared_transactions: 20 }`. */
+  readonly server?: Readonly<Record<string, string | number>> | undefined
+  /** How often the connection is cut under way; what was not acknowledged then comes again. */
+  readonly cuts?: number | undefined
+  readonly since?: number | undefined
+}
+
+const binary = { format: "binary", enums: ["mood"], types: verbatim } as const
+const prepares = { max_prepared_transactions: 20 } as const
+
+const modes: ReadonlyArray<Mode> = [
+  { title: "in text" },
+  { title: "in binary", pgoutput: binary, workload: { types: "binary" } },
+  { title: "by the values of the built-in decoders", pgoutput: { types: {} }, workload: { values: "kept" } },
+  {
+    title: "by the values of the built-in decoders, in binary",
+    pgoutput: { ...binary, types: {} },
+    workload: { types: "binary", values: "kept" }
+  },
+  {
+    title: "by way of the partitioned table's root",
+    publication: "FOR ALL TABLES WITH (publish_via_partition_root = true)",
+    workload: { partitions: "root" }
+  },
+  { title: "over a connection that is cut again and again", cuts: 6 },
+  {
+    title: "with transactions that are prepared, told when they commit",
+    server: prepares,
+    workload: { end: "prepare" }
+  }
+]
+
+const seed = process.env.REPLAY_SEED === undefined ? randomInt(2 ** 31) : Number(process.env.REPLAY_SEED)
+
+/** Sorted by their bytes, so that both sides agree whatever the collation, and equal rows stay beside each other. */
+const rowsInOrder = (table: string) => `(SELECT t::text COLLATE "C" AS line FROM ONLY ${table} t) rows`
+
+const pinned = "SET timezone = 'UTC'; SET extra_float_digits = 3"
+
+const tablesOf = (workspace: Workspace) =>
+  Effect.map(
+    workspace.sql(
+      `SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY relname`
+    ),
+    (rows) => rows.map((row) => String(row.relname))
+  )
+
+const linesOf = (workspace: Workspace, table: string) =>
+  Effect.map(
+    workspace.sql(`${pinned}; SELECT line FROM ${rowsInOrder(quoteIdentifier(table))} ORDER BY line`),
+    (rows) => rows.map((row) => String(row.line))
+  )
+
+/** The count of a table's rows, and the checksum of them all. */
+const checksum = (workspace: Workspace, table: string) =>
+  Effect.map(
+    workspace.sql(`${pinned};
+      SELECT count(*)::int AS rows, md5(string_agg(md5(line), '' ORDER BY line)) AS sum FROM ${rowsInOrder(quoteIdentifier(table))}`),
+    ([row]) => ({ rows: Number(row?.rows), sum: row?.sum })
+  )
+
+/** Around the first character in which two rows differ. */
+const excerpt = (row: string | undefined, other: string | undefined): string => {
+  if (row === undefined) return "no row"
+  const same = [...row].findIndex((character, index) => character !== other?.[index])
+  const from = Math.max(0, (same < 0 ? row.length : same) - 60)
+  return `${from > 0 ? `… at ${from}: ` : ""}${row.slice(from, from + 160)}`
+}
+
+const assertEqual = Effect.fnUntraced(function* (source: Workspace, target: Workspace, label: string) {
+  let rows = 0
+  for (const table of yield* tablesOf(source)) {
+    const expected = yield* checksum(source, table)
+    const actual = yield* checksum(target, table)
+    rows += expected.rows
+    if (expected.rows === actual.rows && expected.sum === actual.sum) continue
+    const [there, here] = yield* Effect.all([linesOf(source, table), linesOf(target, table)])
+    const index = there.findIndex((line, at) => line !== here[at])
+    const at = index < 0 ? there.length : index
+    assert.fail(
+      `table ${table}: ${expected.rows} rows at the source, ${actual.rows} at the replica, ${label}; row ${at + 1} is\n` +
+        `  source:  ${excerpt(there[at], here[at])}\n  replica: ${excerpt(here[at], there[at])}`
+    )
+  }
+  return rows
+})
+
+/** Cuts a connection, waits for the next, and so on; each after some more bytes. */
+const cutAgainAndAgain = Effect.fnUntraced(function* (proxy: ProxyShape, cuts: number) {
+  for (let cut = 1; cut <= cuts; cut++) {
+    const accepted = yield* proxy.accepted
+    yield* proxy.cutAfter(20_000 + cut * 17_777, cut % 2 === 0 ? "rst" : "fin")
+    yield* eventually(
+      Effect.map(proxy.accepted, (now) => now > accepted),
+      { what: `a new connection after cut ${cut}` }
+    )
+  }
+})
+
+/** Acknowledges every tenth transaction only, so that a new connection brings again what is applied already. */
+const seldom = (replayer: Replayer) => {
+  let count = 0
+  return (change: Change): Effect.Effect<Handled, Effect.Error<ReturnType<Replayer["handle"]>>> =>
+    Effect.map(replayer.handle(change), (done) => (done !== undefined && ++count % 10 === 0 ? done : undefined))
+}
+
+const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode) {
+  const options: WorkloadOptions = { ...mode.workload, seed }
+  const tables = workloadTables(options)
+  const source = yield* makeWorkspace(server, { sql: tables, publication: mode.publication })
+  const target = yield* makeWorkspace(server, { sql: tables })
+  for (const [name, value] of Object.entries(mode.database ?? {})) {
+    yield* source.sql(`ALTER DATABASE ${source.database} SET ${name} = '${value}'`)
+  }
+  const types = mode.pgoutput?.types ?? verbatim
+  const replayer = yield* makeReplayer(target.url(), types === verbatim ? encodeVerbatim : encodeDecoded)
+  const proxy = yield* Proxy.make(server)
+  const stream: LogicalStreamOptions = {
+    ...logicalOptions(source),
+    plugin: Pgoutput.make({ types, ...mode.pgoutput, publications: [source.publication] }),
+    reconnect: Schedule.spaced("20 millis")
+  }
+  const handler = mode.cuts === undefined ? replayer.handle : seldom(replayer)
+  const following = yield* withLogicalStream(stream, handler).pipe(
+    Effect.provide(walSender(source, { host: proxy.host, port: proxy.port })),
+    Effect.forkScoped
+  )
+  const whileFollowing = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.raceFirst(effect, Fiber.join(following))
+  yield* whileFollowing(eventually(source.isStreaming(), { what: "the stream began" }))
+
+  const cutting = yield* Effect.forkScoped(cutAgainAndAgain(proxy, mode.cuts ?? 0))
+  const report = yield* whileFollowing(runWorkload(source.session, options))
+  yield* whileFollowing(Fiber.join(cutting))
+  const [end] = yield* source.sql("SELECT pg_logical_emit_message(true, 'end', '') AS lsn")
+  const last = Lsn.fromString(String(end?.lsn))!
+  yield* whileFollowing(
+    eventually(
+      Effect.map(replayer.position, (position) => position >= last),
+      {
+        what: `all up to ${Lsn.format(last)} was applied, ${replayer.applied()} transactions so far`,
+        deadline: "45 seconds"
+      }
+    )
+  )
+  const label = `seed ${seed}, ${JSON.stringify(report)}, ${replayer.applied()} applied and ${replayer.skipped()} passed over`
+  const rows = yield* assertEqual(source, target, label)
+  return { report, rows, replayer, accepted: yield* proxy.accepted, label }
+})
+
+describe(`a second database that is fed from the stream alone, by seed ${seed}`, () => {
+  for (const mode of modes) {
+    onServer(
+      "postgres",
+      `equals the first after a random workload: ${mode.title}`,
+      (shared) =>
+        Effect.gen(function* () {
+          const server =
+            mode.server === undefined
+              ? shared
+              : yield* PgServer.make({ ...PostgresVersion.serverOptions(), settings: mode.server })
+          const { accepted, label, replayer, report, rows } = yield* replay(server, mode)
+          // A workload that came to nothing would prove nothing.
+          assert.isAbove(rows, 150, label)
+          assert.isAbove(report.committed, 100, label)
+          assert.isAtLeast(replayer.applied(), report.committed / 2, label)
+          if (mode.workload?.end === "prepare") assert.isAbove(report.prepared, 20, label)
+          if (mode.cuts !== undefined) {
+            assert.isAbove(accepted, mode.cuts, label)
+            assert.isAbove(replayer.skipped(), 0, `transactions came again: ${label}`)
+          }
+        }).pipe(Effect.tapError((error) => Effect.logError(`seed ${seed}: ${String(error)}`))),
+      { since: mode.since, timeout: 90_000 }
+    )
+  }
+})
