@@ -80,6 +80,7 @@ const pack = (name: string): string | undefined => {
 const program = `
 import { NodeServices } from "@effect/platform-node"
 import { Lsn, ReplicationSlot, type ReplicationError, SlotNotFound } from "@replicant/core"
+import { message, TestWalSender, tx, type Written } from "@replicant/core/testing"
 import * as Replicant from "@replicant/node"
 import { PgServer, type PgServerFailed } from "@replicant/node/testing"
 import { Effect, type Layer } from "effect"
@@ -92,10 +93,17 @@ const program = Effect.gen(function* () {
   return yield* server.query("SELECT 1")
 }).pipe(Effect.provide(layer), Effect.provide(NodeServices.layer))
 
+const written: Effect.Effect<ReadonlyArray<Written>> = Effect.gen(function* () {
+  const server = yield* TestWalSender
+  return yield* server.write(tx(message("prefix", "content")))
+}).pipe(Effect.provide(TestWalSender.layer({ slot: "orders" })))
+const [transaction] = Effect.runSync(written)
+
 // @ts-expect-error an LSN is not just any bigint
 const wrong: Lsn.Lsn = 1n
 
 console.log(lsn, error.message, typeof program, typeof ReplicationSlot, Object.keys(Replicant).length > 0, wrong)
+console.log(transaction?._tag)
 `
 
 const tsconfig = (skipLibCheck: boolean): string =>
@@ -142,7 +150,9 @@ const use = (): void => {
     check(`a program type-checks${how}`, run(project, Path.join(bin, "tsc"), ["-p", "."]))
   }
   const { isOk, output } = run(project, process.execPath, ["main.ts"])
-  const isRight = output.includes(`97500059720n replication slot "orders" does not exist object object true`)
+  const isRight =
+    output.includes(`97500059720n replication slot "orders" does not exist object object true`) &&
+    output.includes("Transaction")
   check("the program runs", { isOk: isOk && isRight, output })
   const { isOk: isHelp, output: help } = run(project, process.execPath, [Path.join(bin, "replicant"), "--help"])
   check("replicant --help", { isOk: isHelp && /replicant/.test(help), output: help })

@@ -1,5 +1,5 @@
+/** One law at a time, by example. Every order in which things can happen is in `model/Model.test.ts`. */
 import { assert, describe, it } from "@effect/vitest"
-import * as Schema from "effect/Schema"
 import { NextLsn } from "../../src/change/NextLsn.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as WalProgress from "../../src/replication/WalProgress.ts"
@@ -95,90 +95,4 @@ describe("WalProgress", () => {
     assert.strictEqual(progress.durable, lsn(10))
     assert.strictEqual(progress.pending, 0)
   })
-
-  /** What the server, the consumer and we may do next, in any order. */
-  const Step = Schema.Literals(["unit", "open", "idle", "finish", "finishNewest", "through", "report", "reconnect"])
-
-  it.prop(
-    "over any interleaving, no report passes an unfinished unit and reports never go back",
-    { steps: Schema.Array(Step), picks: Schema.Array(Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 99 }))) },
-    ({ picks, steps }) => {
-      let progress = WalProgress.initial()
-      // The model: what the server has sent on this connection, and which of it the handler has ended.
-      let wal = 0
-      let units: Array<{ readonly token: NextLsn; readonly commitLsn: Lsn.Lsn; isDone: boolean }> = []
-      let isOpen = false
-      let confirmed = Lsn.zero
-      let pick = 0
-      const choose = (count: number) => (picks.length === 0 ? 0 : picks[pick++ % picks.length]!) % count
-      for (const step of steps) {
-        switch (step) {
-          case "unit": {
-            // The commit record begins where the WAL ended: adjacent to the unit before, unless something lay between.
-            const commitLsn = lsn(wal)
-            wal += 10
-            const [next, [token]] = deliver(progress, wal)
-            progress = next
-            isOpen = false
-            units.push({ token: token!, commitLsn, isDone: false })
-            break
-          }
-          case "open":
-            wal += 5
-            isOpen = true
-            progress = receive(progress, wal, true)
-            break
-          case "idle":
-            wal += isOpen ? 0 : 3
-            progress = receive(progress, wal, isOpen)
-            break
-          case "finish":
-          case "finishNewest":
-          case "through": {
-            if (units.length === 0) break
-            const index = step === "finishNewest" ? units.length - 1 : choose(units.length)
-            const unit = units[index]!
-            if (step === "through") {
-              for (const before of units.slice(0, index + 1)) before.isDone = true
-              progress = WalProgress.acknowledgeThrough(progress, unit.token)
-            } else {
-              unit.isDone = true
-              progress = WalProgress.acknowledge(progress, unit.token)
-            }
-            break
-          }
-          case "report": {
-            const flushed = WalProgress.flushed(progress)
-            progress = WalProgress.reportFlushed(progress, flushed)
-            assert.isTrue(flushed >= confirmed, "a report went back")
-            confirmed = flushed
-            break
-          }
-          case "reconnect":
-            progress = WalProgress.restart(progress)
-            // The server sends again what it has not confirmed: those units are new ones here.
-            units = units
-              .filter((unit) => unit.token.lsn > WalProgress.resumeLsn(progress))
-              .map(({ commitLsn, token }) => {
-                const [next, [again]] = deliver(progress, Number(token.lsn))
-                progress = next
-                return { token: again!, commitLsn, isDone: false }
-              })
-            wal = Math.max(
-              Number(confirmed),
-              Number(WalProgress.resumeLsn(progress)),
-              ...units.map((unit) => Number(unit.token.lsn))
-            )
-            isOpen = false
-        }
-        const flushed = WalProgress.flushed(progress)
-        const oldest = units.find((unit) => !unit.isDone)
-        // PostgreSQL skips a transaction whose commit record starts before the confirmed position.
-        if (oldest !== undefined) assert.isTrue(flushed <= oldest.commitLsn, "a report passed an unfinished unit")
-        if (isOpen) assert.isTrue(flushed < BigInt(wal), "a report passed an open transaction")
-        assert.isTrue(flushed <= BigInt(wal), "a report passed what was received")
-      }
-    },
-    { arbitrary: { runs: 2000 } }
-  )
 })

@@ -15,6 +15,7 @@ import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"
 import { ConnectionError, type ReplicationError } from "../../src/ReplicationError.ts"
 import { serverError } from "../../src/refineServerError.ts"
 import { type CopyBoth, type QueryRow, type ReplicantConnection, WalSender } from "../../src/replication/WalSender.ts"
+import * as Bytes from "../../src/testing/PgoutputBytes.ts"
 
 export interface FakeOptions {
   readonly systemId?: string | undefined
@@ -42,27 +43,7 @@ export interface FakeConnection {
 
 export const lsn = (text: string): Lsn.Lsn => Lsn.fromString(text)!
 
-export const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => {
-  const whole = new Uint8Array(parts.reduce((length, part) => length + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    whole.set(part, at)
-    at += part.length
-  }
-  return whole
-}
-
-const text = (value: string) => new TextEncoder().encode(value)
-const cstring = (value: string) => concat(text(value), new Uint8Array(1))
-const int = (bytes: number, value: bigint | number) => {
-  const out = new Uint8Array(bytes)
-  let rest = BigInt.asUintN(bytes * 8, BigInt(value))
-  for (let at = bytes - 1; at >= 0; at--) {
-    out[at] = Number(rest & 0xffn)
-    rest >>= 8n
-  }
-  return out
-}
+export const concat = (...parts: ReadonlyArray<Uint8Array>): Uint8Array => Bytes.concat(parts)
 
 /** An XLogData frame around a plugin's message. */
 export const xLogData = (at: string, walData: Uint8Array): Uint8Array =>
@@ -82,33 +63,18 @@ export const keepAlive = (walEnd: string, replyRequested = false): Uint8Array =>
 
 /** pgoutput's Begin, Relation, Insert and Commit, as the server writes them. */
 export const begin = (commitLsn: string, xid = 7): Uint8Array =>
-  xLogData("0/0", concat(text("B"), int(8, lsn(commitLsn)), int(8, 0), int(4, xid)))
+  xLogData("0/0", Bytes.begin({ commitLsn: lsn(commitLsn), commitTime: 0, xid }))
 
-export const relation = (oid = 16_385, name = "orders"): Uint8Array =>
-  xLogData(
-    "0/0",
-    concat(
-      text("R"),
-      int(4, oid),
-      cstring("public"),
-      cstring(name),
-      text("d"),
-      int(2, 1),
-      int(1, 1),
-      cstring("id"),
-      int(4, 23),
-      int(4, -1)
-    )
-  )
+export const relation = (oid = 16_385, name = "orders"): Uint8Array => {
+  const columns = [{ name: "id", typeOid: 23, isKey: true }]
+  return xLogData("0/0", Bytes.relation({ oid, schema: "public", name, replicaIdentity: "d", columns }))
+}
 
 export const insert = (at: string, id: number, oid = 16_385): Uint8Array =>
-  xLogData(
-    at,
-    concat(text("I"), int(4, oid), text("N"), int(2, 1), text("t"), int(4, String(id).length), text(String(id)))
-  )
+  xLogData(at, Bytes.insert(oid, [String(id)]))
 
 export const commit = (commitLsn: string, endLsn: string): Uint8Array =>
-  xLogData(endLsn, concat(text("C"), int(1, 0), int(8, lsn(commitLsn)), int(8, lsn(endLsn)), int(8, 0)))
+  xLogData(endLsn, Bytes.commit({ commitLsn: lsn(commitLsn), endLsn: lsn(endLsn), commitTime: 0 }))
 
 /** A whole transaction of one row. */
 export const transaction = (commitLsn: string, endLsn: string, id: number): Uint8Array =>

@@ -1,0 +1,114 @@
+/**
+ * What the test's server answers to queries and commands, and what it refuses, before a copy stream starts. It knows the
+ * texts that Replicant sends and no SQL; another query is refused by name, so that a test sees what was asked.
+ */
+import * as Lsn from "../Lsn.ts"
+import type { ServerMessage } from "../ReplicationError.ts"
+import type { QueryRow } from "../replication/WalSender.ts"
+import type { TestServer, TestSlot } from "./TestServer.ts"
+
+/** Rows, or an error as the server words it. */
+export type Answer = ReadonlyArray<QueryRow> | ServerMessage
+
+export const refusal = (sqlState: string, message: string): ServerMessage => ({ severity: "ERROR", sqlState, message })
+
+export const slotMissing = (slot: string): ServerMessage =>
+  refusal("42704", `replication slot "${slot}" does not exist`)
+
+export const slotActive = ({ activePid, name }: TestSlot): ServerMessage =>
+  refusal("55006", `replication slot "${name}" is active for PID ${activePid}`)
+
+const flag = (value: boolean): string => (value ? "t" : "f")
+
+const slotRow = (server: TestServer, slot: TestSlot): QueryRow => ({
+  slot_name: slot.name,
+  slot_type: "logical",
+  plugin: slot.plugin,
+  database: server.database,
+  temporary: flag(slot.isTemporary),
+  active_pid: slot.activePid === undefined ? null : String(slot.activePid),
+  restart_lsn: Lsn.format(slot.confirmedFlushLsn),
+  confirmed_flush_lsn: Lsn.format(slot.confirmedFlushLsn),
+  wal_status: slot.invalidationReason === undefined ? "reserved" : "lost",
+  invalidation_reason: server.serverVersion >= 170_000 ? (slot.invalidationReason ?? null) : null,
+  retained: String(Lsn.sub(server.wal.end, slot.confirmedFlushLsn))
+})
+
+/** The text between quotes, undoubled, after what `before` matches. */
+const literal = (text: string, before: RegExp): string | undefined =>
+  new RegExp(`${before.source}'((?:[^']|'')*)'`).exec(text)?.[1]?.replaceAll("''", "'")
+
+const byName = <A extends { readonly name: string }>(values: Iterable<A>): ReadonlyArray<A> =>
+  [...values].sort((left, right) => (left.name < right.name ? -1 : 1))
+
+const publicationRows = (server: TestServer): ReadonlyArray<QueryRow> =>
+  byName(server.publications.values()).map(({ name, operations, tables }) => ({
+    pubname: name,
+    puballtables: flag(tables === undefined),
+    pubinsert: flag(operations?.includes("insert") ?? true),
+    pubupdate: flag(operations?.includes("update") ?? true),
+    pubdelete: flag(operations?.includes("delete") ?? true),
+    pubtruncate: flag(operations?.includes("truncate") ?? true)
+  }))
+
+const slotRows = (server: TestServer, text: string): ReadonlyArray<QueryRow> => {
+  const wanted = literal(text, /slot_name = /)
+  return byName(server.slots.values())
+    .filter(({ name }) => wanted === undefined || name === wanted)
+    .map((slot) => slotRow(server, slot))
+}
+
+const createSlot = (server: TestServer, text: string, pid: number): Answer => {
+  const match = /^CREATE_REPLICATION_SLOT "([a-z0-9_]{1,63})"( TEMPORARY)? LOGICAL "((?:[^"]|"")+)"/.exec(text)
+  if (match === null) return refusal("42601", "syntax error")
+  const [, name = "", temporary, plugin = ""] = match
+  if (server.slots.has(name)) return refusal("42710", `replication slot "${name}" already exists`)
+  if (plugin !== "pgoutput") return refusal("58P01", `could not access file "${plugin}": No such file or directory`)
+  const slot = server.makeSlot(name, plugin, temporary === undefined ? "permanent" : "temporary")
+  // A temporary slot is the session's that made it, and dropped with it.
+  if (slot.isTemporary) temporaryOwners.set(slot, pid)
+  return [
+    {
+      slot_name: name,
+      consistent_point: Lsn.format(slot.confirmedFlushLsn),
+      snapshot_name: null,
+      output_plugin: plugin
+    }
+  ]
+}
+
+const temporaryOwners = new WeakMap<TestSlot, number>()
+
+/** Drops what a session leaves behind. */
+export const endSession = (server: TestServer, pid: number): void => {
+  for (const slot of server.slots.values()) {
+    if (slot.activePid === pid) slot.activePid = undefined
+    if (temporaryOwners.get(slot) === pid) server.slots.delete(slot.name)
+  }
+}
+
+const dropSlot = (server: TestServer, text: string): Answer => {
+  const name = /^DROP_REPLICATION_SLOT "([^"]+)"/.exec(text)?.[1] ?? ""
+  const slot = server.slots.get(name)
+  if (slot === undefined) return slotMissing(name)
+  if (slot.activePid !== undefined) return slotActive(slot)
+  server.slots.delete(name)
+  return []
+}
+
+/** Answers `text`, asked by the session of that pid. */
+export const answer = (server: TestServer, text: string, pid: number): Answer => {
+  if (text.startsWith("SET ")) return []
+  if (text === "IDENTIFY_SYSTEM") {
+    const { database, systemId, timeline, wal } = server
+    return [{ systemid: systemId, timeline: String(timeline), xlogpos: Lsn.format(wal.end), dbname: database }]
+  }
+  if (text.startsWith("CREATE_REPLICATION_SLOT")) return createSlot(server, text, pid)
+  if (text.startsWith("DROP_REPLICATION_SLOT")) return dropSlot(server, text)
+  if (/\bFROM pg_catalog\.pg_settings\b/.test(text)) {
+    return [{ wal_sender_timeout: String(server.walSenderTimeout), wal_level: "logical" }]
+  }
+  if (/^SELECT pubname, [a-z, ]+\s+FROM pg_catalog\.pg_publication ORDER BY/.test(text)) return publicationRows(server)
+  if (/\bFROM pg_catalog\.pg_replication_slots\b/.test(text)) return slotRows(server, text)
+  return refusal("0A000", `the test's server does not know this query: ${text}`)
+}

@@ -1,0 +1,128 @@
+/**
+ * What the test's server remembers, whoever is connected: WAL, slots, publications, settings. Mutable and synchronous;
+ * `TestWalSender` is its face, `TestSession` one walsender of it.
+ */
+
+import type * as Lsn from "../Lsn.ts"
+import type { Operation } from "../replication/Publication.ts"
+import { type TableName, tableName } from "../table/TableName.ts"
+import { TestWal, walStart } from "./TestWal.ts"
+
+/** A publication: of all tables and all operations unless told otherwise. */
+export interface TestPublication {
+  readonly name: string
+  readonly tables?: ReadonlyArray<TableName> | undefined
+  readonly operations?: ReadonlyArray<Operation> | undefined
+}
+
+/** The server that a test wants. */
+export interface TestServerOptions {
+  /** The slot that the controls are about. There from the start, free and at the beginning of the WAL. */
+  readonly slot: string
+  /** Whether that slot is there from the start, `yes`, or has to be made. */
+  readonly slotExists?: "yes" | "no" | undefined
+  /** By name, or with the tables it holds. None when left out. */
+  readonly publications?: ReadonlyArray<string | TestPublication> | undefined
+  /** `server_version_num`: 180004. */
+  readonly serverVersion?: number | undefined
+  readonly database?: string | undefined
+  readonly systemId?: string | undefined
+  readonly timeline?: number | undefined
+  /** Milliseconds after which a silent client is given up, half of which asks it for a reply: 60000. 0 for never. */
+  readonly walSenderTimeout?: number | undefined
+  /** The most bytes that one read of the client gives: 65536. Small ones cut messages. */
+  readonly maxReadBytes?: number | undefined
+}
+
+/** A replication slot. */
+export interface TestSlot {
+  readonly name: string
+  readonly plugin: string
+  readonly isTemporary: boolean
+  /** What its consumer has confirmed: streaming goes on from here. */
+  confirmedFlushLsn: Lsn.Lsn
+  /** What of that survives a crash: as of the last checkpoint. */
+  persistedLsn: Lsn.Lsn
+  /** Who streams from it. */
+  activePid: number | undefined
+  /** Why it was given up, if it was. */
+  invalidationReason: string | undefined
+}
+
+/** The pid of a consumer that only a test knows. */
+export const strangerPid = 4711
+
+const firstPid = 5000
+
+export class TestServer {
+  readonly options: TestServerOptions
+  readonly wal = new TestWal()
+  readonly slots = new Map<string, TestSlot>()
+  readonly publications = new Map<string, TestPublication>()
+  state: "running" | "stopping" | "down" = "running"
+  readonly serverVersion: number
+  readonly database: string
+  readonly systemId: string
+  readonly timeline: number
+  readonly walSenderTimeout: number
+  private pid = firstPid
+
+  constructor(options: TestServerOptions) {
+    this.options = options
+    this.serverVersion = options.serverVersion ?? 180_004
+    this.database = options.database ?? "test"
+    this.systemId = options.systemId ?? "7000000000000000001"
+    this.timeline = options.timeline ?? 1
+    this.walSenderTimeout = options.walSenderTimeout ?? 60_000
+    for (const publication of options.publications ?? []) {
+      const described = typeof publication === "string" ? { name: publication } : publication
+      this.publications.set(described.name, described)
+    }
+    if (options.slotExists !== "no") this.makeSlot(options.slot, "pgoutput", "permanent")
+  }
+
+  /** A slot that begins here. */
+  makeSlot(name: string, plugin: string, lifetime: "permanent" | "temporary"): TestSlot {
+    const confirmedFlushLsn = this.wal.entries.length === 0 ? walStart : this.wal.end
+    const slot: TestSlot = {
+      name,
+      plugin,
+      isTemporary: lifetime === "temporary",
+      confirmedFlushLsn,
+      persistedLsn: confirmedFlushLsn,
+      activePid: undefined,
+      invalidationReason: undefined
+    }
+    this.slots.set(name, slot)
+    return slot
+  }
+
+  nextPid(): number {
+    return this.pid++
+  }
+
+  /** Writes the slots to disk. */
+  checkpoint(): void {
+    for (const slot of this.slots.values()) slot.persistedLsn = slot.confirmedFlushLsn
+  }
+
+  /** What a crash leaves: slots as of the last checkpoint, and no temporary ones. */
+  recover(): void {
+    for (const slot of this.slots.values()) {
+      slot.confirmedFlushLsn = slot.persistedLsn
+      if (slot.isTemporary) this.slots.delete(slot.name)
+    }
+  }
+
+  /** Whether a change of that kind is in one of these publications. */
+  publishes(names: ReadonlyArray<string>, operation: Operation, table: { schema: string; name: string }): boolean {
+    return names.some((name) => {
+      const publication = this.publications.get(name)
+      if (publication === undefined) return false
+      const { operations, tables } = publication
+      if (operations !== undefined && !operations.includes(operation)) return false
+      if (tables === undefined) return true
+      return tables.map(tableName).some((other) => other.schema === table.schema && other.name === table.name)
+    })
+  }
+}
