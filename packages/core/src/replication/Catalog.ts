@@ -41,7 +41,9 @@ export const BooleanFromText = Schema.Literals(["t", "f"]).pipe(
 
 /**
  * What the session must be set to, for the text of values not to depend on the role's or the database's own settings.
- * PostgreSQL's subscriber sets all of these but `bytea_output`, which such settings can change just as well.
+ * PostgreSQL's subscriber sets all of these but `bytea_output` and `quote_all_identifiers`, which such settings can change
+ * just as well. With an empty search path `regclass` and its kin bear their schema, and our own queries mean
+ * PostgreSQL's operators and no others. `lc_monetary` is left alone: it decides what currency an amount of `money` is in.
  */
 const sessionSettings = [
   "SET client_encoding = 'UTF8'",
@@ -49,7 +51,9 @@ const sessionSettings = [
   "SET intervalstyle = 'postgres'",
   "SET extra_float_digits = 3",
   "SET bytea_output = 'hex'",
-  "SET timezone = 'UTC'"
+  "SET timezone = 'UTC'",
+  "SET quote_all_identifiers = off",
+  "SET search_path = ''"
 ].join("; ")
 
 /** Pins the settings that change how values are printed. */

@@ -150,10 +150,12 @@ describe("the documentation", () => {
   })
 
   it("cites as proof only tests that exist", () => {
-    const cited = [...read("docs/delivery.md").matchAll(/\]\(([^)]+\.test\.ts)\): "([^"]+)"/g)]
-    assert.isAbove(cited.length, 10)
-    for (const [, file, title] of cited) {
-      assert.include(read(Path.posix.join("docs", file!)), `"${title}"`)
+    for (const page of ["docs/delivery.md", "docs/versions.md"]) {
+      const cited = [...read(page).matchAll(/\]\(([^)]+\.test\.ts)\): "([^"]+)"/g)]
+      assert.isAbove(cited.length, 10)
+      for (const [, file, title] of cited) {
+        assert.include(read(Path.posix.join("docs", file!)), `"${title}"`)
+      }
     }
   })
 

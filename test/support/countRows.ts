@@ -1,0 +1,55 @@
+/**
+ * A process of its own that counts the rows of one transaction and says so, in JSON on standard output: for tests that
+ * limit its memory. Its arguments are a URL, a slot, a publication and how it is to take the transaction.
+ */
+import { NodeFileSystem } from "@effect/platform-node"
+import {
+  type Change,
+  type ChangeInProgress,
+  Pgoutput,
+  TransactionSpill,
+  withInProgressStream,
+  withLogicalStream
+} from "@replicant/core"
+import { PgWalSender } from "@replicant/node"
+import { Deferred, Effect, Layer, Redacted } from "effect"
+
+const [url = "", slot = "", publication = "", mode = "gathered"] = process.argv.slice(2)
+
+const plugin = Pgoutput.make({ publications: [publication], streaming: "on" })
+
+let rows = 0
+let sum = 0
+let blocks = 0
+
+const program = Effect.gen(function* () {
+  const done = yield* Deferred.make<void>()
+  const end = Effect.as(Deferred.succeed(done, undefined), undefined)
+  const count = (id: unknown): undefined => {
+    rows++
+    sum += Number(id)
+  }
+  const stream =
+    mode === "gathered"
+      ? withLogicalStream({ slot, plugin }, (change: Change) => {
+          if (change._tag === "Insert") count(change.row.id)
+          return change._tag === "Commit" ? end : Effect.undefined
+        })
+      : withInProgressStream({ slot, plugin }, (change: ChangeInProgress) => {
+          if (change._tag === "Streamed" && change.change._tag === "Insert") count(change.change.row.id)
+          if (change._tag === "StreamStart") blocks++
+          return change._tag === "StreamCommit" ? end : Effect.undefined
+        })
+  yield* Effect.raceFirst(stream, Deferred.await(done))
+}).pipe(
+  Effect.provide(
+    Layer.merge(
+      PgWalSender.layer({ url: Redacted.make(url) }),
+      TransactionSpill.layer({ maxBytesInMemory: 32 * 1024 * 1024 }).pipe(Layer.provide(NodeFileSystem.layer))
+    )
+  )
+)
+
+await Effect.runPromise(program)
+const { maxRSS } = process.resourceUsage()
+process.stdout.write(JSON.stringify({ rows, sum, blocks, peakMegabytes: Math.round(maxRSS / 1024) }))
