@@ -236,6 +236,36 @@ describe("replicant stream", () => {
     once
   )
 
+  onServer(
+    "postgres",
+    "prints large transactions once they have committed, and prepared ones with what became of them",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        yield* workspace.sql(`ALTER DATABASE ${workspace.database} SET logical_decoding_work_mem = '64kB'`)
+        yield* makeSlot(workspace)
+        const args = streamArgs(workspace, "--streaming", "parallel", "--two-phase")
+        const running = yield* startReplicant(args, environment(workspace))
+        yield* isStreaming(workspace)
+        const gid = workspace.slot
+        yield* workspace.sql("INSERT INTO orders SELECT i, repeat('x', 100) FROM generate_series(1, 2000) i")
+        const session = yield* workspace.session
+        for (const statement of ["BEGIN", insert(3000), `PREPARE TRANSACTION '${gid}'`, `COMMIT PREPARED '${gid}'`]) {
+          yield* session.query(statement)
+        }
+        yield* saw(running, 2003)
+        const lines = running.lines().map((line) => line.gid ?? (line.row as { id: string }).id)
+        const large = Array.from({ length: 2000 }, (_, index) => `${index + 1}`)
+        assert.deepStrictEqual(lines, [...large, "3000", gid, gid])
+        const kinds = running.lines().slice(-2)
+        assert.deepStrictEqual(
+          kinds.map(({ kind }) => kind),
+          ["prepare", "commitPrepared"]
+        )
+      }),
+    once
+  )
+
   onServer("wal2json", "streams through wal2json too, and only the tables named", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE other (id int PRIMARY KEY)` })

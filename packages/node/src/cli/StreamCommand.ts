@@ -10,6 +10,7 @@ import {
   type ReplicationError,
   ReplicationSlot,
   SlotAlreadyExists,
+  TransactionSpill,
   type WalSender
 } from "@replicant/core"
 import * as Command from "effect/cli/Command"
@@ -28,7 +29,7 @@ import { createSlot } from "./SlotCommand.ts"
 import { Output } from "./StandardOutput.ts"
 import { showStatus } from "./Status.ts"
 import { type StreamFlags, type StreamPlan, streamPlan } from "./StreamPlan.ts"
-import { isCounted } from "./StreamWindow.ts"
+import { isFrame } from "./StreamWindow.ts"
 
 /** How long a slot may be in use when the command starts: what was just killed takes a moment to let go of it. */
 const slotInUseMillis = 10_000
@@ -77,7 +78,7 @@ const formatter = Effect.fnUntraced(function* (flags: StreamFlags, shared: Root.
     const text = new ChangeText(yield* Root.palette(shared))
     return (change) => text.format(change)
   }
-  return flags.boundaries ? encodeChange : (change) => (isCounted(change) ? encodeChange(change) : undefined)
+  return flags.boundaries ? encodeChange : (change) => (isFrame(change) ? undefined : encodeChange(change))
 })
 
 const run = Effect.fnUntraced(function* (flags: StreamFlags) {
@@ -103,7 +104,7 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
     const isSilent = (yield* LiveLine.Standard).isTerminal && !(yield* Output).isTerminal
     yield* isSilent ? Effect.raceFirst(followed, showStatus(plan.slot, totals)) : followed
   })
-  yield* Effect.scoped(stream).pipe(Effect.provide(Root.walSender(shared)))
+  yield* Effect.scoped(stream).pipe(Effect.provide(Root.walSender(shared)), Effect.provide(TransactionSpill.layer()))
 })
 
 const lsn = Flag.String("until-lsn").pipe(
@@ -146,7 +147,14 @@ export const command = Command.make(
     untilLsn: lsn,
     limit,
     pretty: flag("pretty", "For people instead of programs"),
-    boundaries: flag("boundaries", "Also a line for each begin, commit, origin and change of a table's shape")
+    boundaries: flag("boundaries", "Also a line for each begin, commit, origin and change of a table's shape"),
+    streaming: Flag.Literals("streaming", ["on", "parallel"]).pipe(
+      Flag.withDescription(
+        "Let the server send large transactions before they commit; they are printed once they have"
+      ),
+      Flag.optional
+    ),
+    twoPhase: flag("two-phase", "Print prepared transactions when they are prepared, and then what became of them")
   },
   run
 ).pipe(

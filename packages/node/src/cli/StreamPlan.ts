@@ -19,6 +19,8 @@ export interface StreamFlags {
   readonly limit: Option.Option<number>
   readonly pretty: boolean
   readonly boundaries: boolean
+  readonly streaming: Option.Option<"on" | "parallel">
+  readonly twoPhase: boolean
 }
 
 export interface StreamPlan {
@@ -35,6 +37,9 @@ const wrong = (message: string, remedy: string): Result.Result<never, UsageError
 const types = ChangeJson.types
 
 const wal2json = (flags: StreamFlags): Result.Result<OutputPlugin.OutputPlugin, UsageError> => {
+  if (Option.isSome(flags.streaming) || flags.twoPhase) {
+    return wrong("--streaming and --two-phase are options of pgoutput", "leave them out, or leave out --plugin")
+  }
   if (flags.publication.length > 0) {
     return wrong("wal2json knows no publications", "name tables: --table TABLE, or none for all")
   }
@@ -50,18 +55,20 @@ const pgoutput = (
   flags: StreamFlags,
   slot: string
 ): Result.Result<Pick<StreamPlan, "plugin" | "publication">, UsageError> => {
-  const { create, publication, table } = flags
+  const { create, publication, table, twoPhase } = flags
+  const make = (publications: ReadonlyArray<string>) =>
+    Pgoutput.make({ publications, types, streaming: Option.getOrUndefined(flags.streaming), twoPhase })
   if (table.length === 0) {
     return publication.length === 0
       ? wrong("no publication is named", "give --publication NAME, or --create and --table TABLE to make one")
-      : Result.succeed({ plugin: Pgoutput.make({ publications: publication, types }), publication: undefined })
+      : Result.succeed({ plugin: make(publication), publication: undefined })
   }
   if (!create) return wrong("--table makes a publication, which needs --create", "add --create, or give --publication")
   if (publication.length > 1)
     return wrong("--table goes into one publication", "give --publication once, or not at all")
   const name = publication[0] ?? slot
   return Result.succeed({
-    plugin: Pgoutput.make({ publications: [name], types }),
+    plugin: make([name]),
     publication: { name, target: Publication.tables(...table) }
   })
 }

@@ -20,19 +20,28 @@ export interface Shown {
   readonly isFinished: boolean
 }
 
-/** Whether it is one of the changes that `--limit` counts, rather than a transaction's frame. */
-export const isCounted = (change: Change): boolean => {
+/** Whether it stands around the changes of a transaction that is committed: shown with `--boundaries` only. */
+export const isFrame = (change: Change): boolean => {
   switch (change._tag) {
     case "Begin":
     case "Commit":
+    case "Origin":
+    case "RelationChanged":
+      return true
+    default:
+      return false
+  }
+}
+
+/** Whether it is one of the changes that `--limit` counts. What became of a prepared transaction is none. */
+export const isCounted = (change: Change): boolean => {
+  switch (change._tag) {
     case "Prepare":
     case "CommitPrepared":
     case "RollbackPrepared":
-    case "Origin":
-    case "RelationChanged":
       return false
     default:
-      return true
+      return !isFrame(change)
   }
 }
 

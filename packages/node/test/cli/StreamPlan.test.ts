@@ -14,6 +14,8 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   limit: Option.none(),
   pretty: false,
   boundaries: false,
+  streaming: Option.none(),
+  twoPhase: false,
   ...given
 })
 
@@ -26,6 +28,14 @@ const refusal = (given: Partial<StreamFlags>): string =>
   })
 
 describe("streamPlan", () => {
+  it("asks pgoutput for transactions in progress and prepared ones, and never wal2json", () => {
+    const asked = { slot, publication: ["a"], streaming: Option.some("parallel" as const), twoPhase: true }
+    const { plugin } = plan(asked)
+    const names = Result.getOrThrow(plugin.options(180_000)).map(([name, value]) => `${name} ${value}`)
+    assert.includeMembers(names, ["proto_version 4", "streaming parallel", "two_phase true"])
+    assert.include(refusal({ ...asked, publication: [], plugin: "wal2json" }), "options of pgoutput")
+  })
+
   it("reads a slot and publications that are there", () => {
     const { createSlot, plugin, publication, slot: name } = plan({ slot, publication: ["a", "b"] })
     assert.strictEqual(name, "orders")
