@@ -63,7 +63,7 @@ export const startReplicant = Effect.fnUntraced(function* (
     lines: () =>
       stdout
         .split("\n")
-        .filter((line) => line !== "")
+        .slice(0, -1) // What follows the last break is not a whole line yet.
         .map((line) => JSON.parse(line)),
     kill: (signal) => Effect.sync(() => void child.kill(signal)),
     ended: eventually(
