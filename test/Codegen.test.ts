@@ -288,11 +288,13 @@ describe("replicant codegen", () => {
     (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, {
-          sql: "CREATE TABLE b (id int PRIMARY KEY); CREATE TABLE a (n text)"
+          sql: "CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE b (id int PRIMARY KEY, mood mood); CREATE TABLE a (n text, made int GENERATED ALWAYS AS (1) STORED)"
         })
         const path = yield* directory
         const file = Path.join(path, "tables.ts")
         const args = ["--table", "public.b", "--table", "a", "--out", file]
+        const sent = yield* codegen(workspace, "--publication", workspace.publication)
+        assert.notInclude(sent.stdout, "made: ", "a generated column is not sent, unless the publication says so")
         const missing = yield* codegen(workspace, ...args, "--check")
         assert.strictEqual(missing.code, 1)
         assert.isFalse(Fs.existsSync(file))
@@ -305,8 +307,10 @@ describe("replicant codegen", () => {
         assert.strictEqual((yield* codegen(workspace, ...args)).stdout, `${file} is up to date: 2 tables\n`)
         const swapped = yield* codegen(workspace, "--table", "a", "--table", "public.b")
         assert.strictEqual(swapped.stdout, source)
+        yield* workspace.sql(`ALTER DATABASE ${workspace.database} SET search_path = 'elsewhere';
+        ALTER DATABASE ${workspace.database} SET quote_all_identifiers = on`)
         assert.strictEqual((yield* codegen(workspace, ...args, "--check")).code, 0)
-        yield* workspace.sql("ALTER TABLE a ADD more int")
+        yield* workspace.sql("ALTER TABLE public.a ADD more int")
         const moved = yield* codegen(workspace, ...args, "--check", "--json")
         assert.strictEqual(moved.code, 1)
         assert.deepInclude(JSON.parse(moved.stderr), {

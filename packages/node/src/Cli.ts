@@ -13,6 +13,7 @@ import * as GlobalFlag from "effect/cli/GlobalFlag"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as CodegenCommand from "./cli/CodegenCommand.ts"
 import * as DemoCommand from "./cli/DemoCommand.ts"
 import * as LiveLine from "./cli/LiveLine.ts"
 import * as PublicationCommand from "./cli/PublicationCommand.ts"
@@ -62,6 +63,7 @@ export const command = Root.command.pipe(
     identify,
     SlotCommand.command,
     PublicationCommand.command,
+    CodegenCommand.command,
     DemoCommand.command
   ])
 )

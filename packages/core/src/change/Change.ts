@@ -214,7 +214,20 @@ type Placed = {
  * @example
  * withLogicalStream(options, (change) => store(change).pipe(Effect.as(nextLsn(change))))
  */
-export const nextLsn = (change: Delivered): NextLsn | undefined => change.nextLsn
+export const nextLsn = (change: Delivered): NextLsn | undefined => {
+  switch (change._tag) {
+    case "Commit":
+    case "Message":
+    case "Prepare":
+    case "CommitPrepared":
+    case "RollbackPrepared":
+    case "StreamCommit":
+    case "StreamPrepare":
+      return change.nextLsn
+    default:
+      return undefined
+  }
+}
 
 /**
  * A name for a change that stays the same however often it is delivered, for sinks that must recognise one they have. As

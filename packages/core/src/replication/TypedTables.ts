@@ -13,11 +13,19 @@ import type { TableError } from "../table/TableError.ts"
 import type { OnMismatch, TypedChange } from "../table/TypedChange.ts"
 import { TypedChanges, type TypedOptions } from "../table/TypedChanges.ts"
 
+export * from "../table/DeclarationMismatch.ts"
+export type { TablePublicationOptions } from "../table/PublicationCommand.ts"
 export * from "../table/Table.ts"
 export * from "../table/TableError.ts"
 export type { TableName } from "../table/TableName.ts"
 export type * from "../table/TypedChange.ts"
 export { decoder, type TypedOptions } from "../table/TypedChanges.ts"
+export {
+  alterPublication,
+  type CheckPublicationOptions,
+  checkPublication,
+  createPublication
+} from "./TablePublication.ts"
 
 /**
  * A stream of changes as a stream of the typed changes of these tables. Changes of other tables are dropped; `Begin`,

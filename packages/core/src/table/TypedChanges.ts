@@ -34,7 +34,9 @@ interface Plan {
 
 const none: ReadonlyArray<string> = Object.freeze([])
 
-const isOptional = (field: Schema.Constraint): boolean => Schema.toEncoded(field).ast.context?.isOptional === true
+/** Whether a row may lack the column: it is declared with `Schema.optionalKey`. */
+export const isOptional = (field: Schema.Constraint): boolean =>
+  Schema.toEncoded(field).ast.context?.isOptional === true
 
 /** wal2json describes no tables: a relation of its names the columns that were seen so far, and not its identity. */
 const isLearned = (relation: Relation): boolean => relation.replicaIdentity === undefined
