@@ -3,8 +3,8 @@
  *
  * A stream of Node's own reads ahead, a packet at a time while packets are small, which is what a walsender sends: both
  * ends then spend their time in system calls. Here the kernel gathers what comes between two pulls, and one pull takes
- * up to {@link maxPullBytes} of it. Whoever pulls slowly makes the sender wait: beyond one read that was under way,
- * nothing piles up in this process. docs/performance.md has the measurements.
+ * up to {@link maxPullBytes} of it. Whoever pulls slowly makes the sender wait: beyond {@link maxReadAheadBytes} and one
+ * read that was under way, nothing piles up in this process. docs/performance.md has the measurements.
  *
  * It knows nothing of PostgreSQL. Bytes belong to whoever pulled them: each read has memory of its own.
  */
@@ -18,6 +18,15 @@ import * as Effect from "effect/Effect"
  */
 export const maxPullBytes = 1024 * 1024
 
+/** A pull that gave less found live traffic: what comes next is small too, and soon. */
+const smallPullBytes = 4 * 1024
+
+/**
+ * What is read before it is pulled, on live traffic alone: starting and stopping the socket around each small read made
+ * the slowest of a hundred commits three times as slow. A backlog is left to the kernel, where it gathers.
+ */
+export const maxReadAheadBytes = 64 * 1024
+
 /**
  * Takes over a connected socket to which no `data` listener is attached any more.
  *
@@ -30,6 +39,7 @@ export const readOnDemand = (socket: Socket, toError: (thrown: unknown) => Conne
   let chunks: Array<Uint8Array> = []
   let gathered = 0
   let isPulling = false
+  let readAheadBytes = 0
   let wake: (() => void) | undefined
   let failure: ConnectionError | undefined = socket.destroyed || socket.readableEnded ? toError(undefined) : undefined
 
@@ -52,7 +62,7 @@ export const readOnDemand = (socket: Socket, toError: (thrown: unknown) => Conne
     gathered += chunk.length
     // Node reads on, within this turn of the event loop, for as long as this is true.
     awaken()
-    return isPulling && gathered < maxPullBytes
+    return gathered < (isPulling ? maxPullBytes : readAheadBytes)
   }
   socket.on("error", fail)
   socket.on("end", () => fail(undefined))
@@ -63,6 +73,7 @@ export const readOnDemand = (socket: Socket, toError: (thrown: unknown) => Conne
     if (gathered === 0) return Effect.fail(failure ?? toError(undefined))
     const bytes = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, gathered)
     chunks = []
+    readAheadBytes = gathered < smallPullBytes ? maxReadAheadBytes : 0
     gathered = 0
     return Effect.succeed(bytes)
   }

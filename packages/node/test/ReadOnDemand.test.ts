@@ -2,7 +2,7 @@ import * as Net from "node:net"
 import { assert, describe, it } from "@effect/vitest"
 import { ConnectionError, type CopyBoth, type ReplicationError } from "@replicant/core"
 import { Effect, Fiber, type Scope } from "effect"
-import { maxPullBytes, readOnDemand } from "../src/ReadOnDemand.ts"
+import { maxPullBytes, maxReadAheadBytes, readOnDemand } from "../src/ReadOnDemand.ts"
 
 const toError = (thrown: unknown): ConnectionError =>
   new ConnectionError({
@@ -101,6 +101,23 @@ describe("readOnDemand", () => {
       yield* Fiber.join(writing)
       assert.isAtMost(Math.max(...reads.map((read) => read.length)), maxPullBytes + 65_536)
       // Only now, after all later reads: what was pulled first has not been written to again.
+      assert.strictEqual(Buffer.compare(Buffer.concat(reads), sent), 0)
+    })
+  )
+
+  it.live("reads ahead on live traffic, so far and no further, and loses nothing of it", () =>
+    Effect.gen(function* () {
+      const { copy, peer, socket } = yield* pair
+      yield* write(peer, "little")
+      assert.strictEqual(String(yield* copy.pull), "little")
+      const before = socket.bytesRead
+      const sent = pattern(4 * 1024 * 1024)
+      const writing = yield* Effect.forkChild(write(peer, sent))
+      yield* until(() => socket.bytesRead > before)
+      yield* turns(50)
+      assert.isAtMost(socket.bytesRead - before, maxReadAheadBytes + 65_536)
+      const reads = yield* pullBytes(copy, sent.length)
+      yield* Fiber.join(writing)
       assert.strictEqual(Buffer.compare(Buffer.concat(reads), sent), 0)
     })
   )
