@@ -1,5 +1,30 @@
-/** A reporter that ends the run with one plain line for programs to read: `N passed, N failed, N skipped`. */
+/**
+ * A reporter that ends the run with plain lines for programs to read: how many scenarios of the conformance suite hold,
+ * and `N passed, N failed, N skipped`.
+ */
 import type { Reporter, TestModule } from "vitest/node"
+
+/** `[ri-full] sentence`: the id of a scenario. */
+const scenarioOf = (name: string): string | undefined => /^\[([a-z0-9-]+)\] /.exec(name)?.[1]
+
+/** By scenario and project, whether all its tests passed. */
+const conformance = (modules: ReadonlyArray<TestModule>): string | undefined => {
+  const held = new Map<string, boolean>()
+  const projects = new Set<string>()
+  for (const module of modules) {
+    if (!module.moduleId.includes("/test/conformance/")) continue
+    for (const test of module.children.allTests()) {
+      const scenario = scenarioOf(test.name)
+      const { state } = test.result()
+      if (scenario === undefined || state === "skipped") continue
+      projects.add(module.project.name)
+      held.set(scenario, (held.get(scenario) ?? true) && state === "passed")
+    }
+  }
+  if (held.size === 0) return undefined
+  const passed = [...held.values()].filter((holds) => holds).length
+  return `conformance: ${passed} of ${held.size} scenarios hold on ${[...projects].sort().join(", ")}`
+}
 
 export class Summary implements Reporter {
   onTestRunEnd(modules: ReadonlyArray<TestModule>, unhandledErrors: ReadonlyArray<unknown>): void {
@@ -10,6 +35,8 @@ export class Summary implements Reporter {
       if (module.state() === "failed" && ![...module.children.allTests("failed")].length) counts.failed++
     }
     const { failed, passed, skipped, pending } = counts
+    const scenarios = conformance(modules)
+    if (scenarios !== undefined) process.stdout.write(`${scenarios}\n`)
     process.stdout.write(`${passed} passed, ${failed + pending} failed, ${skipped} skipped\n`)
   }
 }
