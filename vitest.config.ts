@@ -3,7 +3,7 @@ import { latest, projectName, versions } from "./test/support/PostgresVersion.ts
 import { Summary } from "./test/support/Summary.ts"
 
 /** What these prove does not depend on the version of the server; of single tests the option `once` says so. */
-const onceOnly = ["test/Examples.test.ts", "test/PgServer.test.ts", "test/Proxy.test.ts"]
+const onceOnly = ["test/Examples.test.ts", "test/PgServer.test.ts", "test/Proxy.test.ts", "test/FaultProxyExample.test.ts"]
 
 /**
  * `unit` needs nothing but this checkout; `server-14` to `server-18` run the same files, each on PostgreSQL of that

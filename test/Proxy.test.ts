@@ -1,8 +1,9 @@
+import * as Fs from "node:fs"
 import * as Net from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Queue, type Scope } from "effect"
+import { FaultProxy } from "@replicant/node/testing"
+import { Clock, Effect, Exit, Layer, Queue, type Scope } from "effect"
 import { eventually } from "./support/eventually.ts"
-import { Proxy } from "./support/Proxy.ts"
 
 /** Sends back what it gets. */
 const echoServer = Effect.acquireRelease(
@@ -43,9 +44,20 @@ const connect = Effect.fnUntraced(function* (port: number): Effect.fn.Return<Cli
   }
 })
 
+/** Why no connection comes about. */
+const refusal = (port: number): Effect.Effect<string> =>
+  Effect.callback((resume) => {
+    const socket = Net.connect(port, "127.0.0.1")
+    socket.once("error", (error: NodeJS.ErrnoException) => resume(Effect.succeed(error.code ?? "")))
+    socket.once("connect", () => {
+      socket.destroy()
+      resume(Effect.succeed("connected"))
+    })
+  })
+
 const setup = Effect.gen(function* () {
   const server = yield* echoServer
-  const proxy = yield* Proxy.make({ host: "127.0.0.1", port: (server.address() as Net.AddressInfo).port })
+  const proxy = yield* FaultProxy.make({ host: "127.0.0.1", port: (server.address() as Net.AddressInfo).port })
   const client = yield* connect(proxy.port)
   yield* client.send("hello")
   yield* eventually(Effect.map(client.received, (text) => text === "hello"))
@@ -58,7 +70,7 @@ const receives = (client: Client, text: string) =>
     { what: `the client receives ${text}` }
   )
 
-describe("Proxy", () => {
+describe("FaultProxy", () => {
   it.live("passes bytes both ways and counts them and the connections", () =>
     Effect.gen(function* () {
       const { client, proxy } = yield* setup
@@ -150,8 +162,194 @@ describe("Proxy", () => {
       const server = yield* echoServer
       const { port } = server.address() as Net.AddressInfo
       server.close()
-      const proxy = yield* Proxy.make({ host: "127.0.0.1", port })
+      const proxy = yield* FaultProxy.make({ host: "127.0.0.1", port })
       assert.strictEqual(yield* (yield* connect(proxy.port)).ending, "ECONNRESET")
+    })
+  )
+
+  it.live("cuts after so many bytes of the client's", () =>
+    Effect.gen(function* () {
+      const { client, proxy } = yield* setup
+      yield* proxy.cutAfter(2, "rst", "toServer")
+      yield* client.send(" you")
+      assert.strictEqual(yield* client.ending, "ECONNRESET")
+      assert.strictEqual(yield* proxy.passed("toServer"), 7)
+    })
+  )
+
+  it.live("cuts each new connection where its plan says, and spares those it does not name", () =>
+    Effect.gen(function* () {
+      const { client, proxy } = yield* setup
+      yield* proxy.cutEach({ after: (ordinal) => [0, 4, undefined][ordinal - 1], ending: "fin" })
+      const [first, second, third] = yield* Effect.all([connect(proxy.port), connect(proxy.port), connect(proxy.port)])
+      assert.strictEqual(yield* first.ending, "end")
+      for (const each of [client, second, third]) yield* each.send(" again")
+      assert.strictEqual(yield* second.ending, "end")
+      assert.strictEqual(yield* second.received, " aga")
+      yield* receives(third, " again")
+      yield* receives(client, "hello again")
+    })
+  )
+
+  it.live("forgets, once it passes again, the cuts of connections that are open", () =>
+    Effect.gen(function* () {
+      const { proxy } = yield* setup
+      yield* proxy.cutEach({ after: () => 4, ending: "fin" })
+      const next = yield* connect(proxy.port)
+      yield* eventually(Effect.map(proxy.open, (count) => count === 2))
+      yield* proxy.pass
+      yield* next.send("longer than four")
+      yield* receives(next, "longer than four")
+    })
+  )
+
+  it.live("falls silent after exactly so many bytes, and both sides stay open", () =>
+    Effect.gen(function* () {
+      const { client, proxy } = yield* setup
+      yield* proxy.cutAfter(3, "silence")
+      yield* client.send(" you and many more")
+      yield* receives(client, "hello yo")
+      yield* client.send("!")
+      const more = eventually(Effect.map(client.received, (text) => text !== "hello yo"))
+      assert.isTrue(Exit.isFailure(yield* Effect.exit(Effect.raceFirst(Effect.timeout(more, 200), client.ending))))
+      assert.strictEqual(yield* proxy.open, 1)
+    })
+  )
+
+  for (const direction of ["toServer", "toClient"] as const) {
+    it.live(`swallows what goes ${direction} for good, and lets new connections be once it passes again`, () =>
+      Effect.gen(function* () {
+        const { client, proxy } = yield* setup
+        yield* proxy.blackHole(direction)
+        const next = yield* connect(proxy.port)
+        for (const each of [client, next]) yield* each.send(" you")
+        yield* eventually(Effect.map(proxy.open, (count) => count === 2))
+        yield* proxy.pass
+        const fresh = yield* connect(proxy.port)
+        for (const each of [client, next, fresh]) yield* each.send(" there")
+        yield* receives(fresh, " there")
+        const arriving = direction === "toClient" ? 5 + 2 * 10 + 6 : 5 + 6
+        yield* eventually(Effect.map(proxy.passed("toServer"), (bytes) => bytes === arriving))
+        assert.strictEqual(yield* client.received, "hello")
+        assert.strictEqual(yield* next.received, "")
+      })
+    )
+  }
+
+  it.live("tells nobody in a black hole that the other has left", () =>
+    Effect.gen(function* () {
+      const gone: Array<string> = []
+      const server = yield* Effect.acquireRelease(
+        Effect.callback<Net.Server>((resume) => {
+          const listener = Net.createServer((socket) => {
+            socket.resume().on("close", () => gone.push("gone"))
+            socket.on("error", () => undefined)
+          }).listen(0, "127.0.0.1", () => resume(Effect.succeed(listener)))
+        }),
+        (listener) => Effect.sync(() => listener.close())
+      )
+      const proxy = yield* FaultProxy.make({ host: "127.0.0.1", port: (server.address() as Net.AddressInfo).port })
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          yield* connect(proxy.port)
+          yield* eventually(Effect.map(proxy.open, (count) => count === 1))
+          yield* proxy.cut("silence")
+        })
+      )
+      yield* eventually(Effect.map(proxy.open, (count) => count === 0))
+      assert.deepStrictEqual(gone, [])
+      yield* proxy.cut("rst")
+      yield* eventually(Effect.sync(() => gone.length === 1))
+    })
+  )
+
+  it.live("holds back the end of a stalled connection, too", () =>
+    Effect.gen(function* () {
+      const { client, proxy } = yield* setup
+      yield* proxy.cutAfter(4, "fin")
+      yield* proxy.stall("toClient")
+      yield* client.send(" you")
+      yield* eventually(Effect.map(proxy.passed("toServer"), (bytes) => bytes === 9))
+      assert.strictEqual(yield* client.received, "hello")
+      yield* proxy.pass
+      yield* receives(client, "hello you")
+    })
+  )
+
+  it.live("delays what is sent each way, however much it is", () =>
+    Effect.gen(function* () {
+      const { client, proxy } = yield* setup
+      yield* proxy.latency("100 millis")
+      const text = "x".repeat(100_000)
+      const before = yield* Clock.currentTimeMillis
+      yield* client.send(text)
+      yield* receives(client, `hello${text}`)
+      const took = (yield* Clock.currentTimeMillis) - before
+      assert.isAtLeast(took, 200)
+      assert.isBelow(took, 1000)
+    })
+  )
+
+  it.live("lets so many bytes a second through", () =>
+    Effect.gen(function* () {
+      const { client, proxy } = yield* setup
+      yield* proxy.throttle(100_000)
+      const before = yield* Clock.currentTimeMillis
+      yield* client.send("x".repeat(20_000))
+      yield* receives(client, `hello${"x".repeat(20_000)}`)
+      assert.isAtLeast((yield* Clock.currentTimeMillis) - before, 200)
+    })
+  )
+
+  it.live("refuses connections on the same port until it passes again, and lets open ones be", () =>
+    Effect.gen(function* () {
+      const { client, proxy } = yield* setup
+      yield* proxy.refuse
+      for (let times = 0; times < 3; times++) assert.strictEqual(yield* refusal(proxy.port), "ECONNREFUSED")
+      yield* client.send(" you")
+      yield* receives(client, "hello you")
+      yield* proxy.pass
+      const next = yield* connect(proxy.port)
+      yield* next.send("again")
+      yield* receives(next, "again")
+      assert.strictEqual(yield* proxy.accepted, 2)
+      assert.strictEqual(yield* proxy.mostOpen, 2)
+    })
+  )
+
+  it.live("is a layer, and closes all it has when its scope does", () =>
+    Effect.gen(function* () {
+      const server = yield* echoServer
+      const target = { host: "127.0.0.1", port: (server.address() as Net.AddressInfo).port }
+      const { client, port } = yield* Effect.gen(function* () {
+        const proxy = yield* FaultProxy
+        const client = yield* connect(proxy.port)
+        yield* client.send("hello")
+        yield* receives(client, "hello")
+        yield* proxy.stall()
+        return { client, port: proxy.port }
+      }).pipe(Effect.provide(Layer.fresh(FaultProxy.layer(target))))
+      assert.include(["end", "ECONNRESET"], yield* client.ending)
+      assert.strictEqual(yield* refusal(port), "ECONNREFUSED")
+    })
+  )
+})
+
+describe("docs/testing.md", () => {
+  const read = (path: string) => Fs.readFileSync(new URL(`../${path}`, import.meta.url), "utf8")
+
+  it("shows the proxy's example that runs, to the letter", () => {
+    const blocks = [...read("docs/testing.md").matchAll(/^```ts\n([\s\S]*?)^```/gm)].map((match) => match[1])
+    assert.include(blocks, read("test/FaultProxyExample.test.ts"))
+  })
+
+  it.live("names everything that the proxy can do, and nothing else", () =>
+    Effect.gen(function* () {
+      const { proxy } = yield* setup
+      const text = read("docs/testing.md")
+      const named = [...text.matchAll(/\bproxy\.(\w+)/g)].map((match) => match[1])
+      assert.includeMembers(Object.keys(proxy), named)
+      for (const name of Object.keys(proxy)) assert.match(text, new RegExp(`\\b${name}\\b`), name)
     })
   )
 })

@@ -30,7 +30,10 @@ export interface KeepAliveTimings {
 /** Replies are merged: a server that is stopping asks in a tight loop. */
 export const minReplyInterval = 100
 
-/** Silence must outlast its limit by this: when our own event loop was blocked, bytes may be waiting to be read. */
+/**
+ * Who wakes later than this past the time it meant to has slept through part of the silence: bytes may be waiting to be
+ * read. Reading gets as much time again before there is a verdict.
+ */
 export const grace = 250
 
 /** What the two fibers of one copy stream share. */
@@ -53,6 +56,8 @@ export interface KeepAliveState {
   readonly hasAdvanced: boolean
   readonly quietSince: number | undefined
   readonly lastPing: number | undefined
+  /** How long after the time it meant to the fiber woke: its event loop was blocked, or the process suspended. */
+  readonly late: number
 }
 
 /** What to do now, or how many milliseconds to wait unless a demand comes first. */
@@ -79,9 +84,9 @@ export const keepAliveTiming = (state: KeepAliveState, timings: KeepAliveTimings
       waits.push(quietSince + half - now)
     } else {
       // Counted from our own ping: a sleep of ours must not pass for the server's silence.
-      const limit = state.lastPing + half + grace
-      if (now >= limit) return { _tag: "TimedOut" }
-      waits.push(limit - now)
+      const limit = state.lastPing + half
+      if (now >= limit && state.late < grace) return { _tag: "TimedOut" }
+      waits.push(now >= limit ? grace : limit - now)
     }
   } else if (timings.receiverTimeout > 0) {
     waits.push(timings.receiverTimeout / 2)
@@ -137,12 +142,16 @@ export const keepAliveHandler = Effect.fnUntraced(function* (
   let lastSent = yield* monotonicMillis
   let lastPing: number | undefined
   let isDemanded = false
+  let wakeAt = lastSent
   while (true) {
     const now = yield* monotonicMillis
     const progress = yield* Ref.get(receiver.progress)
     const hasAdvanced = WalProgress.flushed(progress) > progress.reported
     const quietSince = receiver.reading.since
-    const action = keepAliveTiming({ now, lastSent, isDemanded, hasAdvanced, quietSince, lastPing }, receiver.timings)
+    const late = now - wakeAt
+    const state = { now, lastSent, isDemanded, hasAdvanced, quietSince, lastPing, late }
+    const action = keepAliveTiming(state, receiver.timings)
+    wakeAt = action._tag === "Wait" ? now + action.millis : now
     switch (action._tag) {
       case "TimedOut":
         return yield* new WalReceiverTimeout({ receiverTimeout: receiver.timings.receiverTimeout })

@@ -9,7 +9,8 @@ const quiet: KeepAliveState = {
   isDemanded: false,
   hasAdvanced: false,
   quietSince: undefined,
-  lastPing: undefined
+  lastPing: undefined,
+  late: 0
 }
 
 describe("keepAliveTiming", () => {
@@ -38,7 +39,14 @@ describe("keepAliveTiming", () => {
   it("gives up only when its own ping went unanswered for the other half", () => {
     const pinged = { ...quiet, quietSince: 60_000, lastPing: 90_000, lastSent: 99_000 }
     assert.strictEqual(keepAliveTiming({ ...pinged, now: 104_999 }, timings)._tag, "Wait")
-    assert.strictEqual(keepAliveTiming({ ...pinged, now: 105_000 + grace }, timings)._tag, "TimedOut")
+    assert.strictEqual(keepAliveTiming({ ...pinged, now: 105_000 }, timings)._tag, "TimedOut")
+  })
+
+  it("[C10] takes no silence of its own making for the server's: woken late after its ping, it reads before it judges", () => {
+    const slept = { ...quiet, quietSince: 60_000, lastPing: 75_000, now: 165_000, lastSent: 164_000 }
+    const action = keepAliveTiming({ ...slept, late: 75_000 }, timings)
+    assert.deepStrictEqual(action, { _tag: "Wait", millis: grace })
+    assert.strictEqual(keepAliveTiming({ ...slept, now: 165_000 + grace, late: 1 }, timings)._tag, "TimedOut")
   })
 
   it("takes no silence of its own making for the server's: a late wake asks first", () => {
