@@ -9,6 +9,16 @@ import * as Lsn from "./Lsn.ts"
 
 const id = <const Name extends string>(name: Name): `@replicant/core/${Name}` => `@replicant/core/${name}`
 
+/**
+ * Text from elsewhere on one line of a log: whatever a terminal would obey, and whatever turns the direction of reading, is a
+ * space. Names, notices and errors are somebody's text, and could otherwise pass for a line of ours.
+ *
+ * @example
+ * logText("gone\u001b[2J\nERROR") // => "gone [2J ERROR"
+ */
+export const logText = (text: string): string =>
+  text.replaceAll(/[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, " ")
+
 /** What we were doing when the server answered with an error: SQLSTATEs mean different things at different stages. */
 export const Stage = Schema.Literals([
   "Connect",
@@ -56,13 +66,22 @@ export class WalReceiverTimeout extends Schema.TaggedError<WalReceiverTimeout>(i
   }
 }
 
-/** Wrong password, no entry in pg_hba.conf, role without LOGIN (28000, 28P01). */
+/**
+ * Wrong password, no entry in pg_hba.conf, role without LOGIN (28000, 28P01); or what the server asks for is refused here,
+ * and then there is no `sqlState`.
+ */
 export class AuthenticationFailed extends Schema.TaggedError<AuthenticationFailed>(id("AuthenticationFailed"))(
   "AuthenticationFailed",
-  { sqlState: Schema.String, detail: Schema.String, remedy: Schema.optional(Schema.String) }
+  {
+    sqlState: Schema.String,
+    detail: Schema.String,
+    remedy: Schema.optional(Schema.String),
+    /** The next attempt may bring another password. Said by the driver, which asks for one at each attempt. */
+    mayPass: Schema.optional(Schema.Boolean)
+  }
 ) {
   get isRetryable(): boolean {
-    return false
+    return this.mayPass === true
   }
   override get message(): string {
     return this.detail
@@ -151,7 +170,9 @@ export class SlotAlreadyExists extends Schema.TaggedError<SlotAlreadyExists>(id(
 export class SlotInvalidated extends Schema.TaggedError<SlotInvalidated>(id("SlotInvalidated"))("SlotInvalidated", {
   slot: Schema.String,
   /** As in `pg_replication_slots.invalidation_reason`; `unknown` before PostgreSQL 17. */
-  reason: Schema.String
+  reason: Schema.String,
+  /** What its consumer had confirmed: what was committed from there on is lost. */
+  lastLsn: Schema.optional(Lsn.Lsn)
 }) {
   get remedy(): string {
     return `changes are lost: drop the slot, create it anew and copy the tables again: SELECT pg_drop_replication_slot('${this.slot}')`
@@ -160,7 +181,82 @@ export class SlotInvalidated extends Schema.TaggedError<SlotInvalidated>(id("Slo
     return false
   }
   override get message(): string {
-    return `replication slot "${this.slot}" is invalidated (${this.reason})`
+    const from = this.lastLsn === undefined ? "" : `: changes from ${Lsn.format(this.lastLsn)} on are lost`
+    return `replication slot "${this.slot}" is invalidated (${logText(this.reason)})${from}`
+  }
+}
+
+/**
+ * The slot stands further on than the consumer's own checkpoint, and no idle position that it stored explains it: what
+ * lies between was confirmed by somebody, and never comes. Mostly, the consumer's store was restored from a backup, or
+ * another consumer has used the slot.
+ */
+export class SlotAheadOfCheckpoint extends Schema.TaggedError<SlotAheadOfCheckpoint>(id("SlotAheadOfCheckpoint"))(
+  "SlotAheadOfCheckpoint",
+  {
+    slot: Schema.String,
+    /** What the consumer has, its stored idle position included. */
+    checkpoint: Lsn.Lsn,
+    confirmedFlushLsn: Lsn.Lsn
+  }
+) {
+  readonly remedy =
+    'copy the tables again; or, where only this consumer uses the slot and stores no idle positions, slotAheadOfCheckpoint: "accept"'
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `replication slot "${this.slot}" stands at ${Lsn.format(this.confirmedFlushLsn)}, beyond the checkpoint ${Lsn.format(this.checkpoint)}: what lies between is lost`
+  }
+}
+
+/** A transaction that holds up the making of a slot. Its text is the server's, but for its query, which is left out. */
+export const BlockingTransaction = Schema.Struct({
+  /** The backend; `undefined` for a transaction that is prepared. */
+  pid: Schema.optional(Schema.Number),
+  /** When it began or was prepared, as PostgreSQL prints it. `undefined`, as the rest, where the role may not see it. */
+  since: Schema.optional(Schema.String),
+  /** As in `pg_stat_activity`: `idle in transaction` is the one to look for; `prepared`. */
+  state: Schema.optional(Schema.String),
+  applicationName: Schema.optional(Schema.String),
+  /** Of a prepared transaction. */
+  gid: Schema.optional(Schema.String)
+})
+/** A transaction that holds up the making of a slot. */
+export type BlockingTransaction = typeof BlockingTransaction.Type
+
+const describeTransaction = ({ applicationName, gid, pid, since, state }: BlockingTransaction): string => {
+  const details = [
+    ...(since === undefined ? [] : [`since ${since}`]),
+    ...(state === undefined ? [] : [state]),
+    ...(applicationName === undefined || applicationName === "" ? [] : [`application "${logText(applicationName)}"`])
+  ]
+  const who = pid === undefined ? `prepared transaction "${logText(gid ?? "")}"` : `pid ${pid}`
+  return details.length === 0 ? who : `${who} (${details.join(", ")})`
+}
+
+/**
+ * A slot begins once every transaction has ended that was running when it was asked for, of all databases; these did not
+ * within the time given (55P03). The slot is not made.
+ */
+export class SlotCreationBlocked extends Schema.TaggedError<SlotCreationBlocked>(id("SlotCreationBlocked"))(
+  "SlotCreationBlocked",
+  { slot: Schema.String, transactions: Schema.Array(BlockingTransaction) }
+) {
+  get remedy(): string {
+    const [first] = this.transactions
+    if (first?.pid !== undefined) return `wait, or end them: SELECT pg_terminate_backend(${first.pid})`
+    return first?.gid === undefined
+      ? "wait, or end the oldest transactions: SELECT * FROM pg_stat_activity ORDER BY xact_start"
+      : `wait, or end them: COMMIT PREPARED or ROLLBACK PREPARED '${logText(first.gid).replaceAll("'", "''")}'`
+  }
+  get isRetryable(): boolean {
+    return true
+  }
+  override get message(): string {
+    const who =
+      this.transactions.length === 0 ? "older transactions" : this.transactions.map(describeTransaction).join("; ")
+    return `replication slot "${this.slot}" cannot be made while these run: ${who}`
   }
 }
 
@@ -176,7 +272,7 @@ export class SlotMismatch extends Schema.TaggedError<SlotMismatch>(id("SlotMisma
     return false
   }
   override get message(): string {
-    return `replication slot "${this.slot}" has ${this.property} ${this.found}, wanted ${this.expected}`
+    return `replication slot "${this.slot}" has ${this.property} ${logText(this.found)}, wanted ${this.expected}`
   }
 }
 
@@ -249,9 +345,12 @@ export class UnsupportedByServer extends Schema.TaggedError<UnsupportedByServer>
   }
 }
 
-/** Not the cluster we streamed from, or one that lies behind what we have done: another server behind the name. */
+/**
+ * Not the cluster we streamed from, or one whose WAL lies behind what we have done, or has another history from before
+ * that on: another server behind the name.
+ */
 export class SystemMismatch extends Schema.TaggedError<SystemMismatch>(id("SystemMismatch"))("SystemMismatch", {
-  property: Schema.Literals(["systemId", "position"]),
+  property: Schema.Literals(["systemId", "timeline", "position"]),
   expected: Schema.String,
   found: Schema.String
 }) {
@@ -260,8 +359,11 @@ export class SystemMismatch extends Schema.TaggedError<SystemMismatch>(id("Syste
     return false
   }
   override get message(): string {
-    return this.property === "systemId"
-      ? `another cluster answers: system identifier ${this.found}, was ${this.expected}`
+    if (this.property === "systemId") {
+      return `another cluster answers: system identifier ${this.found}, was ${this.expected}`
+    }
+    return this.property === "timeline"
+      ? `the server's timeline ${this.found} left timeline ${this.expected} before what is done already`
       : `the server's WAL ends at ${this.found}, before ${this.expected} which is done already`
   }
 }
@@ -280,7 +382,8 @@ export class DecodeError extends Schema.TaggedError<DecodeError>(id("DecodeError
   }
   override get message(): string {
     const at = this.lsn === undefined ? "" : ` of the message at LSN ${Lsn.format(this.lsn)}`
-    return `${this.problem}, at byte ${this.offset}${at}`
+    // Some problems name a table or a column.
+    return `${logText(this.problem)}, at byte ${this.offset}${at}`
   }
 }
 
@@ -335,21 +438,28 @@ export interface ServerMessage {
 /** Classes of SQLSTATE that the passing of time mends: connection, resources, operator intervention. */
 const isTransient = (sqlState: string): boolean =>
   sqlState.startsWith("08") ||
-  (sqlState.startsWith("53") && sqlState !== "53400") ||
+  sqlState.startsWith("53") ||
   sqlState === "57P01" ||
   sqlState === "57P02" ||
   sqlState === "57P03" ||
   sqlState === "57014" ||
   sqlState === "55P03"
 
-/** Any other ErrorResponse. `message`, `detail` and `hint` are the server's, in its language. */
+/**
+ * Any other ErrorResponse. `message`, `detail` and `hint` are the server's, in its language.
+ *
+ * `isRetryable` is whether one may try for ever. Some that are not may pass all the same, and are tried three times at
+ * one position by streams that reconnect: with `lsn` they have been, and come again whenever that position is reached.
+ */
 export class ServerError extends Schema.TaggedError<ServerError>(id("ServerError"))("ServerError", {
   stage: Stage,
   severity: Schema.String,
   sqlState: Schema.String,
   serverMessage: Schema.String,
   detail: Schema.optional(Schema.String),
-  hint: Schema.optional(Schema.String)
+  hint: Schema.optional(Schema.String),
+  /** Everything before it is done; what fails lies behind it. */
+  lsn: Schema.optional(Lsn.Lsn)
 }) {
   get remedy(): string | undefined {
     if (this.sqlState === "53300") return "end other connections, or raise max_wal_senders and restart the server"
@@ -364,7 +474,8 @@ export class ServerError extends Schema.TaggedError<ServerError>(id("ServerError
     return isTransient(this.sqlState)
   }
   override get message(): string {
-    return `${this.severity} ${this.sqlState}: ${this.serverMessage}`
+    const at = this.lsn === undefined ? "" : `, behind LSN ${Lsn.format(this.lsn)} at each attempt`
+    return `${this.severity} ${this.sqlState}: ${this.serverMessage}${at}`
   }
 }
 
@@ -379,6 +490,8 @@ export type ReplicationError =
   | SlotNotFound
   | SlotAlreadyExists
   | SlotInvalidated
+  | SlotAheadOfCheckpoint
+  | SlotCreationBlocked
   | SlotMismatch
   | PublicationNotFound
   | PublicationMismatch

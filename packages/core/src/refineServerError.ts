@@ -3,6 +3,8 @@
  */
 import {
   AuthenticationFailed,
+  InvalidOption,
+  logText,
   PermissionDenied,
   PublicationNotFound,
   type ReplicationError,
@@ -20,6 +22,7 @@ export interface ErrorContext {
   readonly slot?: string | undefined
   readonly publications?: ReadonlyArray<string> | undefined
   readonly user?: string | undefined
+  readonly database?: string | undefined
   /** The output plugin, where it is the one that may be refused. */
   readonly plugin?: string | undefined
 }
@@ -27,28 +30,41 @@ export interface ErrorContext {
 /** Data errors (22, 23) quote the values they stumbled over: such text stays out of our errors while rows stream. */
 const quotesValues = (sqlState: string): boolean => sqlState.startsWith("22") || sqlState.startsWith("23")
 
-/** An ErrorResponse as it came, tied to its stage; text that may quote row values is left out. */
+/**
+ * An ErrorResponse as it came, tied to its stage; text that may quote row values is left out, and of the rest what a
+ * terminal would obey.
+ */
 export const serverError = (message: ServerMessage, stage: Stage): ServerError => {
   const isHidden = stage === "Streaming" && quotesValues(message.sqlState)
   return new ServerError({
     stage,
-    severity: message.severity,
-    sqlState: message.sqlState,
-    serverMessage: isHidden ? "(text withheld: it may quote row values; see the server's log)" : message.message,
-    detail: isHidden ? undefined : message.detail,
-    hint: message.hint
+    severity: logText(message.severity),
+    sqlState: logText(message.sqlState),
+    serverMessage: isHidden
+      ? "(text withheld: it may quote row values; see the server's log)"
+      : logText(message.message),
+    detail: isHidden || message.detail === undefined ? undefined : logText(message.detail),
+    hint: message.hint === undefined ? undefined : logText(message.hint)
   })
 }
 
-const grantReplication = (user: string | undefined): string =>
-  `ALTER ROLE ${user === undefined ? "name" : `"${user.replaceAll('"', '""')}"`} REPLICATION`
+const quoted = (name: string | undefined): string => (name === undefined ? "name" : `"${name.replaceAll('"', '""')}"`)
+
+const grantReplication = (user: string | undefined): string => `ALTER ROLE ${quoted(user)} REPLICATION`
+
+/** As one connects, the same code stands for a missing REPLICATION and a missing CONNECT. */
+const grantConnection = ({ database, user }: ErrorContext): string =>
+  database === undefined
+    ? grantReplication(user)
+    : `${grantReplication(user)}; GRANT CONNECT ON DATABASE ${quoted(database)} TO ${quoted(user)}`
 
 /**
  * A role without REPLICATION is refused as it connects. Later, a plugin other than PostgreSQL's own is: from the minor
  * releases of August 2026 on, only those in `output_plugin_libraries` are loaded.
  */
-const permissionRemedy = ({ plugin, stage, user }: ErrorContext): string | undefined => {
-  if (stage === "Connect") return grantReplication(user)
+const permissionRemedy = (context: ErrorContext): string | undefined => {
+  const { plugin, stage, user } = context
+  if (stage === "Connect") return grantConnection(context)
   if (stage !== "CreateSlot" && stage !== "StartReplication") return undefined
   return plugin === undefined || plugin === "pgoutput" || plugin === "test_decoding"
     ? grantReplication(user)
@@ -78,6 +94,15 @@ export const refineServerError = (error: ServerError, context: ErrorContext): Re
         // The server's own hint goes first: the code stands for more than a missing REPLICATION.
         remedy: error.hint ?? permissionRemedy(context)
       })
+    case "42601":
+      // Only a walsender knows the command: some poolers drop the startup parameter that asks for one.
+      return context.stage === "IdentifySystem"
+        ? new InvalidOption({
+            option: "host",
+            problem: "no walsender answers, but an ordinary session: there is a connection pooler in between",
+            remedy: "connect to PostgreSQL directly"
+          })
+        : error
     case "42710":
       return context.stage === "CreateSlot" ? new SlotAlreadyExists({ slot }) : error
     case "42704":

@@ -39,21 +39,33 @@ const cut = (text: string, marks: RegExp): readonly [string, string | undefined]
 interface Authority {
   readonly user?: string | undefined
   readonly password?: string | undefined
+  /** As many as hosts, separated by commas: an empty one is not said. */
   readonly host: string
   readonly port?: string | undefined
+}
+
+const parseServer = (text: string): readonly [host: string, port: string | undefined] | string => {
+  const bracketed = /^\[([^\]]*)\](?::(.*))?$/s.exec(text)
+  if (bracketed !== null) return [bracketed[1]!, bracketed[2]]
+  const [host, port] = cut(text, /:/)
+  return host.startsWith("[") || port?.includes(":") ? "an IPv6 address must stand in brackets" : [host, port]
 }
 
 const parseAuthority = (text: string): Authority | string => {
   const at = text.indexOf("@")
   const [user, password] = at < 0 ? [undefined, undefined] : cut(text.slice(0, at), /:/)
-  const server = text.slice(at + 1)
-  if (server.includes("@")) return "a second @ before the host: the password is not percent-encoded"
-  if (server.includes(",")) return "several hosts are not supported"
-  const bracketed = /^\[([^\]]*)\](?::(.*))?$/s.exec(server)
-  if (bracketed !== null) return { user, password, host: bracketed[1]!, port: bracketed[2] }
-  const [host, port] = cut(server, /:/)
-  if (host.startsWith("[") || port?.includes(":")) return "an IPv6 address must stand in brackets"
-  return { user, password, host, port }
+  const list = text.slice(at + 1)
+  if (list.includes("@")) return "a second @ before the host: the password is not percent-encoded"
+  const hosts: Array<string> = []
+  const ports: Array<string> = []
+  for (const text of list.split(",")) {
+    const server = parseServer(text)
+    if (typeof server === "string") return server
+    hosts.push(server[0])
+    ports.push(server[1] ?? "")
+  }
+  const port = ports.every((said) => said === "") ? undefined : ports.join(",")
+  return { user, password, host: hosts.join(","), port }
 }
 
 /**
@@ -62,6 +74,8 @@ const parseAuthority = (text: string): Authority | string => {
  * @example
  * parse("postgresql://me:secret@[::1]:5433/shop?sslmode=verify-full")
  * // => { user: "me", password: "secret", host: "::1", port: "5433", dbname: "shop", sslmode: "verify-full" }
+ * parse("postgresql://a:5433,b/shop")
+ * // => { host: "a,b", port: "5433,", dbname: "shop" }
  */
 export const parse = (url: string): Result.Result<Keywords, InvalidOption> => {
   const scheme = /^postgres(?:ql)?:\/\//.exec(url)

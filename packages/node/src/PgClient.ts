@@ -8,12 +8,12 @@ import type { EventEmitter } from "node:events"
 import { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 import {
-  AuthenticationFailed,
   type CopyBoth,
   DecodeError,
   Frames,
   FrontendMessage,
   InvalidOption,
+  logText,
   type QueryRow,
   type ReplicationError
 } from "@replicant/core"
@@ -21,6 +21,7 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import pg from "pg"
+import { authenticationFailed, guardAuthentication, maxScramIterations, noPassword } from "./PgAuthentication.ts"
 import type { PgConfig } from "./PgConfig.ts"
 import { connectionError, queryFailure } from "./PgServerError.ts"
 import { readOnDemand } from "./ReadOnDemand.ts"
@@ -36,6 +37,7 @@ interface PrivateConnection extends EventEmitter {
 /** `pg` takes these, too. */
 interface ReplicationClientConfig extends pg.ClientConfig {
   readonly replication: "database"
+  readonly scramMaxIterations: number
 }
 
 /** What the server says beside an answer. */
@@ -55,6 +57,8 @@ export interface PgClient {
   /** Walks beside `pg`'s parser: whether that one holds a part of a message. */
   readonly frames: Frames
   readonly notices: Array<Notice>
+  /** With what the server was refused, if it was. */
+  readonly refused: () => Error | undefined
   /** Queries sent whose ReadyForQuery has not come. */
   unanswered: number
   /** What broke the connection, or the ErrorResponse that announced its end. */
@@ -70,11 +74,15 @@ const keepAliveDelay = 30_000
 
 const sameText = () => (text: string) => text
 
-const makeClient = (
-  config: PgConfig,
-  tls: ConnectionOptions | undefined,
-  password: Redacted.Redacted | undefined
-): PgClient => {
+/** How a connection is opened, beside its configuration. */
+export interface OpenOptions {
+  /** `undefined` is plain text. */
+  readonly tls: ConnectionOptions | undefined
+  /** Called when the server asks for it. */
+  readonly password: () => Redacted.Redacted | undefined
+}
+
+const makeClient = (config: PgConfig, { password, tls }: OpenOptions): PgClient => {
   const tcp = new Socket()
   const settings: ReplicationClientConfig = {
     host: config.host,
@@ -83,12 +91,14 @@ const makeClient = (
     database: config.database,
     // What is left out here, pg would take from PG* variables: so everything is said, and the password is a function.
     password: () => {
-      if (password === undefined) throw noPassword(config)
-      return Redacted.value(password)
+      const secret = password()
+      if (secret === undefined) throw noPassword(config)
+      return Redacted.value(secret)
     },
     ssl: tls ?? false,
     sslnegotiation: config.sslnegotiation,
     enableChannelBinding: tls !== undefined && config.channelBinding !== "disable",
+    scramMaxIterations: maxScramIterations,
     application_name: config.applicationName,
     options: config.startupOptions,
     keepAlive: config.keepAlive,
@@ -106,6 +116,7 @@ const makeClient = (
     config,
     frames: new Frames(),
     notices: [],
+    refused: guardAuthentication(connection, config, tls !== undefined),
     unanswered: 0,
     lost: undefined,
     isReady: false,
@@ -117,6 +128,8 @@ const makeClient = (
   })
   client.on("error", (thrown) => {
     self.lost ??= thrown
+    // Some of what goes wrong in the handshake `pg` says here, and then waits for ever.
+    if (!self.isReady) connection.stream.destroy(thrown)
   })
   client.on("notice", (notice) => {
     if (self.notices.length < maxNotices) self.notices.push(notice)
@@ -126,7 +139,6 @@ const makeClient = (
     self.isReady = true
   })
   guardParser(self)
-  guardAuthentication(self, tls !== undefined)
   return self
 }
 
@@ -170,52 +182,6 @@ const guardParser = ({ config, connection, frames }: PgClient): void => {
   }
 }
 
-const authenticationFailed = (config: PgConfig, problem: string, remedy: string): AuthenticationFailed =>
-  new AuthenticationFailed({
-    sqlState: "",
-    detail: `authentication as "${config.user}" failed: ${problem}`,
-    remedy
-  })
-
-const noPassword = (config: PgConfig): AuthenticationFailed =>
-  authenticationFailed(
-    config,
-    "the server asks for a password, and none is given",
-    "give a password, or set PGPASSWORD"
-  )
-
-/** Refuses what would hand the password to whoever listens, before `pg` answers. */
-const guardAuthentication = ({ config, connection }: PgClient, isTls: boolean): void => {
-  const needsBinding = config.channelBinding === "require"
-  let isBound = false
-  const refuse = (problem: string, remedy: string): void => {
-    connection.stream.destroy(authenticationFailed(config, problem, remedy))
-  }
-  const refuseUnbound = (): void =>
-    refuse("the server does not bind authentication to the TLS connection", "set channelBinding to prefer")
-  connection.on("authenticationCleartextPassword", () => {
-    if (needsBinding) refuseUnbound()
-    else if (!isTls && !config.host.startsWith("/")) {
-      refuse(
-        "the server asks for the password in plain text, on a connection without TLS",
-        "let pg_hba.conf ask for scram-sha-256, or set sslmode to verify-full"
-      )
-    }
-  })
-  connection.on("authenticationMD5Password", () => {
-    if (needsBinding) refuseUnbound()
-  })
-  connection.on("authenticationSASL", ({ mechanisms }: { readonly mechanisms: ReadonlyArray<string> }) => {
-    if (needsBinding && !mechanisms.includes("SCRAM-SHA-256-PLUS")) refuseUnbound()
-  })
-  connection.on("authenticationSASLFinal", () => {
-    isBound = true
-  })
-  connection.on("authenticationOk", () => {
-    if (needsBinding && !isBound) refuseUnbound()
-  })
-}
-
 /** Closes the socket, with a goodbye if there is somebody to hear it. Waits for nothing that the peer could withhold. */
 const close = ({ connection, isReady, tcp }: PgClient): Effect.Effect<void> =>
   Effect.callback((resume) => {
@@ -230,15 +196,18 @@ const close = ({ connection, isReady, tcp }: PgClient): Effect.Effect<void> =>
 /** Opens a client, closed with the scope, or at once if it does not come up. Fails with what `pg` threw. */
 export const open = Effect.fnUntraced(function* (
   config: PgConfig,
-  tls: ConnectionOptions | undefined,
-  password: Redacted.Redacted | undefined
+  options: OpenOptions
 ): Effect.fn.Return<PgClient, Error, Scope.Scope> {
   const self = yield* Effect.acquireRelease(
-    Effect.sync(() => makeClient(config, tls, password)),
+    Effect.sync(() => makeClient(config, options)),
     close
   )
   const connected = Effect.callback<void, Error>((resume) => {
-    self.client.connect((thrown: Error | null) => resume(thrown === null ? Effect.void : Effect.fail(thrown)))
+    self.client.connect((thrown: Error | null) => {
+      // In one packet with what we refused may come all that `pg` needs to be content.
+      const failure = self.refused() ?? thrown
+      resume(failure === null ? Effect.void : Effect.fail(failure))
+    })
   })
   yield* Effect.onError(connected, () => close(self))
   return self
@@ -248,8 +217,7 @@ const logNotices = (self: PgClient): Effect.Effect<void> =>
   Effect.suspend(() =>
     Effect.forEach(
       self.notices.splice(0),
-      // Quoted, so that no server writes control characters to a terminal.
-      ({ code, message, severity }) => Effect.logWarning(`${severity} ${code}: ${JSON.stringify(message)}`),
+      ({ code, message, severity }) => Effect.logWarning(logText(`${severity} ${code}: ${message}`)),
       { discard: true }
     )
   )

@@ -4,13 +4,15 @@
  * Passwords stay `Redacted`. Files are read later, by `PgTls`, at each attempt.
  */
 import { userInfo } from "node:os"
-import type { ConnectionError, InvalidOption } from "@replicant/core"
+import type { InvalidOption, ReplicationError } from "@replicant/core"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Result from "effect/Result"
 import {
+  type AuthMethod,
+  authMethods,
   type ChannelBinding,
   channelBindings,
   checked,
@@ -22,23 +24,39 @@ import {
   type SslNegotiation,
   sslModes,
   sslNegotiations,
+  type TargetSessionAttrs,
+  targetSessionAttrs,
   wholeNumber,
   withUrl
 } from "./PgOptions.ts"
+import { defaultPassfile, passwordFromFile } from "./PgPassword.ts"
 
 export type { Options }
-export { fromEnvironment }
+export { fromEnvironment, passwordFromFile }
 
-/** {@link Options} checked and made whole. */
-export interface PgConfig {
+/** One of the servers to try. */
+export interface PgServerAddress {
   readonly host: string
   readonly port: number
-  readonly database: string
-  readonly user: string
-  /** `undefined` when none is known: then the server must not ask for one. */
-  readonly password: Effect.Effect<Redacted.Redacted | undefined, ConnectionError>
   /** `disable` when `host` is a socket's directory. */
   readonly sslmode: SslMode
+}
+
+/** {@link Options} checked and made whole. The server it names is the first to try. */
+export interface PgConfig extends PgServerAddress {
+  /** The servers to try after that one, in order. */
+  readonly others: ReadonlyArray<PgServerAddress>
+  readonly targetSessionAttrs: TargetSessionAttrs
+  readonly database: string
+  readonly user: string
+  /** `undefined` when none was given. */
+  readonly password: Effect.Effect<Redacted.Redacted | undefined, ReplicationError>
+  /** Where to look for a password when none was given: see `PgPassword`. */
+  readonly passfile: string | undefined
+  /** Whether another attempt may bring another password. */
+  readonly isPasswordAskedAnew: boolean
+  /** `undefined` allows what {@link Options} says. */
+  readonly requireAuth: ReadonlySet<AuthMethod> | undefined
   readonly sslrootcert: string | undefined
   readonly sslcert: string | undefined
   readonly sslkey: Redacted.Redacted | undefined
@@ -70,6 +88,14 @@ const textSettings = {
 const text = (option: string, value: string): string => {
   if (value === "") throw refuse(option, "must not be empty")
   if (value.includes("\0")) throw refuse(option, "must not contain a NUL character")
+  if (!value.isWellFormed()) throw refuse(option, "holds half a surrogate pair")
+  return value
+}
+
+/** A name of PostgreSQL's. It cuts one that is longer, which may then be another's. */
+const name = (option: string, value: string): string => {
+  const length = Buffer.byteLength(text(option, value))
+  if (length > 63) throw refuse(option, `has ${length} bytes, PostgreSQL keeps 63`)
   return value
 }
 
@@ -78,12 +104,12 @@ const text = (option: string, value: string): string => {
  *
  * Source: `pg_split_opts`, src/backend/utils/init/postinit.c
  */
-const settingOption = ([name, value]: [string, string | number | boolean]): string => {
-  if (!/^[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*$/i.test(name)) {
-    throw refuse("settings", `${JSON.stringify(name)} is not the name of a setting`)
+const settingOption = ([setting, value]: [string, string | number | boolean]): string => {
+  if (!/^[a-z_][a-z0-9_$]*(\.[a-z_][a-z0-9_$]*)*$/i.test(setting)) {
+    throw refuse("settings", `${JSON.stringify(setting)} is not the name of a setting`)
   }
-  if (String(value).includes("\0")) throw refuse("settings", `${name} must not contain a NUL character`)
-  return `-c ${name}=${String(value).replaceAll(/[\\\s]/g, (character) => `\\${character}`)}`
+  if (String(value).includes("\0")) throw refuse("settings", `${setting} must not contain a NUL character`)
+  return `-c ${setting}=${String(value).replaceAll(/[\\\s]/g, (character) => `\\${character}`)}`
 }
 
 const lowerCaseNames = (settings: NonNullable<Options["settings"]>): NonNullable<Options["settings"]> =>
@@ -108,7 +134,7 @@ const connectTimeout = (given: Options["connectTimeout"]): Duration.Duration | u
 
 const tls = (
   { channelBinding = "prefer", sslcert, sslkey, sslmode = "prefer", sslnegotiation = "postgres", ...rest }: Options,
-  isSocket: boolean
+  hasSocket: boolean
 ): Pick<
   PgConfig,
   "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslpassword" | "sslnegotiation" | "channelBinding"
@@ -129,11 +155,11 @@ const tls = (
   if ((sslcert === undefined) !== (sslkey === undefined)) {
     throw refuse(sslcert === undefined ? "sslcert" : "sslkey", "sslcert and sslkey go together")
   }
-  if (channelBinding === "require" && (isSocket || asked === "disable" || asked === "prefer")) {
+  if (channelBinding === "require" && (hasSocket || asked === "disable" || asked === "prefer")) {
     throw refuse("channelBinding", "require needs sslmode require, verify-ca or verify-full", "set sslmode")
   }
   return {
-    sslmode: isSocket ? "disable" : found,
+    sslmode: found,
     sslrootcert,
     sslcert,
     sslkey: typeof sslkey === "string" ? Redacted.make(sslkey) : sslkey,
@@ -143,24 +169,59 @@ const tls = (
   }
 }
 
-const host = (given: string): string => {
-  if (given.includes(",")) throw refuse("host", "several hosts are not supported")
-  return text("host", given)
+const isSocket = (host: string): boolean => host.startsWith("/")
+
+/** Every host with its port: one port is for all of them. */
+const addresses = ({
+  host = "localhost",
+  port = 5432
+}: Options): ReadonlyArray<Pick<PgServerAddress, "host" | "port">> => {
+  const hosts = host.split(",")
+  const ports = typeof port === "number" ? hosts.map(() => port) : port
+  if (ports.length !== hosts.length) {
+    throw refuse(
+      "port",
+      `${ports.length} ports do not match ${hosts.length} hosts`,
+      "give one port, or one for each host"
+    )
+  }
+  return hosts.map((one, index) => ({
+    host: text("host", one),
+    port: wholeNumber("port", String(ports[index]), 1, 65_535)
+  }))
+}
+
+const authMethodSet = (given: Options["requireAuth"]): PgConfig["requireAuth"] => {
+  if (given === undefined) return undefined
+  if (given.length === 0) throw refuse("requireAuth", "allows nothing", `name some of ${authMethods.join(", ")}`)
+  return new Set(given.map((method) => oneOf("requireAuth", authMethods, method)))
 }
 
 /** Checks the options and makes them whole. Fails with the first that is wrong, named. */
 export const resolve = (options: Options): Result.Result<PgConfig, InvalidOption> =>
   checked(() => {
     const said = withUrl(options)
-    const user = text("user", said.user ?? userInfo().username)
-    const server = host(said.host ?? "localhost")
+    const user = name("user", said.user ?? userInfo().username)
+    const found = addresses(said)
+    const common = tls(
+      said,
+      found.some(({ host }) => isSocket(host))
+    )
+    const [first, ...others] = found.map((address) => ({
+      ...address,
+      sslmode: isSocket(address.host) ? "disable" : common.sslmode
+    }))
     return {
-      host: server,
-      port: wholeNumber("port", String(said.port ?? 5432), 1, 65_535),
+      ...common,
+      ...first!,
+      others,
+      targetSessionAttrs: oneOf("targetSessionAttrs", targetSessionAttrs, said.targetSessionAttrs ?? "any"),
       user,
-      database: text("database", said.database ?? user),
+      database: name("database", said.database ?? user),
       password: password(said.password),
-      ...tls(said, server.startsWith("/")),
+      passfile: said.password === undefined ? (said.passfile ?? defaultPassfile()) : undefined,
+      isPasswordAskedAnew: !Redacted.isRedacted(said.password),
+      requireAuth: authMethodSet(said.requireAuth),
       applicationName: text("applicationName", said.applicationName ?? "replicant"),
       connectTimeout: connectTimeout(said.connectTimeout),
       keepAlive: said.keepAlive ?? true,

@@ -6,7 +6,7 @@
  *
  * Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
  */
-import { type ConnectionError, InvalidOption } from "@replicant/core"
+import { InvalidOption, type ReplicationError } from "@replicant/core"
 import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -39,22 +39,58 @@ export const channelBindings = ["disable", "prefer", "require"] as const
 /** One of {@link channelBindings}. */
 export type ChannelBinding = (typeof channelBindings)[number]
 
-/** A password asked for at each attempt: for tokens that expire. */
-export type PasswordProvider = Effect.Effect<Redacted.Redacted, ConnectionError>
+/**
+ * Ways in which a server may let us in, by libpq's names. `none`: it asks for no password.
+ *
+ * Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-REQUIRE-AUTH
+ */
+export const authMethods = ["scram-sha-256", "md5", "password", "none"] as const
+/** One of {@link authMethods}. */
+export type AuthMethod = (typeof authMethods)[number]
+
+/**
+ * Which of several hosts will do, as libpq has it: `primary` and `standby` by `pg_is_in_recovery()`, `read-write` and
+ * `read-only` by what new transactions are; `prefer-standby` takes any once no standby is found.
+ *
+ * Source: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNECT-TARGET-SESSION-ATTRS
+ */
+export const targetSessionAttrs = ["any", "read-write", "read-only", "primary", "standby", "prefer-standby"] as const
+/** One of {@link targetSessionAttrs}. */
+export type TargetSessionAttrs = (typeof targetSessionAttrs)[number]
+
+/**
+ * A password asked for anew at each attempt: for tokens that expire, and passwords that are changed while a stream runs.
+ * It may wait, within `connectTimeout`. What it fails with is what `connect` fails with.
+ */
+export type PasswordProvider = Effect.Effect<Redacted.Redacted, ReplicationError>
 
 /** Whatever is absent is taken from `url`, and then as libpq would, save that `host` is `localhost`. */
 export interface Options {
   /** `postgresql://user:password@host:port/database?sslmode=verify-full`. What stands beside it here beats it. */
   readonly url?: Redacted.Redacted | undefined
-  /** A name, an address, or the directory of a Unix-domain socket, which begins with a slash. */
+  /**
+   * A name, an address, or the directory of a Unix-domain socket, which begins with a slash. Several, separated by commas,
+   * are tried in order at each attempt, each within `connectTimeout`, until one answers and is what `targetSessionAttrs`
+   * asks for.
+   */
   readonly host?: string | undefined
-  /** 5432 unless told otherwise. */
-  readonly port?: number | undefined
+  /** One for all hosts, or one for each: 5432 unless told otherwise. */
+  readonly port?: number | ReadonlyArray<number> | undefined
+  /** `any` unless told otherwise. With several hosts, `primary` is what follows a failover. */
+  readonly targetSessionAttrs?: TargetSessionAttrs | undefined
   /** Named as the user unless told otherwise. */
   readonly database?: string | undefined
   /** The role to connect as: the operating system's user unless told otherwise. It needs REPLICATION. */
   readonly user?: string | undefined
+  /** Where neither this nor `url` has one, `passfile` is looked into at each attempt. */
   readonly password?: Redacted.Redacted | PasswordProvider | undefined
+  /** A file of passwords as libpq reads it: `~/.pgpass` unless told otherwise. No such file is no error. */
+  readonly passfile?: string | undefined
+  /**
+   * The only ways in which the server may let us in. Left out: SCRAM; MD5 over TLS or from this machine; clear text over
+   * TLS or a Unix-domain socket, and never otherwise; and none, where the server asks for nothing.
+   */
+  readonly requireAuth?: ReadonlyArray<AuthMethod> | undefined
   /** `prefer` unless told otherwise, as in libpq. Without meaning for a Unix-domain socket, which never has TLS. */
   readonly sslmode?: SslMode | undefined
   /** Certificates to trust: PEM text, the path of a file, or `system` for those Node.js trusts. */
@@ -104,6 +140,25 @@ export const wholeNumber = (option: string, text: string, min: number, max: numb
 
 const isInvalidOption = (thrown: unknown): thrown is InvalidOption => thrown instanceof InvalidOption
 
+/** The ports of as many hosts, where an empty one is the usual. Throws `InvalidOption`. */
+const portList = (text: string): number | ReadonlyArray<number> => {
+  const ports = text.split(",").map((port) => (port === "" ? 5432 : wholeNumber("port", port, 1, 65_535)))
+  return ports.length === 1 ? ports[0]! : ports
+}
+
+/** Ways that libpq knows and we never take: allowing or forbidding them changes nothing. */
+const otherMethods = ["gss", "sspi", "oauth"]
+
+/** libpq's `require_auth`: the methods allowed, or each with a `!`, those that are not. Throws `InvalidOption`. */
+const methodList = (text: string): ReadonlyArray<AuthMethod> => {
+  const words = text.split(",").map((word) => word.trim())
+  const isNegative = words.every((word) => word.startsWith("!"))
+  const methods = isNegative ? words.map((word) => word.slice(1)) : words
+  const ours = methods.filter((method) => !otherMethods.includes(method))
+  const named = ours.map((method) => oneOf("require_auth", authMethods, method))
+  return isNegative ? authMethods.filter((method) => !named.includes(method)) : named
+}
+
 /** Runs what throws `InvalidOption`. */
 export const checked = <A>(make: () => A): Result.Result<A, InvalidOption> =>
   Result.try({
@@ -124,7 +179,6 @@ const foreignKeywords = new Set([
   "uselibpqcompat",
   "fallback_application_name",
   "client_encoding",
-  "target_session_attrs",
   "gssencmode",
   "replication",
   "keepalives_idle",
@@ -142,6 +196,7 @@ const fromKeywords = (keywords: ConnectionUrl.Keywords): Options => {
       case "sslrootcert":
       case "sslcert":
       case "options":
+      case "passfile":
         options[keyword] = text
         break
       case "dbname":
@@ -153,7 +208,13 @@ const fromKeywords = (keywords: ConnectionUrl.Keywords): Options => {
         options[keyword] = Redacted.make(text)
         break
       case "port":
-        options.port = wholeNumber("port", text, 1, 65_535)
+        options.port = portList(text)
+        break
+      case "target_session_attrs":
+        options.targetSessionAttrs = oneOf("target_session_attrs", targetSessionAttrs, text)
+        break
+      case "require_auth":
+        options.requireAuth = methodList(text)
         break
       case "application_name":
         options.applicationName = text
@@ -198,6 +259,9 @@ const variables = {
   dbname: "PGDATABASE",
   user: "PGUSER",
   password: "PGPASSWORD",
+  passfile: "PGPASSFILE",
+  require_auth: "PGREQUIREAUTH",
+  target_session_attrs: "PGTARGETSESSIONATTRS",
   sslmode: "PGSSLMODE",
   sslrootcert: "PGSSLROOTCERT",
   sslcert: "PGSSLCERT",
@@ -213,9 +277,9 @@ const variables = {
 const variable = (name: string): Config.Config<string> => Config.withDefault(Config.String(name), "")
 
 /**
- * Options from `DATABASE_URL` and from `PGHOST`, `PGPORT`, `PGDATABASE`, `PGUSER`, `PGPASSWORD`, `PGSSLMODE`,
- * `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`, `PGSSLNEGOTIATION`, `PGCHANNELBINDING`, `PGAPPNAME`, `PGCONNECT_TIMEOUT`
- * and `PGOPTIONS`, as libpq reads them; the URL beats the rest. `~/.pgpass` is not read.
+ * Options from `DATABASE_URL` and from `PGHOST`, `PGPORT`, `PGDATABASE`, `PGUSER`, `PGPASSWORD`, `PGPASSFILE`,
+ * `PGREQUIREAUTH`, `PGTARGETSESSIONATTRS`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`, `PGSSLNEGOTIATION`,
+ * `PGCHANNELBINDING`, `PGAPPNAME`, `PGCONNECT_TIMEOUT` and `PGOPTIONS`, as libpq reads them; the URL beats the rest.
  *
  * Source: https://www.postgresql.org/docs/current/libpq-envars.html
  */

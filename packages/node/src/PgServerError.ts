@@ -20,9 +20,10 @@ import type { PgConfig } from "./PgConfig.ts"
 type Reason = ConnectionError["reason"]
 
 /** Whom we talk to, as errors tell it. */
-export type Peer = Pick<PgConfig, "host" | "port" | "user" | "sslmode" | "sslnegotiation">
+export type Peer = Pick<PgConfig, "host" | "port" | "user" | "database" | "sslmode" | "sslnegotiation">
 
-const address = ({ host, port }: Peer): string =>
+/** As errors write it. */
+export const address = ({ host, port }: Pick<PgConfig, "host" | "port">): string =>
   host.startsWith("/") ? `${host}/.s.PGSQL.${port}` : `${host.includes(":") ? `[${host}]` : host}:${port}`
 
 /** The server has no TLS, said in its one-byte answer to our SSLRequest. The text is `pg`'s. */
@@ -113,7 +114,7 @@ const toServerError = (error: pg.DatabaseError, stage: "Connect" | "Query"): Ser
         stage
       )
 
-/** Errors that are ours already: thrown into `pg` by the guards of `PgWalSender`. */
+/** Errors that are ours already: thrown into `pg` by the guards of `PgClient` and `PgAuthentication`. */
 const isOurs = (thrown: unknown): thrown is AuthenticationFailed | DecodeError | ConnectionError =>
   thrown instanceof AuthenticationFailed || thrown instanceof DecodeError || thrown instanceof ConnectionError
 
@@ -127,13 +128,20 @@ export const connectFailure = (thrown: unknown, peer: Peer): ReplicationError =>
   if (thrown instanceof pg.DatabaseError) {
     const error = toServerError(thrown, "Connect")
     if (error._tag === "DecodeError") return error
+    if (error.sqlState === "28000" && peer.sslmode === "disable" && !peer.host.startsWith("/")) {
+      return new AuthenticationFailed({
+        sqlState: error.sqlState,
+        detail: error.serverMessage,
+        remedy: "check user, database and pg_hba.conf; where that says hostssl, set sslmode to verify-full"
+      })
+    }
     return isPooler(error)
       ? new InvalidOption({
           option: "host",
           problem: `a connection pooler answers, and takes no replication connections: ${error.serverMessage}`,
           remedy: "connect to PostgreSQL directly"
         })
-      : refineServerError(error, { stage: "Connect", user: peer.user })
+      : refineServerError(error, { stage: "Connect", user: peer.user, database: peer.database })
   }
   if (messageOf(thrown).startsWith("SASL")) {
     // Our side of SCRAM refuses: no server said so, and there is no SQLSTATE to tell.

@@ -12,43 +12,92 @@ import {
   WalSender
 } from "@replicant/core"
 import type { ConfigError } from "effect/Config"
-import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import type * as Redacted from "effect/Redacted"
+import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import * as ConnectTimeout from "./ConnectTimeout.ts"
 import { nodeText } from "./NodeText.ts"
+import { PasswordHistory } from "./PasswordHistory.ts"
+import { isLocal } from "./PgAuthentication.ts"
 import * as PgClient from "./PgClient.ts"
 import * as PgConfig from "./PgConfig.ts"
-import { connectFailure, isWithoutTls } from "./PgServerError.ts"
+import type { TargetSessionAttrs } from "./PgOptions.ts"
+import { askPassword } from "./PgPassword.ts"
+import { address, connectFailure, isWithoutTls } from "./PgServerError.ts"
 import { tlsOptions } from "./PgTls.ts"
-
-const isLocal = (host: string): boolean => /^(localhost|127\..*|::1)$/.test(host)
 
 /** `sslmode=prefer`: the one case in which a server without TLS is spoken to in plain text. */
 const openPlain = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
-  password: Redacted.Redacted | undefined
+  password: PgClient.OpenOptions["password"]
 ): Effect.fn.Return<PgClient.PgClient, Error, Scope.Scope> {
   if (!isLocal(config.host)) {
     yield* Effect.logWarning(`${config.host} has no TLS: going on in plain text, as sslmode=prefer allows`)
   }
-  return yield* PgClient.open(config, undefined, password)
+  return yield* PgClient.open(config, { tls: undefined, password })
 })
 
-const handshake = Effect.fnUntraced(function* (
-  config: PgConfig.PgConfig
-): Effect.fn.Return<ReplicantConnection, ReplicationError, Scope.Scope> {
-  const password = yield* config.password
+const openClient = Effect.fnUntraced(function* (
+  config: PgConfig.PgConfig,
+  history: PasswordHistory
+): Effect.fn.Return<PgClient.PgClient, ReplicationError, Scope.Scope> {
+  const secret = yield* askPassword(config)
   const tls = yield* tlsOptions(config)
-  const client = yield* PgClient.open(config, tls, password).pipe(
+  let isUsed = false
+  const password = () => {
+    isUsed = true
+    return secret
+  }
+  const client = yield* PgClient.open(config, { tls, password }).pipe(
     Effect.catchIf(
       (thrown) => config.sslmode === "prefer" && isWithoutTls(thrown),
       () => openPlain(config, password)
     ),
-    Effect.mapError((thrown) => connectFailure(thrown, config))
+    Effect.mapError((thrown) => {
+      const error = connectFailure(thrown, config)
+      return isUsed && error._tag === "AuthenticationFailed" ? history.refuse(error, secret) : error
+    })
   )
+  history.accept()
+  return client
+})
+
+/** What is wrong with a session, where not any will do. */
+const objection = Effect.fnUntraced(function* (client: PgClient.PgClient, wanted: TargetSessionAttrs) {
+  if (wanted === "any") return undefined
+  const [row] = yield* PgClient.query(
+    client,
+    "SELECT pg_catalog.pg_is_in_recovery() AS standby, pg_catalog.current_setting('transaction_read_only') AS read_only"
+  )
+  const isStandby = row?.standby === "t"
+  const isReadOnly = isStandby || row?.read_only === "on"
+  switch (wanted) {
+    case "primary":
+      return isStandby ? "the server is a standby" : undefined
+    case "read-write":
+      return isReadOnly ? "the session is read-only" : undefined
+    case "read-only":
+      return isReadOnly ? undefined : "the session is not read-only"
+    default:
+      return isStandby ? undefined : "the server is not a standby"
+  }
+})
+
+const handshake = Effect.fnUntraced(function* (
+  config: PgConfig.PgConfig,
+  history: PasswordHistory,
+  wanted: TargetSessionAttrs
+): Effect.fn.Return<Omit<ReplicantConnection, "inConnectTimeout">, ReplicationError, Scope.Scope> {
+  const client = yield* openClient(config, history)
+  const problem = yield* objection(client, wanted)
+  if (problem !== undefined) {
+    return yield* new ConnectionError({
+      reason: "Refused",
+      detail: `connection to ${address(config)}: ${problem}, and target_session_attrs is ${config.targetSessionAttrs}`
+    })
+  }
   const [row] = yield* PgClient.query(client, "SHOW server_version_num")
   return {
     serverVersion: Number(row?.server_version_num),
@@ -58,31 +107,45 @@ const handshake = Effect.fnUntraced(function* (
   }
 })
 
-const handshakeInTime = (
-  config: PgConfig.PgConfig
-): Effect.Effect<ReplicantConnection, ReplicationError, Scope.Scope> => {
-  const { connectTimeout, host, port } = config
-  if (connectTimeout === undefined) return handshake(config)
-  const timedOut = new ConnectionError({
-    reason: "TimedOut",
-    detail: `connection to ${host}:${port}: no session after ${Duration.format(connectTimeout)}`
-  })
-  return Effect.timeoutOrElse(handshake(config), { duration: connectTimeout, orElse: () => Effect.fail(timedOut) })
-}
-
-/**
- * The driver for one server. An attempt that fails, or is interrupted, has closed its socket by then: its scope may live
- * on.
- */
-export const make = (config: PgConfig.PgConfig): WalSender["Service"] => ({
-  connect: Effect.gen(function* () {
-    const attempt = yield* Scope.fork(yield* Effect.scope)
-    return yield* handshakeInTime(config).pipe(
-      Scope.provide(attempt),
-      Effect.onError((cause) => Scope.close(attempt, Exit.failCause(cause)))
-    )
-  }).pipe(Effect.withSpan("PgWalSender.connect"))
+/** One server. An attempt that fails, or is interrupted, has closed its socket by then: its scope may live on. */
+const connectTo = Effect.fnUntraced(function* (
+  config: PgConfig.PgConfig,
+  history: PasswordHistory,
+  wanted: TargetSessionAttrs
+): Effect.fn.Return<ReplicantConnection, ReplicationError, Scope.Scope> {
+  const attempt = yield* Scope.fork(yield* Effect.scope)
+  const inConnectTimeout = ConnectTimeout.make(config)
+  const connection = yield* inConnectTimeout(handshake(config, history, wanted)).pipe(
+    Scope.provide(attempt),
+    Effect.onError((cause) => Scope.close(attempt, Exit.failCause(cause)))
+  )
+  return { ...connection, inConnectTimeout }
 })
+
+/** Whether the next server may do where this one did not. One that refuses us is not passed over, nor is a wrong name. */
+const isElsewhereBetter = (error: ReplicationError): boolean =>
+  error._tag === "ConnectionError" ? error.reason !== "Tls" : error._tag === "ServerError" && error.sqlState === "57P03"
+
+/** The driver for one server, or for the first of several that will do. */
+export const make = (config: PgConfig.PgConfig): WalSender["Service"] => {
+  const history = new PasswordHistory(config)
+  const servers = [config, ...config.others.map((server) => ({ ...config, ...server }))]
+  const { targetSessionAttrs } = config
+  const rounds: ReadonlyArray<TargetSessionAttrs> =
+    targetSessionAttrs === "prefer-standby" ? ["standby", "any"] : [targetSessionAttrs]
+  const candidates = rounds.flatMap((wanted) => servers.map((server) => ({ server, wanted })))
+  return {
+    connect: Effect.gen(function* () {
+      for (const [index, { server, wanted }] of candidates.entries()) {
+        const tried = yield* Effect.result(connectTo(server, history, wanted))
+        if (Result.isSuccess(tried)) return tried.success
+        if (index === candidates.length - 1 || !isElsewhereBetter(tried.failure)) return yield* tried.failure
+        yield* Effect.logDebug(`trying the next server: ${tried.failure.message}`)
+      }
+      return yield* Effect.die(new Error("no server to try"))
+    }).pipe(Effect.withSpan("PgWalSender.connect"))
+  }
+}
 
 /**
  * The driver, by options. They are checked as the layer is built: nothing is opened before `connect`.

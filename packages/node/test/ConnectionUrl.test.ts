@@ -49,6 +49,17 @@ describe("ConnectionUrl.parse", () => {
     assert.deepStrictEqual(parse("postgresql://[::1]"), { host: "::1" })
   })
 
+  it("[N11] reads several hosts, each with its port or without, and IPv6 addresses among them", () => {
+    assert.deepStrictEqual(parse("postgresql://me@a:5433,b,[::1]:5434/shop?target_session_attrs=primary"), {
+      user: "me",
+      host: "a,b,::1",
+      port: "5433,,5434",
+      dbname: "shop",
+      target_session_attrs: "primary"
+    })
+    assert.deepStrictEqual(parse("postgresql://a,b/shop"), { host: "a,b", dbname: "shop" })
+  })
+
   it("reads a socket's directory, as a parameter or escaped as the host", () => {
     assert.deepStrictEqual(parse("postgresql://me@/shop?host=/var/run/postgresql"), {
       user: "me",
@@ -69,7 +80,7 @@ describe("ConnectionUrl.parse", () => {
       `http://me:${secret}@db`,
       `me:${secret}@db`,
       `postgresql://me:${secret}@x@db/shop`,
-      `postgresql://me:${secret}@db1,db2/shop`,
+      `postgresql://me:${secret}@db1,::2/shop`,
       `postgresql://me:${secret}@::1/shop`,
       `postgresql://me:${secret}@[::1/shop`,
       `postgresql://me:${secret}%@db/shop`,

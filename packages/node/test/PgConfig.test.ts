@@ -1,6 +1,7 @@
 import { inspect } from "node:util"
 import { assert, describe, it } from "@effect/vitest"
 import { ConfigProvider, Duration, Effect, Redacted, Result } from "effect"
+import { Random } from "../../core/test/support/Random.ts"
 import * as PgConfig from "../src/PgConfig.ts"
 
 const resolve = (options: PgConfig.Options) => Result.getOrThrow(PgConfig.resolve(options))
@@ -20,6 +21,28 @@ const environment = (variables: Record<string, string>) =>
   )
 
 const textSettings = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
+
+/** As `pg_split_opts` reads bytes: white space is C's, and a backslash protects the byte after it. */
+const splitOptions = (options: string): ReadonlyArray<string> => {
+  const words: Array<Array<number>> = []
+  let word: Array<number> | undefined
+  let isProtected = false
+  for (const byte of Buffer.from(options)) {
+    if (!isProtected && (byte === 0x20 || (byte >= 0x09 && byte <= 0x0d))) word = undefined
+    else {
+      if (word === undefined) {
+        word = []
+        words.push(word)
+      }
+      if (!isProtected && byte === 0x5c) isProtected = true
+      else {
+        word.push(byte)
+        isProtected = false
+      }
+    }
+  }
+  return words.map((bytes) => Buffer.from(bytes).toString())
+}
 
 describe("PgConfig.resolve", () => {
   it("knows what libpq would take where nothing is said, and localhost", () => {
@@ -56,6 +79,17 @@ describe("PgConfig.resolve", () => {
     )
   })
 
+  it("[X6] keeps 10,000 hostile values whole, each in its own setting, as the backend splits them", () => {
+    const pieces = [..." \t\n\v\f\\'\";=-,.\u00A0\u2028é😀a", " -c ", "-c", "\\ ", "\\\\", " -c fsync=off", "--", "$$"]
+    const random = new Random(41)
+    for (let round = 0; round < 10_000; round++) {
+      const value = Array.from({ length: random.below(9) }, () => random.pick(pieces)).join("")
+      const given = splitOptions(resolve({ settings: { "a.b": value, "c.d": "after" } }).startupOptions)
+      assert.deepStrictEqual(given.slice(-4), ["-c", `a.b=${value}`, "-c", "c.d=after"], JSON.stringify(value))
+      assert.strictEqual(given.length, 12)
+    }
+  })
+
   it("puts options as they are before the settings that beat them", () => {
     assert.strictEqual(
       resolve(url("postgresql://db?options=-c%20geqo%3Doff")).startupOptions,
@@ -70,10 +104,23 @@ describe("PgConfig.resolve", () => {
       ["port", { port: 1.5 }],
       ["port", url("postgresql://db:no/shop")],
       ["host", { host: "" }],
-      ["host", { host: "a,b" }],
+      ["host", { host: "a,,b" }],
+      ["port", { host: "a,b", port: [1, 2, 3] }],
+      ["port", { host: "a", port: [1, 2] }],
+      ["port", url("postgresql://a:1,b:no/shop")],
+      ["targetSessionAttrs", { targetSessionAttrs: "master" as "primary" }],
+      ["target_session_attrs", url("postgresql://a,b?target_session_attrs=master")],
+      ["requireAuth", { requireAuth: [] }],
+      ["requireAuth", { requireAuth: ["scram" as "md5"] }],
+      ["require_auth", url("postgresql://a?require_auth=scram")],
+      ["require_auth", url("postgresql://a?require_auth=md5,!password")],
       ["host", { host: "a\0b" }],
       ["user", { user: "" }],
       ["database", { database: "a\0" }],
+      ["database", { database: "x".repeat(64) }],
+      ["database", { database: "é".repeat(32) }],
+      ["database", { database: "\uD800" }],
+      ["user", { user: "x".repeat(10_000) }],
       ["sslmode", { sslmode: "allow" as "require" }],
       ["sslmode", url("postgresql://db?sslmode=allow")],
       ["sslmode", url("postgresql://db?sslmode=on")],
@@ -99,7 +146,7 @@ describe("PgConfig.resolve", () => {
   })
 
   it("ignores what other clients put into URLs", () => {
-    assert.strictEqual(resolve(url("postgresql://db?schema=public&pgbouncer=true&target_session_attrs=any")).host, "db")
+    assert.strictEqual(resolve(url("postgresql://db?schema=public&pgbouncer=true")).host, "db")
   })
 
   it("takes require with a root certificate for verify-ca, as libpq does", () => {
@@ -110,6 +157,34 @@ describe("PgConfig.resolve", () => {
 
   it("has no TLS on a Unix-domain socket, whatever sslmode says", () => {
     assert.strictEqual(resolve({ host: "/var/run/postgresql", sslmode: "verify-full" }).sslmode, "disable")
+  })
+
+  it("[N11] keeps several hosts in order, one port for all or one for each, and TLS for those that are no sockets", () => {
+    const config = resolve({ ...url("postgresql://a:5433,b,[::1]:5434/shop"), sslmode: "require" })
+    assert.deepInclude(config, { host: "a", port: 5433, targetSessionAttrs: "any" })
+    assert.deepStrictEqual(config.others, [
+      { host: "b", port: 5432, sslmode: "require" },
+      { host: "::1", port: 5434, sslmode: "require" }
+    ])
+    const mixed = resolve({ host: "/tmp,b", port: 6000, sslmode: "verify-full", targetSessionAttrs: "primary" })
+    assert.deepInclude(mixed, { host: "/tmp", port: 6000, sslmode: "disable", targetSessionAttrs: "primary" })
+    assert.deepStrictEqual(mixed.others, [{ host: "b", port: 6000, sslmode: "verify-full" }])
+  })
+
+  it("[X5] reads which ways to authenticate are allowed, or with a ! which are not", () => {
+    const allowed = (text: string) => [...(resolve(url(`postgresql://db?require_auth=${text}`)).requireAuth ?? [])]
+    assert.isUndefined(resolve({}).requireAuth)
+    assert.deepStrictEqual(allowed("scram-sha-256"), ["scram-sha-256"])
+    assert.deepStrictEqual(allowed("md5,gss,scram-sha-256"), ["md5", "scram-sha-256"])
+    assert.deepStrictEqual(allowed("!password,!md5"), ["scram-sha-256", "none"])
+  })
+
+  it("[X1] looks into a password file only where no password was said", () => {
+    assert.match(resolve({}).passfile ?? "", /pgpass/)
+    assert.strictEqual(resolve({ passfile: "/secrets/pgpass" }).passfile, "/secrets/pgpass")
+    assert.strictEqual(resolve(url("postgresql://db?passfile=/p")).passfile, "/p")
+    assert.isUndefined(resolve({ passfile: "/p", password: Redacted.make("said") }).passfile)
+    assert.isUndefined(resolve(url("postgresql://me:said@db?passfile=/p")).passfile)
   })
 
   it("takes a timeout of 0 for no limit", () => {
@@ -160,6 +235,8 @@ describe("PgConfig.fromEnvironment", () => {
         PGDATABASE: "shop",
         PGUSER: "me",
         PGPASSWORD: "secret",
+        PGREQUIREAUTH: "scram-sha-256",
+        PGTARGETSESSIONATTRS: "primary",
         PGSSLMODE: "verify-full",
         PGSSLROOTCERT: "/ca.pem",
         PGSSLCERT: "/cert.pem",
@@ -173,15 +250,23 @@ describe("PgConfig.fromEnvironment", () => {
         port: 5433,
         database: "shop",
         user: "me",
+        targetSessionAttrs: "primary",
         sslmode: "verify-full",
         sslrootcert: "/ca.pem",
         sslcert: "/cert.pem",
         applicationName: "app",
         startupOptions: `-c geqo=off ${textSettings}`
       })
+      assert.deepStrictEqual([...(config.requireAuth ?? [])], ["scram-sha-256"])
       assert.strictEqual(Redacted.value((yield* config.password)!), "secret")
       assert.strictEqual(Redacted.value(config.sslkey!), "/key.pem")
       assert.deepStrictEqual(config.connectTimeout, Duration.seconds(3))
+    })
+  )
+
+  it.effect("[X1] reads PGPASSFILE", () =>
+    Effect.gen(function* () {
+      assert.strictEqual((yield* environment({ PGPASSFILE: "/secrets/pgpass" })).passfile, "/secrets/pgpass")
     })
   )
 

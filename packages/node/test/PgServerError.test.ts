@@ -3,7 +3,14 @@ import { type ConnectionError, DecodeError } from "@replicant/core"
 import pg from "pg"
 import { connectFailure, connectionError, isWithoutTls, type Peer, queryFailure } from "../src/PgServerError.ts"
 
-const peer: Peer = { host: "db", port: 5432, user: "me", sslmode: "verify-full", sslnegotiation: "postgres" }
+const peer: Peer = {
+  host: "db",
+  port: 5432,
+  user: "me",
+  database: "shop",
+  sslmode: "verify-full",
+  sslnegotiation: "postgres"
+}
 
 const coded = (code: string, message = "it broke") => Object.assign(new Error(message), { code })
 
@@ -81,7 +88,17 @@ describe("connectFailure", () => {
     assert.strictEqual(connectFailure(response("28000"), peer)._tag, "AuthenticationFailed")
     const denied = connectFailure(response("42501"), peer)
     assert.strictEqual(denied._tag, "PermissionDenied")
-    assert.strictEqual(denied.remedy, 'ALTER ROLE "me" REPLICATION')
+    assert.strictEqual(denied.remedy, 'ALTER ROLE "me" REPLICATION; GRANT CONNECT ON DATABASE "shop" TO "me"')
+  })
+
+  it("[X3] names TLS among the cures where a connection without it is not admitted", () => {
+    const plain = { ...peer, sslmode: "disable" } as const
+    const rejected = connectFailure(response("28000"), plain)
+    assert.deepInclude(rejected, { _tag: "AuthenticationFailed", sqlState: "28000", isRetryable: false })
+    assert.include(rejected.remedy, "sslmode")
+    for (const other of [connectFailure(response("28000"), peer), connectFailure(response("28P01"), plain)]) {
+      assert.notInclude(other.remedy, "sslmode")
+    }
   })
 
   it("retries a server that is starting or full, and not one without the database", () => {

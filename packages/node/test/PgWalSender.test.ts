@@ -1,113 +1,22 @@
-import * as Net from "node:net"
+import Dns from "node:dns"
 import { assert, describe, it } from "@effect/vitest"
-import { ConnectionError, type ReplicationError } from "@replicant/core"
-import { Effect, Fiber, Redacted, Result, type Scope } from "effect"
+import { ConnectionError } from "@replicant/core"
+import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
-import * as PgConfig from "../src/PgConfig.ts"
-import * as PgWalSender from "../src/PgWalSender.ts"
-
-const message = (type: string, ...parts: ReadonlyArray<string | Uint8Array>): Buffer => {
-  const payload = Buffer.concat(parts.map((part) => (typeof part === "string" ? Buffer.from(part) : part)))
-  const header = Buffer.alloc(5)
-  header.write(type)
-  header.writeInt32BE(payload.length + 4, 1)
-  return Buffer.concat([header, payload])
-}
-
-const int32 = (value: number): Buffer => {
-  const bytes = Buffer.alloc(4)
-  bytes.writeInt32BE(value)
-  return bytes
-}
-
-const ready = message("Z", "I")
-const authenticated = Buffer.concat([message("R", int32(0)), ready])
-const version = Buffer.concat([
-  message("T", "\0\x01", "server_version_num\0", Buffer.alloc(6), int32(25), Buffer.alloc(8)),
-  message("D", "\0\x01", int32(6), "180004"),
-  message("C", "SHOW\0"),
-  ready
-])
-const notice = message("N", "SWARNING\0", "C01000\0", "Mmind\0", "\0")
-const errorResponse = (code: string, text: string): Buffer => message("E", "SFATAL\0", `C${code}\0`, `M${text}\0`, "\0")
-
-interface FakeServer {
-  readonly port: number
-  /** Everything the client said, a chunk a turn. */
-  readonly heard: ReadonlyArray<Buffer>
-  /** How many connections are open, and how many ever were. */
-  readonly open: () => number
-  readonly accepted: () => number
-  readonly say: (bytes: Uint8Array) => void
-}
-
-/** A server that answers the client's n-th chunk with the n-th answer: bytes, or `end` to close. After that, silence. */
-const fakeServer = (answers: ReadonlyArray<Uint8Array | "end">): Effect.Effect<FakeServer, never, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.callback<FakeServer & { readonly stop: () => void }>((resume) => {
-      const sockets = new Set<Net.Socket>()
-      const heard: Array<Buffer> = []
-      let accepted = 0
-      const server = Net.createServer((socket) => {
-        let turn = 0
-        accepted += 1
-        sockets.add(socket)
-        socket.on("error", () => undefined)
-        socket.on("close", () => sockets.delete(socket))
-        socket.on("data", (chunk) => {
-          heard.push(chunk)
-          const answer = answers[turn++]
-          if (answer === "end") socket.end()
-          else if (answer !== undefined) socket.write(answer)
-        })
-      })
-      server.listen(0, "127.0.0.1", () =>
-        resume(
-          Effect.succeed({
-            port: (server.address() as Net.AddressInfo).port,
-            heard,
-            open: () => sockets.size,
-            accepted: () => accepted,
-            say: (bytes) => sockets.forEach((socket) => void socket.write(bytes)),
-            stop: () => {
-              for (const socket of sockets) socket.destroy()
-              server.close()
-            }
-          })
-        )
-      )
-    }),
-    (server) => Effect.sync(server.stop)
-  )
-
-const connect = (port: number, options: PgConfig.Options = {}) =>
-  PgWalSender.make(
-    Result.getOrThrow(
-      PgConfig.resolve({
-        host: "127.0.0.1",
-        port,
-        user: "me",
-        password: Redacted.make("hunter2"),
-        sslmode: "disable",
-        ...options
-      })
-    )
-  ).connect
-
-const failure = (port: number, options?: PgConfig.Options): Effect.Effect<ReplicationError, unknown, Scope.Scope> =>
-  Effect.flip(connect(port, options))
-
-/** Waits in real time, also under a `TestClock`. */
-const until = (condition: () => boolean): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    let timer: NodeJS.Timeout | undefined
-    const look = (): void => {
-      if (condition()) resume(Effect.void)
-      else timer = setTimeout(look, 2)
-    }
-    look()
-    return Effect.sync(() => clearTimeout(timer))
-  })
+import type * as PgConfig from "../src/PgConfig.ts"
+import {
+  authenticated,
+  connect,
+  errorResponse,
+  failure,
+  fakeServer,
+  int32,
+  message,
+  notice,
+  row,
+  until,
+  version
+} from "./support/FakeServer.ts"
 
 const silentAt: Record<string, { readonly answers: ReadonlyArray<Uint8Array>; readonly options?: PgConfig.Options }> = {
   "the TLS answer": { answers: [], options: { sslmode: "require" } },
@@ -119,14 +28,14 @@ const silentAt: Record<string, { readonly answers: ReadonlyArray<Uint8Array>; re
 }
 
 describe("PgWalSender.connect", () => {
-  it.live("tells a port where nobody listens", () =>
+  it.live("[N7] tells a port where nobody listens", () =>
     Effect.gen(function* () {
       const { port } = yield* Effect.scoped(fakeServer([]))
       assert.deepInclude(yield* failure(port), { _tag: "ConnectionError", reason: "Refused" })
     })
   )
 
-  it.live("tells a name that does not resolve", () =>
+  it.live("[N7] tells a name that does not resolve", () =>
     Effect.gen(function* () {
       assert.deepInclude(yield* failure(5432, { host: "no-such-host.invalid" }), {
         _tag: "ConnectionError",
@@ -142,7 +51,7 @@ describe("PgWalSender.connect", () => {
   )
 
   for (const [step, { answers, options }] of Object.entries(silentAt)) {
-    it.effect(`gives up on a peer that falls silent before answering ${step}, and closes the socket`, () =>
+    it.effect(`[N6] gives up on a peer that falls silent before answering ${step}, and closes the socket`, () =>
       Effect.gen(function* () {
         const server = yield* fakeServer(answers)
         const attempt = yield* Effect.forkChild(failure(server.port, options), { startImmediately: true })
@@ -157,7 +66,7 @@ describe("PgWalSender.connect", () => {
       })
     )
 
-    it.live(`closes the socket when interrupted before the answer to ${step}`, () =>
+    it.live(`[N6] closes the socket when interrupted before the answer to ${step}`, () =>
       Effect.gen(function* () {
         const server = yield* fakeServer(answers)
         const attempt = yield* Effect.forkChild(connect(server.port, options), { startImmediately: true })
@@ -168,7 +77,7 @@ describe("PgWalSender.connect", () => {
     )
   }
 
-  it.effect("counts the password provider's time, and interrupts it", () =>
+  it.effect("[N6] counts the password provider's time, and interrupts it", () =>
     Effect.gen(function* () {
       const server = yield* fakeServer([])
       const attempt = yield* Effect.forkChild(failure(server.port, { password: Effect.never }), {
@@ -197,7 +106,7 @@ describe("PgWalSender.connect", () => {
     })
   )
 
-  it.live("tells a pooler, and what to do", () =>
+  it.live("[N12] tells a pooler, and what to do", () =>
     Effect.gen(function* () {
       const { port } = yield* fakeServer([errorResponse("08P01", "unsupported startup parameter: replication")])
       assert.deepInclude(yield* failure(port), { _tag: "InvalidOption", remedy: "connect to PostgreSQL directly" })
@@ -231,7 +140,7 @@ describe("PgWalSender.connect", () => {
     })
   )
 
-  it.live("never hands the password to a server that asks for it in plain text without TLS", () =>
+  it.live("[X5] never hands the password to a server that asks for it in plain text without TLS", () =>
     Effect.gen(function* () {
       const server = yield* fakeServer([message("R", int32(3))])
       const error = yield* failure(server.port)
@@ -250,7 +159,7 @@ describe("PgWalSender.connect", () => {
     })
   )
 
-  it.live("never goes on in plain text from sslmode=require on, and with prefer goes on without TLS", () =>
+  it.live("[X3] never goes on in plain text from sslmode=require on, and with prefer goes on without TLS", () =>
     Effect.gen(function* () {
       for (const sslmode of ["require", "verify-full"] as const) {
         const server = yield* fakeServer([Buffer.from("N")])
@@ -266,7 +175,7 @@ describe("PgWalSender.connect", () => {
     })
   )
 
-  it.live("does not take for an answer what follows the answer about TLS in one packet", () =>
+  it.live("[X3] does not take for an answer what follows the answer about TLS in one packet", () =>
     Effect.gen(function* () {
       const { port } = yield* fakeServer([Buffer.concat([Buffer.from("S"), authenticated])])
       assert.strictEqual((yield* failure(port, { sslmode: "require" }))._tag, "ConnectionError")
@@ -301,6 +210,161 @@ describe("PgWalSender.connect", () => {
       })
       assert.match(said.options ?? "", /-c datestyle=ISO .* -c wal_sender_timeout=30s$/)
     })
+  )
+})
+
+/** Node's handles by kind: sockets, timers, look-ups. */
+const handles = (): Readonly<Record<string, number>> => {
+  const counts: Record<string, number> = {}
+  for (const name of process.getActiveResourcesInfo()) counts[name] = (counts[name] ?? 0) + 1
+  return counts
+}
+
+const listeners = (): number => process.eventNames().reduce((sum, name) => sum + process.listenerCount(name), 0)
+
+describe("PgWalSender.connect, again and again", () => {
+  it.live("[N7] leaves no socket, timer or listener of 1,000 attempts that are refused", () =>
+    Effect.gen(function* () {
+      const { port: nobody } = yield* Effect.scoped(fakeServer([]))
+      const full = yield* fakeServer([errorResponse("53300", "sorry, too many clients already")])
+      const starting = yield* fakeServer([errorResponse("57P03", "the database system is starting up")])
+      yield* failure(nobody)
+      yield* failure(full.port)
+      yield* until(() => full.open() === 0)
+      const before = { handles: handles(), listeners: listeners() }
+      for (let attempt = 0; attempt < 500; attempt++) {
+        assert.deepInclude(yield* failure(nobody), { reason: "Refused", isRetryable: true })
+      }
+      for (let attempt = 0; attempt < 250; attempt++) {
+        assert.deepInclude(yield* failure(full.port), { sqlState: "53300", isRetryable: true })
+        assert.deepInclude(yield* failure(starting.port), { sqlState: "57P03", isRetryable: true })
+      }
+      yield* until(() => full.open() + starting.open() === 0)
+      assert.strictEqual(full.accepted() + starting.accepted(), 501)
+      yield* until(() => Object.entries(handles()).every(([kind, count]) => count <= (before.handles[kind] ?? 0)))
+      assert.strictEqual(listeners(), before.listeners)
+    })
+  )
+
+  it.live("[N11] looks the name up at each attempt, so that a host may move", () =>
+    Effect.gen(function* () {
+      const server = yield* fakeServer([authenticated, version])
+      const { lookup } = Dns
+      const restore = Effect.sync(() => {
+        Dns.lookup = lookup
+      })
+      yield* Effect.addFinalizer(() => restore)
+      const asked: Array<string> = []
+      const answers = ["192.0.2.1", "127.0.0.1"]
+      // Where `net` finds it, too.
+      Dns.lookup = ((name: string, _: unknown, answer: (error: null, found: unknown) => void) => {
+        asked.push(name)
+        answer(null, [{ address: answers[asked.length - 1], family: 4 }])
+      }) as typeof Dns.lookup
+      const options = { host: "db.example.com", connectTimeout: "200 millis" } as const
+      const walSender = connect(server.port, options)
+      assert.strictEqual((yield* Effect.flip(walSender))._tag, "ConnectionError")
+      yield* walSender
+      assert.deepStrictEqual(asked, ["db.example.com", "db.example.com"])
+    })
+  )
+})
+
+/** Of a standby or a primary. */
+const session = (standby: boolean, readOnly = standby) => [
+  authenticated,
+  row({ standby: standby ? "t" : "f", read_only: readOnly ? "on" : "off" }),
+  version
+]
+
+describe("PgWalSender.connect to several hosts", () => {
+  const hosts = "127.0.0.1,127.0.0.1"
+
+  it.live("[N11] tries them in order, and passes over those that do not answer, or cannot yet", () =>
+    Effect.gen(function* () {
+      const { port: nobody } = yield* Effect.scoped(fakeServer([]))
+      const silent = yield* fakeServer([])
+      const starting = yield* fakeServer([errorResponse("57P03", "the database system is starting up")])
+      const good = yield* fakeServer([authenticated, version])
+      const unused = yield* fakeServer([authenticated, version])
+      const port = [nobody, silent.port, starting.port, good.port, unused.port]
+      yield* connect(0, { host: port.map(() => "127.0.0.1").join(","), port, connectTimeout: "300 millis" })
+      assert.deepStrictEqual(
+        [silent, starting, good, unused].map((server) => server.accepted()),
+        [1, 1, 1, 0]
+      )
+      assert.deepStrictEqual(
+        [silent, starting, good].map((server) => server.open()),
+        [0, 0, 1]
+      )
+    })
+  )
+
+  it.live("[N11] does not pass over one that refuses us, or that TLS finds wrong", () =>
+    Effect.gen(function* () {
+      const refusing = yield* fakeServer([errorResponse("28P01", "no")])
+      const withoutTls = yield* fakeServer([Buffer.from("N")])
+      const good = yield* fakeServer([authenticated, version])
+      const refused = yield* failure(0, { host: hosts, port: [refusing.port, good.port] })
+      assert.strictEqual(refused._tag, "AuthenticationFailed")
+      const tls = yield* failure(0, { host: hosts, port: [withoutTls.port, good.port], sslmode: "require" })
+      assert.deepInclude(tls, { reason: "Tls" })
+      assert.strictEqual(good.accepted(), 0)
+    })
+  )
+
+  it.live("[N11] fails with what the last one said, to be tried again", () =>
+    Effect.gen(function* () {
+      const { port: nobody } = yield* Effect.scoped(fakeServer([]))
+      const starting = yield* fakeServer([errorResponse("57P03", "the database system is starting up")])
+      const error = yield* failure(0, { host: hosts, port: [nobody, starting.port] })
+      assert.deepInclude(error, { sqlState: "57P03", isRetryable: true })
+    })
+  )
+
+  it.live("[N11] finds the server that target_session_attrs asks for", () =>
+    Effect.gen(function* () {
+      const cases = {
+        primary: [false, true, false],
+        "read-write": [false, false, true],
+        "read-only": [true, false, false],
+        standby: [true, false, false],
+        "prefer-standby": [true, false, false]
+      } as const
+      for (const [targetSessionAttrs, expected] of Object.entries(cases)) {
+        const standby = yield* fakeServer(session(true))
+        const primaryReadOnly = yield* fakeServer(session(false, true))
+        const primary = yield* fakeServer(session(false))
+        const servers = [standby, primaryReadOnly, primary]
+        yield* connect(0, {
+          host: "127.0.0.1,127.0.0.1,127.0.0.1",
+          port: servers.map(({ port }) => port),
+          targetSessionAttrs: targetSessionAttrs as keyof typeof cases
+        })
+        yield* until(() => servers.reduce((sum, server) => sum + server.open(), 0) === 1)
+        assert.deepStrictEqual(
+          servers.map((server) => server.open() === 1),
+          [...expected],
+          targetSessionAttrs
+        )
+      }
+    })
+  )
+
+  it.live(
+    "[N11] takes any server for prefer-standby once no standby is found, and waits for a primary with primary",
+    () =>
+      Effect.gen(function* () {
+        const scripts = [session(false), [authenticated, version]]
+        const primary = yield* fakeServer(() => scripts.shift() ?? [])
+        yield* connect(primary.port, { targetSessionAttrs: "prefer-standby" })
+        assert.strictEqual(primary.accepted(), 2)
+        const standby = yield* fakeServer(session(true))
+        const error = yield* failure(standby.port, { targetSessionAttrs: "primary" })
+        assert.deepInclude(error, { _tag: "ConnectionError", reason: "Refused", isRetryable: true })
+        assert.include(error.message, "standby")
+        yield* until(() => standby.open() === 0)
+      })
   )
 })
 

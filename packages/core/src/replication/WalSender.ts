@@ -46,7 +46,15 @@ export interface ReplicantConnection {
   readonly copyBoth: (command: string) => Effect.Effect<CopyBoth, ReplicationError>
   /** How this driver cuts text out of bytes. */
   readonly slices: TextSlices
+  /**
+   * Puts what is left of the driver's connect timeout over a step between `connect` and streaming that the server answers
+   * at once: one limit for the whole handshake. Left out, there is none.
+   */
+  readonly inConnectTimeout?: ConnectTimeout | undefined
 }
+
+/** Fails a step that takes too long. */
+export type ConnectTimeout = <A, E, R>(step: Effect.Effect<A, E, R>) => Effect.Effect<A, E | ReplicationError, R>
 
 /** Where connections come from. `PgWalSender.layer` of `@replicant/node` is one; a test brings its own. */
 export class WalSender extends Context.Service<

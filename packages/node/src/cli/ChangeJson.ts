@@ -123,6 +123,10 @@ export const encodeChange = (change: Change): string => {
       const kind = change._tag === "CommitPrepared" ? "commitPrepared" : "rollbackPrepared"
       return `{"kind":"${kind}","xid":${change.xid},"gid":${quote(change.gid)},"endLsn":"${Lsn.format(change.endLsn)}"}`
     }
+    case "Gap": {
+      const lastLsn = change.lastLsn === undefined ? "null" : `"${Lsn.format(change.lastLsn)}"`
+      return `{"kind":"gap","slot":${quote(change.slot)},"reason":${quote(change.reason)},"lastLsn":${lastLsn},"consistentPoint":"${Lsn.format(change.consistentPoint)}"}`
+    }
     case "Insert":
       return `${place("insert", change.relation)}${position(change)},"row":${encodeObject(change.row)}${unchangedOf(change)}}`
     case "Update": {

@@ -77,6 +77,8 @@ export class ChangeText {
         return `${cyan("* commit prepared")} ${plainText(change.gid)}`
       case "RollbackPrepared":
         return `${cyan("* rollback prepared")} ${plainText(change.gid)}`
+      case "Gap":
+        return `${red("! gap")} ${plainText(change.reason)}: changes are missing up to ${Lsn.format(change.consistentPoint)}`
       case "Insert": {
         const keys = Relation.keyColumns(change.relation)
         return `  ${green("+ insert")} ${this.table(change.relation)} ${this.columns(change.row, keys)}`

@@ -39,6 +39,7 @@ export const isCounted = (change: Change): boolean => {
     case "Prepare":
     case "CommitPrepared":
     case "RollbackPrepared":
+    case "Gap":
       return false
     default:
       return !isFrame(change)
