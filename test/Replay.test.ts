@@ -5,6 +5,7 @@
  * A failure names its seed; `REPLAY_SEED=…` runs it again. The statements are then the same, how they interleave is not.
  */
 import { randomInt } from "node:crypto"
+import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import {
   type Change,
@@ -13,14 +14,14 @@ import {
   Lsn,
   Pgoutput,
   quoteIdentifier,
+  TransactionSpill,
   withLogicalStream
 } from "@replicant/core"
-import { PgServer } from "@replicant/node/testing"
-import { Effect, Fiber, Schedule } from "effect"
+import { FaultProxy, type FaultProxyShape, PgServer } from "@replicant/node/testing"
+import { Effect, Fiber, Layer, Schedule } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
-import { Proxy, type ProxyShape } from "./support/Proxy.ts"
 import { runWorkload, type WorkloadOptions, workloadTables } from "./support/RandomWorkload.ts"
 import { encodeDecoded, encodeVerbatim, makeReplayer, type Replayer, verbatim } from "./support/Replayer.ts"
 import { onServer } from "./support/Servers.ts"
@@ -43,6 +44,8 @@ interface Mode {
 }
 
 const binary = { format: "binary", enums: ["mood"], types: verbatim } as const
+/** Transactions of more than this leave the server's memory, and are sent while they run where that is asked for. */
+const small = { logical_decoding_work_mem: "64kB" } as const
 const prepares = { max_prepared_transactions: 20 } as const
 
 const modes: ReadonlyArray<Mode> = [
@@ -64,8 +67,35 @@ const modes: ReadonlyArray<Mode> = [
     title: "with transactions that are prepared, told when they commit",
     server: prepares,
     workload: { end: "prepare" }
+  },
+  { title: "in progress, by protocol 2", pgoutput: { streaming: "on" }, database: small },
+  {
+    title: "in progress, in binary",
+    pgoutput: { ...binary, streaming: "on" },
+    database: small,
+    workload: { types: "binary" }
+  },
+  { title: "in progress and cut again and again", pgoutput: { streaming: "on" }, database: small, cuts: 6 },
+  { title: "in progress, in parallel, by protocol 4", pgoutput: { streaming: "parallel" }, database: small, since: 16 },
+  {
+    title: "with transactions that are prepared, told as they are, by protocol 3",
+    pgoutput: { twoPhase: true },
+    server: prepares,
+    workload: { end: "prepare" },
+    since: 15
+  },
+  {
+    title: "with transactions that are prepared while they are in progress",
+    pgoutput: { twoPhase: true, streaming: "on" },
+    server: prepares,
+    database: small,
+    workload: { end: "prepare" },
+    since: 15
   }
 ]
+
+/** So little that some transactions in progress are gathered in files, others in memory. */
+const spill = TransactionSpill.layer({ maxBytesInMemory: 600_000 }).pipe(Layer.provide(NodeFileSystem.layer))
 
 const seed = process.env.REPLAY_SEED === undefined ? randomInt(2 ** 31) : Number(process.env.REPLAY_SEED)
 
@@ -123,10 +153,10 @@ const assertEqual = Effect.fnUntraced(function* (source: Workspace, target: Work
 })
 
 /** Cuts a connection, waits for the next, and so on; each after some more bytes. */
-const cutAgainAndAgain = Effect.fnUntraced(function* (proxy: ProxyShape, cuts: number) {
+const cutAgainAndAgain = Effect.fnUntraced(function* (proxy: FaultProxyShape, cuts: number) {
   for (let cut = 1; cut <= cuts; cut++) {
     const accepted = yield* proxy.accepted
-    yield* proxy.cutAfter(20_000 + cut * 17_777, cut % 2 === 0 ? "rst" : "fin")
+    yield* proxy.cutAfter(50_000 + cut * 33_333, cut % 2 === 0 ? "rst" : "fin")
     yield* eventually(
       Effect.map(proxy.accepted, (now) => now > accepted),
       { what: `a new connection after cut ${cut}` }
@@ -134,11 +164,11 @@ const cutAgainAndAgain = Effect.fnUntraced(function* (proxy: ProxyShape, cuts: n
   }
 })
 
-/** Acknowledges every tenth transaction only, so that a new connection brings again what is applied already. */
+/** Acknowledges one transaction of a hundred, so that a new connection brings again what is applied already. */
 const seldom = (replayer: Replayer) => {
   let count = 0
   return (change: Change): Effect.Effect<Handled, Effect.Error<ReturnType<Replayer["handle"]>>> =>
-    Effect.map(replayer.handle(change), (done) => (done !== undefined && ++count % 10 === 0 ? done : undefined))
+    Effect.map(replayer.handle(change), (done) => (done !== undefined && ++count % 100 === 0 ? done : undefined))
 }
 
 const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode) {
@@ -151,7 +181,7 @@ const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode)
   }
   const types = mode.pgoutput?.types ?? verbatim
   const replayer = yield* makeReplayer(target.url(), types === verbatim ? encodeVerbatim : encodeDecoded)
-  const proxy = yield* Proxy.make(server)
+  const proxy = yield* FaultProxy.make(server)
   const stream: LogicalStreamOptions = {
     ...logicalOptions(source),
     plugin: Pgoutput.make({ types, ...mode.pgoutput, publications: [source.publication] }),
@@ -159,7 +189,7 @@ const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode)
   }
   const handler = mode.cuts === undefined ? replayer.handle : seldom(replayer)
   const following = yield* withLogicalStream(stream, handler).pipe(
-    Effect.provide(walSender(source, { host: proxy.host, port: proxy.port })),
+    Effect.provide([walSender(source, { host: proxy.host, port: proxy.port }), spill]),
     Effect.forkScoped
   )
   const whileFollowing = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.raceFirst(effect, Fiber.join(following))
@@ -179,6 +209,15 @@ const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode)
       }
     )
   )
+  if (mode.pgoutput?.streaming !== undefined) {
+    const sql = `SELECT stream_txns > 0 AS streamed FROM pg_stat_replication_slots WHERE slot_name = '${source.slot}'`
+    yield* whileFollowing(
+      eventually(
+        Effect.map(source.sql(sql), ([row]) => row?.streamed === true),
+        { what: "the server sent transactions in progress" }
+      )
+    )
+  }
   const label = `seed ${seed}, ${JSON.stringify(report)}, ${replayer.applied()} applied and ${replayer.skipped()} passed over`
   const rows = yield* assertEqual(source, target, label)
   return { report, rows, replayer, accepted: yield* proxy.accepted, label }

@@ -8,6 +8,7 @@
 import { quoteIdentifier, quoteLiteral } from "@replicant/core"
 import type { PgServerFailed, PgSession } from "@replicant/node/testing"
 import { Effect, type Scope } from "effect"
+import { Random } from "../../packages/core/test/support/Random.ts"
 import {
   keptEdges,
   printedOnly,
@@ -43,36 +44,6 @@ export interface WorkloadReport {
   readonly prepared: number
   /** Ended by a deadlock, a lock not had in time, or a key taken meanwhile. */
   readonly lost: number
-}
-
-/** A sequence of numbers that is its seed's alone: Mulberry32. */
-export class Random {
-  private state: number
-
-  constructor(seed: number) {
-    this.state = seed >>> 0
-  }
-
-  /** From 0 up to, not including, 2^32. */
-  uint32(): number {
-    this.state = (this.state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(this.state ^ (this.state >>> 15), this.state | 1)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
-    return (mixed ^ (mixed >>> 14)) >>> 0
-  }
-
-  below(limit: number): number {
-    return this.uint32() % limit
-  }
-
-  /** True in that many of a hundred. */
-  chance(percent: number): boolean {
-    return this.below(100) < percent
-  }
-
-  pick<A>(items: ReadonlyArray<A>): A {
-    return items[this.below(items.length)]!
-  }
 }
 
 type Choice = Pick<WorkloadOptions, "types" | "values">
@@ -295,10 +266,10 @@ const planTransaction = (random: Random, options: WorkloadOptions, make: Maker):
 }
 
 /**
- * What sessions that get in each other's way are told: deadlock, lock not available, and a key that was taken, or whose row
- * was deleted, meanwhile.
+ * What sessions that get in each other's way are told: deadlock, a row moved to another partition, lock not available, and
+ * a key that was taken, or whose row was deleted, meanwhile.
  */
-const collisions = new Set(["40P01", "55P03", "23505", "23503"])
+const collisions = new Set(["40P01", "40001", "55P03", "23505", "23503"])
 
 const orLost = <A>(effect: Effect.Effect<A, PgServerFailed>): Effect.Effect<A | "lost", PgServerFailed> =>
   Effect.catchIf(

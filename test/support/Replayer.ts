@@ -120,13 +120,13 @@ const makeStatements = (encode: EncodeValue, typeOf: ColumnTypes) => {
 
   /**
    * By text, which types without an equality have too, and as the types print it: `column::text` is another for some. A
-   * text of ours may be written otherwise than PostgreSQL would.
+   * text of ours may be written otherwise than PostgreSQL would; and `format` prints NULL as nothing.
    */
   const byWholeRow = (relation: Relation.Relation, row: Row) => {
     const conditions = literals(relation, row).map(({ column, text, type }) =>
       text === undefined
         ? `${column} IS NOT DISTINCT FROM NULL`
-        : `format('%s', ${column}) = format('%s', CAST(${text} AS ${type}))`
+        : `${column} IS DISTINCT FROM NULL AND format('%s', ${column}) = format('%s', CAST(${text} AS ${type}))`
     )
     const from = `${tableName(relation)} WHERE ${conditions.length === 0 ? "true" : conditions.join(" AND ")}`
     return `(tableoid, ctid) = (SELECT tableoid, ctid FROM ${from} LIMIT 1)`
@@ -171,10 +171,7 @@ const ownTables = `
   CREATE SCHEMA IF NOT EXISTS replayer;
   CREATE TABLE IF NOT EXISTS replayer.position (slot text PRIMARY KEY, end_lsn pg_lsn NOT NULL);
   INSERT INTO replayer.position VALUES ('only', '0/0') ON CONFLICT DO NOTHING;
-  CREATE TABLE IF NOT EXISTS replayer.prepared (gid text PRIMARY KEY, statements text NOT NULL)`
-
-/** Ends the statements of one transaction in {@link ownTables}; none of its own can hold it, for text has no such byte. */
-const separator = "\u0001;\u0001"
+  CREATE TABLE IF NOT EXISTS replayer.prepared (gid text PRIMARY KEY, statements json NOT NULL)`
 
 export interface Replayer {
   /** The handler for a stream. It returns what acknowledges a transaction once it is committed here. */
@@ -231,8 +228,8 @@ export const makeReplayer = Effect.fnUntraced(function* (
 
   const takePrepared = (gid: string) =>
     Effect.map(
-      run(`DELETE FROM replayer.prepared WHERE gid = ${quoteLiteral(gid)} RETURNING statements`),
-      ({ rows }) => rows[0]?.statements?.split(separator).filter((statement) => statement !== "") ?? []
+      run(`DELETE FROM replayer.prepared WHERE gid = ${quoteLiteral(gid)} RETURNING statements::text`),
+      ({ rows }) => JSON.parse(rows[0]?.statements ?? "[]") as ReadonlyArray<string>
     )
 
   const apply = Effect.fnUntraced(function* (change: Change) {
@@ -245,7 +242,7 @@ export const makeReplayer = Effect.fnUntraced(function* (
         yield* applyOnce(change.endLsn, Effect.forEach(pending, meetOne, { discard: true }))
         break
       case "Prepare": {
-        const statements = quoteLiteral(pending.join(separator))
+        const statements = quoteLiteral(JSON.stringify(pending))
         const values = `${quoteLiteral(change.gid)}, ${statements}`
         yield* applyOnce(change.endLsn, meetOne(`INSERT INTO replayer.prepared VALUES (${values})`))
         break

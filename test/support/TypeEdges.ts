@@ -88,9 +88,13 @@ export const typeEdges: Readonly<Record<string, ReadonlyArray<string>>> = {
   interval: [
     ...["-1 year 2 months -3 days 04:05:06.789", "0", "1 year 1 mon 1 day", "-1 day +00:00:01", "-00:00:00.000001"],
     ...["2 years -1 mon", "1 mon -1 day -1 sec", "1000000:00:00.5", "-1 year", "-1 mon 5 days"],
-    // Intervals are finite up to PostgreSQL 16: what 17 prints as infinite is there the extreme of all three fields.
-    ...(PostgresVersion.current() >= 17 ? ["infinity", "-infinity"] : []),
-    ...["-9223372036854775808 microseconds", "9223372036854775807 microseconds", "-1.5 seconds"]
+    "-1.5 seconds",
+    // PostgreSQL 14 counts an interval's hours with 32 bits.
+    ...(PostgresVersion.current() >= 15
+      ? ["-9223372036854775808 microseconds", "9223372036854775807 microseconds"]
+      : ["2147483647 hours", "-2147483647 hours"]),
+    // Up to 16 intervals are finite.
+    ...(PostgresVersion.current() >= 17 ? ["infinity", "-infinity"] : [])
   ],
   "bit(11)": ["10110011101", "00000000000"],
   varbit: ["", "1", "11111111", "101010101"],

@@ -187,16 +187,23 @@ export class PgoutputDecoder implements Decoder {
 
   private decodeBeginPrepare(reader: ByteReader, batch: Batch): void {
     if (this.begin !== undefined) reader.fail("a transaction begins inside another")
-    const { gid, prepareLsn, prepareTime, xid } = StreamMessage.decodeBeginPrepare(reader)
+    this.beginPrepared(StreamMessage.decodeBeginPrepare(reader), batch)
+  }
+
+  private beginPrepared(message: StreamMessage.PrepareMessage, batch: Batch): Begin {
+    const { gid, prepareLsn, prepareTime, xid } = message
     const begin: Begin = { _tag: "Begin", xid, commitLsn: prepareLsn, commitTime: prepareTime, gid }
     this.open(begin)
     this.lastCommitTime = prepareTime
     batch.changes.push(begin)
+    return begin
   }
 
   private decodePrepare(reader: ByteReader, batch: Batch): void {
-    const begin = this.openTransaction(reader)
-    const { endLsn, gid, prepareLsn } = StreamMessage.decodePrepare(reader)
+    const message = StreamMessage.decodePrepare(reader)
+    // Of a transaction that was rolled back before it was decoded PostgreSQL 18 sends this alone, without its beginning.
+    const begin = this.begin ?? this.beginPrepared(message, batch)
+    const { endLsn, gid, prepareLsn } = message
     if (begin.gid !== gid || begin.commitLsn !== prepareLsn) {
       reader.fail("a prepare of another transaction than the one that is open")
     }

@@ -12,8 +12,12 @@ import { tags } from "./LogicalMessage.ts"
 import { PgoutputDecoder } from "./PgoutputDecoder.ts"
 import type { RelationCache } from "./RelationCache.ts"
 
-/** One read of a file, some thousand changes handed over at a time. A larger message has a chunk of its own. */
+/**
+ * One read of a file, some thousand changes handed over at a time. A larger message has a chunk of its own; a small
+ * transaction begins with less, so that many of them take little.
+ */
 const chunkLength = 256 * 1024
+const firstChunkLength = 8 * 1024
 const lengthBytes = 4
 
 /** How a gathered transaction ended: what it begins with and what closes it. */
@@ -57,8 +61,9 @@ export class StreamedTransaction implements GatheredBytes {
     const length = reader.end - start
     const needed = lengthBytes + length
     if (needed > this.last.length - this.used) {
+      const grown = Math.min(chunkLength, Math.max(firstChunkLength, 2 * this.last.length))
       this.closeChunk()
-      this.last = new Uint8Array(Math.max(chunkLength, needed))
+      this.last = new Uint8Array(Math.max(grown, needed))
       this.bytesInMemory += this.last.length
     }
     const { last, used } = this

@@ -20,7 +20,7 @@ import { type Formats, RelationCache } from "./RelationCache.ts"
 import { StreamedTransaction } from "./StreamedTransaction.ts"
 import * as StreamMessage from "./StreamMessage.ts"
 
-const { streamTags } = StreamMessage
+const { streamTags, twoPhaseTags } = StreamMessage
 
 /** What may stand in a block. */
 const blockTags: ReadonlySet<number> = new Set([
@@ -124,6 +124,10 @@ export class StreamingDecoder implements Decoder, Gathering {
       case streamTags.prepare:
         this.prepare(reader, batch)
         break
+      case twoPhaseTags.prepare:
+        this.expectNotInProgress(reader)
+        this.whole.decodeMessage(tag, reader, batch)
+        break
       default:
         if (tag === tags.relation) this.noteDescription(this.described, reader, reader.offset)
         this.whole.decodeMessage(tag, reader, batch)
@@ -225,9 +229,19 @@ export class StreamingDecoder implements Decoder, Gathering {
   private abort(reader: ByteReader, batch: Batch): void {
     this.expectOutside(reader)
     const { abortLsn, abortTime, subxid, xid } = StreamMessage.decodeStreamAbort(reader)
+    // PostgreSQL 18 also tells of subtransactions of which, and of whose transaction, it has sent nothing.
+    if (subxid !== xid && !this.transactions.has(xid)) return
     if (subxid === xid) this.aborted.push(this.ended(reader, xid))
     else this.known(reader, xid).abort(subxid, this.descriptions)
     if (this.options.mode === "deliver") push(batch, { _tag: "StreamAbort", xid, subxid, abortLsn, abortTime })
+  }
+
+  /** A prepare without its beginning is of a transaction of which nothing was sent. Here something was: it would be lost. */
+  private expectNotInProgress(reader: ByteReader): void {
+    const start = reader.offset
+    const { xid } = StreamMessage.decodePrepare(reader)
+    if (this.transactions.has(xid)) reader.fail("a prepare of a transaction in progress that is not of its blocks")
+    reader.offset = start
   }
 
   private expectOutside(reader: ByteReader): void {

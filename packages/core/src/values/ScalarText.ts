@@ -43,7 +43,8 @@ export const safeInteger = (source: string): number => {
   return Number.isSafeInteger(value) ? value : refuse("safe integer")
 }
 
-const floatPattern = /^-?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?$|^NaN$|^-?Infinity$/
+/** One way to match every digit, and no second: else a long row of them would be tried again from each of its places. */
+const floatPattern = /^-?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$|^NaN$|^-?Infinity$/
 
 /** `real` and `double precision`, with NaN, the infinities and negative zero. */
 export const float = (source: string): number => (floatPattern.test(source) ? Number(source) : refuse("float"))

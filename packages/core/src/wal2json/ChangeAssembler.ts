@@ -79,6 +79,16 @@ const decodeRow = (shape: TableShape, columns: ReadonlyArray<Column>): Row => {
   return row
 }
 
+/** Keys have few columns, and looking for those is quicker than making a map. */
+const mostLookedFor = 8
+
+/** Whether the identity is another than in the new row. */
+const isMoved = (identity: ReadonlyArray<Column>, columns: ReadonlyArray<Column>): boolean => {
+  if (identity.length <= mostLookedFor) return identity.some((column) => valueOf(columns, column.name) !== column.value)
+  const values = new Map(columns.map((column) => [column.name, column.value]))
+  return identity.some((column) => values.get(column.name) !== column.value)
+}
+
 const valueOf = (columns: ReadonlyArray<Column>, name: string): Value | undefined => {
   for (const column of columns) {
     if (column.name === name) return column.value
@@ -158,8 +168,7 @@ export class ChangeAssembler {
           unchanged: columns.length === shape.columns.length ? nothing : leftOut(shape, columns),
           // wal2json gives the key always, out of the new row where it did not change.
           old:
-            identity !== undefined &&
-            (isFull || identity.some((column) => valueOf(columns, column.name) !== column.value))
+            identity !== undefined && (isFull || isMoved(identity, columns))
               ? this.oldRow(shape, identity, isFull)
               : undefined
         }

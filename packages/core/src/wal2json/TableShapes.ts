@@ -101,15 +101,23 @@ const namedColumns = (row: RowMessage): ReadonlyArray<Column> => {
 }
 
 /** `that` in its own order, and what only `self` has, each behind the column that it follows there. */
-const mergeColumns = <A extends Pick<Column, "name">>(self: ReadonlyArray<A>, that: ReadonlyArray<A>): Array<A> => {
-  const merged = [...that]
-  let at = 0
+const mergeColumns = <A extends Pick<Column, "name">>(
+  self: ReadonlyArray<A>,
+  that: ReadonlyArray<A>
+): ReadonlyArray<A> => {
+  const names = new Set(namesOf(that))
+  const first: Array<A> = []
+  const behind = new Map<string, Array<A>>()
+  let followers = first
   for (const column of self) {
-    const found = merged.findIndex((other) => other.name === column.name)
-    if (found < 0) merged.splice(at++, 0, column)
-    else at = found + 1
+    if (names.has(column.name)) {
+      followers = behind.get(column.name) ?? []
+      behind.set(column.name, followers)
+    } else {
+      followers.push(column)
+    }
   }
-  return merged
+  return [...first, ...that.flatMap((column) => [column, ...(behind.get(column.name) ?? [])])]
 }
 
 export interface TableShapesOptions {
@@ -144,7 +152,7 @@ export class TableShapes {
       return {
         shape: this.remember(
           this.make(row.schema, row.table, {
-            columns: columns.map((column) => this.columnShape(row, column)),
+            columns: this.columnShapes(row, columns),
             knowledge: told,
             identity,
             primaryKey: row.primaryKey
@@ -191,10 +199,7 @@ export class TableShapes {
       (column) => names.has(column.name) || told === "some" || (told === "fixed" && mayBeLeftOut(column))
     )
     const before = new Map(known.columns.map((column) => [column.name, column]))
-    const now = named.map((column) => {
-      const old = before.get(column.name)
-      return old !== undefined && sameColumn(old, column) ? old : this.columnShape(row, column)
-    })
+    const now = this.columnShapes(row, named, before)
     const columns = mergeColumns(kept, now)
     const isContradicted =
       kept.length < known.columns.length ||
@@ -230,7 +235,22 @@ export class TableShapes {
     return shape
   }
 
-  private columnShape(row: RowMessage, column: Column): ColumnShape {
+  /** The shapes of `columns`: those in `before` that are as they were, the others made anew. */
+  private columnShapes(
+    row: RowMessage,
+    columns: ReadonlyArray<Column>,
+    before?: ReadonlyMap<string, ColumnShape>
+  ): ReadonlyArray<ColumnShape> {
+    // Once for all columns: they share it.
+    const schema = detached(row.schema)
+    const relation = detached(row.table)
+    return columns.map((column) => {
+      const old = before?.get(column.name)
+      return old !== undefined && sameColumn(old, column) ? old : this.columnShape(schema, relation, column)
+    })
+  }
+
+  private columnShape(schema: string, relation: string, column: Column): ColumnShape {
     const { types } = this.options
     const name = detached(column.name)
     // A quoted name has lost its quotes as JSON took them for its own, but not in an array's name.
@@ -241,7 +261,7 @@ export class TableShapes {
       type === undefined || types.byOid?.has(oid) || builtinByOid(oid) !== undefined
         ? decoderForOid(oid, types)
         : decoderForName(type.replace(/^"(.+)"\[\]$/, "$1[]"), types)
-    const place = { schema: detached(row.schema), relation: detached(row.table), column: name, type: type ?? typeoid }
+    const place = { schema, relation, column: name, type: type ?? typeoid }
     return { name, type, typeoid, decode: guarded(decoder.decode, place, types.onUndecodable) }
   }
 

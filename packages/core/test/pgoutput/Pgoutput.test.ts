@@ -79,6 +79,8 @@ const line = (change: Change): string => {
     case "CommitPrepared":
     case "RollbackPrepared":
       return `${change._tag} ${change.gid}`
+    case "Gap":
+      return `Gap ${change.reason}`
     case "Insert":
       return `${change.ordinal} Insert ${change.relation.name}${rowText(change.row)}`
     case "Update": {

@@ -310,6 +310,15 @@ describe("a prepared transaction", () => {
     ])
   })
 
+  it("comes empty where it was rolled back before it was decoded: PostgreSQL 18 sends no beginning of it", () => {
+    const messages = [prepare({ gid: "x" }), rollbackPrepared({ gid: "x" })]
+    assert.deepStrictEqual(changesOf(decoderOf("gather", true), messages).map(brief), [
+      "Begin x",
+      "Prepare x",
+      "RollbackPrepared x"
+    ])
+  })
+
   it("was not asked for: the stream ends", () => {
     assert.include(refused(one, ...whole), "unknown kind 0x62")
     assert.include(refused(...block(7, 1, within(7, one)), streamPrepare()), "which was not asked for")
@@ -341,10 +350,16 @@ describe("blocks out of place", () => {
     assert.include(refused(started, streamCommit(9)), "kind 0x63 in a block")
     assert.include(refused(streamStop), "unknown kind 0x45")
     assert.include(refused(streamCommit(9)), "that never began")
-    assert.include(refused(streamAbort(9, 10)), "that never began")
+    assert.include(refused(streamAbort(9)), "that never began")
     assert.include(refused(started, streamStop, begin(), streamCommit(9)), "inside another transaction")
     assert.include(refused(started, streamStop, streamCommit(9, 0x100n, 0x100n)), "ends before it begins")
     assert.include(refused(streamStart(9, 2)), "segment 2")
+  })
+
+  it("are nothing where they undo a subtransaction of which nothing was sent, as PostgreSQL 18 has it", () => {
+    for (const mode of ["gather", "deliver"] as const) {
+      assert.deepStrictEqual(changesOf(decoderOf(mode), [streamAbort(9, 10), streamAbortInParallel(9, 10, 0x100n)]), [])
+    }
   })
 
   it("are one to a decoder that did not ask for them", () => {
