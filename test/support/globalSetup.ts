@@ -20,7 +20,10 @@ export interface SharedServer {
 
 declare module "vitest" {
   interface ProvidedContext {
-    readonly servers: { readonly postgres: SharedServer; readonly wal2json: SharedServer | "missing" | "elsewhere" }
+    readonly servers: {
+      readonly postgres: SharedServer | "missing"
+      readonly wal2json: SharedServer | "missing" | "elsewhere"
+    }
   }
 }
 
@@ -49,6 +52,13 @@ const start = (options: PgServerOptions) =>
     ({ host, password, port, user, version }): SharedServer => ({ host, password, port, user, version })
   )
 
+const startPostgres = (project: string) => {
+  const version = PostgresVersion.ofProject(project)
+  return PostgresVersion.isInstalled(version)
+    ? start(PostgresVersion.serverOptions(version))
+    : Effect.succeed("missing" as const)
+}
+
 /** Once a run is enough: it does not depend on the version of the other server. */
 const startWal2Json = (project: string) => {
   if (PostgresVersion.ofProject(project) !== wal2jsonProject) return Effect.succeed("elsewhere" as const)
@@ -60,7 +70,7 @@ export const setup = async (project: TestProject): Promise<() => Promise<void>> 
   const scope = await Effect.runPromise(Scope.make())
   const servers = Effect.all(
     {
-      postgres: start(PostgresVersion.serverOptions(PostgresVersion.ofProject(project.name))),
+      postgres: startPostgres(project.name),
       wal2json: startWal2Json(project.name)
     },
     { concurrency: "unbounded" }
