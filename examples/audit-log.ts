@@ -5,19 +5,12 @@
  * and sorts as text in commit order.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import {
-  Lsn,
-  Pgoutput,
-  PgTimestamp,
-  type Transaction,
-  type TransactionChange,
-  withTransactionStream
-} from "@replicant/core"
+import { Lsn, Pgoutput, PgTimestamp, type Transaction, withTransactionStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Config, Effect, FileSystem } from "effect"
 
 /** What the file keeps of a change; nothing of those that touch no row. */
-const entry = (change: TransactionChange): object | undefined => {
+const entry = (change: Transaction["changes"][number]): object | undefined => {
   switch (change._tag) {
     case "Insert":
       return { insert: change.relation.name, row: change.row }

@@ -18,10 +18,8 @@ interface Counted {
 /** Runs a process that may use so much memory for its objects. */
 const runLimited = (megabytes: number, ...args: ReadonlyArray<string>) =>
   Effect.callback<Counted, Error>((resume) => {
-    const child = execFile(
-      process.execPath,
-      [`--max-old-space-size=${megabytes}`, program, ...args],
-      (error, stdout) => resume(error === null ? Effect.succeed(JSON.parse(stdout) as Counted) : Effect.fail(error))
+    const child = execFile(process.execPath, [`--max-old-space-size=${megabytes}`, program, ...args], (error, stdout) =>
+      resume(error === null ? Effect.succeed(JSON.parse(stdout) as Counted) : Effect.fail(error))
     )
     return Effect.sync(() => child.kill("SIGKILL"))
   })
@@ -40,9 +38,7 @@ describe("a transaction of 5 million rows", () => {
         for (const [index] of modes.entries()) {
           yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}_${index}', 'pgoutput')`)
         }
-        yield* workspace.sql(
-          `INSERT INTO counted SELECT i, 'a note of some length' FROM generate_series(1, ${rows}) i`
-        )
+        yield* workspace.sql(`INSERT INTO counted SELECT i, 'a note of some length' FROM generate_series(1, ${rows}) i`)
         for (const [index, mode] of modes.entries()) {
           const args = [workspace.url(), `${workspace.slot}_${index}`, workspace.publication, mode]
           const counted = yield* runLimited(256, ...args)

@@ -120,6 +120,8 @@ const line = (change: Change): string => {
       return `CP ${printText(change.gid)}`
     case "RollbackPrepared":
       return `RP ${printText(change.gid)}`
+    case "Gap":
+      return `GAP ${change.reason}`
   }
 }
 

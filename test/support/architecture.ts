@@ -16,6 +16,7 @@ const floors: ReadonlyArray<ReadonlyArray<string>> = [
   ["pgoutput", "wal2json", "table"],
   ["outbox"],
   ["replication"],
+  ["snapshot"],
   ["index.ts", "testing"]
 ]
 

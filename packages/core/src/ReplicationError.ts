@@ -19,6 +19,20 @@ const id = <const Name extends string>(name: Name): `@replicant/core/${Name}` =>
 export const logText = (text: string): string =>
   text.replaceAll(/[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/gu, " ")
 
+/**
+ * An error as JSON takes it: `JSON.stringify` throws at a bigint, which LSNs are. Here they are as PostgreSQL writes them, and
+ * the message is told as well.
+ */
+export const errorJson = (error: Error): { readonly [field: string]: unknown } => ({
+  ...Object.fromEntries(
+    Object.entries(error).map(([field, value]) => [
+      field,
+      typeof value === "bigint" ? Lsn.format(value as Lsn.Lsn) : value
+    ])
+  ),
+  message: error.message
+})
+
 /** What we were doing when the server answered with an error: SQLSTATEs mean different things at different stages. */
 export const Stage = Schema.Literals([
   "Connect",
@@ -180,6 +194,9 @@ export class SlotInvalidated extends Schema.TaggedError<SlotInvalidated>(id("Slo
   get isRetryable(): boolean {
     return false
   }
+  override toJSON(): unknown {
+    return errorJson(this)
+  }
   override get message(): string {
     const from = this.lastLsn === undefined ? "" : `: changes from ${Lsn.format(this.lastLsn)} on are lost`
     return `replication slot "${this.slot}" is invalidated (${logText(this.reason)})${from}`
@@ -204,6 +221,9 @@ export class SlotAheadOfCheckpoint extends Schema.TaggedError<SlotAheadOfCheckpo
     'copy the tables again; or, where only this consumer uses the slot and stores no idle positions, slotAheadOfCheckpoint: "accept"'
   get isRetryable(): boolean {
     return false
+  }
+  override toJSON(): unknown {
+    return errorJson(this)
   }
   override get message(): string {
     return `replication slot "${this.slot}" stands at ${Lsn.format(this.confirmedFlushLsn)}, beyond the checkpoint ${Lsn.format(this.checkpoint)}: what lies between is lost`
@@ -380,6 +400,9 @@ export class DecodeError extends Schema.TaggedError<DecodeError>(id("DecodeError
   get isRetryable(): boolean {
     return false
   }
+  override toJSON(): unknown {
+    return errorJson(this)
+  }
   override get message(): string {
     const at = this.lsn === undefined ? "" : ` of the message at LSN ${Lsn.format(this.lsn)}`
     // Some problems name a table or a column.
@@ -401,6 +424,9 @@ export class TransactionTooLarge extends Schema.TaggedError<TransactionTooLarge>
   readonly remedy = "raise maxTransactionBytes, or consume `changes`, which holds no transaction in memory"
   get isRetryable(): boolean {
     return false
+  }
+  override toJSON(): unknown {
+    return errorJson(this)
   }
   override get message(): string {
     return `transaction ${this.xid} at LSN ${Lsn.format(this.commitLsn)} exceeds ${this.maxBytes} bytes`
@@ -472,6 +498,9 @@ export class ServerError extends Schema.TaggedError<ServerError>(id("ServerError
   }
   get isRetryable(): boolean {
     return isTransient(this.sqlState)
+  }
+  override toJSON(): unknown {
+    return errorJson(this)
   }
   override get message(): string {
     const at = this.lsn === undefined ? "" : `, behind LSN ${Lsn.format(this.lsn)} at each attempt`

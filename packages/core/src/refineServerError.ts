@@ -27,8 +27,11 @@ export interface ErrorContext {
   readonly plugin?: string | undefined
 }
 
-/** Data errors (22, 23) quote the values they stumbled over: such text stays out of our errors while rows stream. */
-const quotesValues = (sqlState: string): boolean => sqlState.startsWith("22") || sqlState.startsWith("23")
+/**
+ * Errors that quote the values they stumbled over: of data (22), constraints (23), functions (38, 39, P0) and limits (54, as
+ * in `chr()` of a row filter). Such text stays out of our errors while rows stream.
+ */
+const quotesValues = (sqlState: string): boolean => /^(22|23|38|39|54|P0)/.test(sqlState)
 
 /**
  * An ErrorResponse as it came, tied to its stage; text that may quote row values is left out, and of the rest what a

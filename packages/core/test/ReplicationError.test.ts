@@ -17,6 +17,15 @@ const every: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Errors
   SlotNotFound: new Errors.SlotNotFound({ slot: "orders" }),
   SlotAlreadyExists: new Errors.SlotAlreadyExists({ slot: "orders" }),
   SlotInvalidated: new Errors.SlotInvalidated({ slot: "orders", reason: "wal_removed" }),
+  SlotAheadOfCheckpoint: new Errors.SlotAheadOfCheckpoint({
+    slot: "orders",
+    checkpoint: Lsn.fromString("0/1A")!,
+    confirmedFlushLsn: Lsn.fromString("0/2B")!
+  }),
+  SlotCreationBlocked: new Errors.SlotCreationBlocked({
+    slot: "orders",
+    transactions: [{ pid: 42, since: "2026-01-01 00:00:00+00", state: "idle in transaction", applicationName: "psql" }]
+  }),
   SlotMismatch: new Errors.SlotMismatch({
     slot: "orders",
     property: "plugin",
@@ -65,9 +74,12 @@ describe("ReplicationError", () => {
     const retryable = Object.values(every).filter((error) => error.isRetryable)
     assert.deepStrictEqual(
       retryable.map((error) => error._tag),
-      ["ConnectionError", "WalReceiverTimeout", "SlotInUse"]
+      ["ConnectionError", "WalReceiverTimeout", "SlotInUse", "SlotCreationBlocked"]
     )
     assert.isFalse(new Errors.ConnectionError({ reason: "Tls", detail: "expired" }).isRetryable)
+    const refused = { sqlState: "28P01", detail: "no" }
+    assert.isTrue(new Errors.AuthenticationFailed({ ...refused, mayPass: true }).isRetryable)
+    assert.isFalse(new Errors.AuthenticationFailed({ ...refused, mayPass: false }).isRetryable)
   })
 
   it("tells where the bytes were that it did not understand", () => {

@@ -176,6 +176,27 @@ export interface RollbackPrepared {
 /** What becomes of prepared transactions. Delivered only with pgoutput's `twoPhase`. */
 export type TwoPhaseChange = Prepare | CommitPrepared | RollbackPrepared
 
+/**
+ * Here something is missing: the slot was lost, with what it still held, and another is ready in its place. Stands
+ * outside any transaction, before all that the new slot brings. Delivered only to who asks for it, by `slotInvalidated` or
+ * `slotMissing`: everyone else gets an error.
+ *
+ * What was committed between `lastLsn` and `consistentPoint` never comes: whoever needs it copies the tables again.
+ * Nothing follows until the gap is acknowledged, and until then it comes again with each connection: acknowledge it once
+ * your store knows of it. Where you store positions, `consistentPoint` is the next one.
+ */
+export interface Gap {
+  readonly _tag: "Gap"
+  readonly slot: string
+  /** Why the slot is lost: `missing`, or as in `pg_replication_slots.invalidation_reason` (`unknown` before PostgreSQL 17). */
+  readonly reason: string
+  /** Everything before it was handled, or confirmed; `undefined` where nobody knows how far the consumer was. */
+  readonly lastLsn: Lsn.Lsn | undefined
+  /** Every transaction that commits from here on comes. */
+  readonly consistentPoint: Lsn.Lsn
+  readonly nextLsn: NextLsn
+}
+
 /** Everything a stream delivers. */
 export type Change =
   | Begin
@@ -188,12 +209,13 @@ export type Change =
   | RelationChanged
   | Commit
   | TwoPhaseChange
+  | Gap
 
 /** The changes that stand between `Begin` and `Commit`. */
-export type TransactionChange = Exclude<Change, Begin | Commit | TwoPhaseChange>
+export type TransactionChange = Exclude<Change, Begin | Commit | TwoPhaseChange | Gap>
 
 /** What ends a unit of delivery, and so can be acknowledged. */
-type Acknowledgeable = Commit | Message | TwoPhaseChange | StreamCommit | StreamPrepare
+type Acknowledgeable = Commit | Message | TwoPhaseChange | Gap | StreamCommit | StreamPrepare
 
 /** Told apart by its `_tag`: a `Change`, or a change of a declared table. A `Transaction` is neither. */
 type Delivered =
@@ -208,8 +230,8 @@ type Placed = {
 }
 
 /**
- * What acknowledges `change`: its own for a `Commit`, for a `Message` outside a transaction, and for what two-phase commit
- * tells; nothing for the rest, as PostgreSQL confirms whole transactions only.
+ * What acknowledges `change`: its own for a `Commit`, for a `Message` outside a transaction, for what two-phase commit
+ * tells and for a `Gap`; nothing for the rest, as PostgreSQL confirms whole transactions only.
  *
  * @example
  * withLogicalStream(options, (change) => store(change).pipe(Effect.as(nextLsn(change))))
@@ -221,6 +243,7 @@ export const nextLsn = (change: Delivered): NextLsn | undefined => {
     case "Prepare":
     case "CommitPrepared":
     case "RollbackPrepared":
+    case "Gap":
     case "StreamCommit":
     case "StreamPrepare":
       return change.nextLsn

@@ -5,18 +5,18 @@
 import * as Result from "effect/Result"
 import type * as Lsn from "../Lsn.ts"
 import { InvalidOption, TransactionTooLarge } from "../ReplicationError.ts"
-import type { Begin, Change, Commit, Message, TransactionChange } from "./Change.ts"
+import type { Begin, Change, Commit, Gap, Message, TransactionChange } from "./Change.ts"
 import type { NextLsn } from "./NextLsn.ts"
 import type { OutputPlugin } from "./OutputPlugin.ts"
 
 /** Everything that one commit made visible, in order. What the first Replicant called a change. */
 export interface Transaction {
   readonly _tag: "Transaction"
-  /** `undefined` for a message outside any transaction, which stands alone here. */
+  /** `undefined` for what stands outside any transaction, a message or a gap: it is alone in `changes` then. */
   readonly begin: Begin | undefined
   readonly commit: Commit | undefined
-  readonly changes: ReadonlyArray<TransactionChange>
-  /** The byte after its commit record. */
+  readonly changes: ReadonlyArray<TransactionChange | Gap>
+  /** The byte after its commit record; of a gap, its consistent point. */
   readonly endLsn: Lsn.Lsn
   /** Acknowledges it. */
   readonly nextLsn: NextLsn
@@ -73,6 +73,9 @@ export class TransactionFold {
           this.begin = undefined
           this.changes = []
           break
+        case "Gap":
+          transactions.push(alone(change, change.nextLsn))
+          break
         case "Prepare":
         case "CommitPrepared":
         case "RollbackPrepared":
@@ -93,11 +96,11 @@ export class TransactionFold {
   }
 }
 
-const alone = (message: Message, nextLsn: NextLsn): Transaction => ({
+const alone = (change: Message | Gap, nextLsn: NextLsn): Transaction => ({
   _tag: "Transaction",
   begin: undefined,
   commit: undefined,
-  changes: [message],
-  endLsn: message.lsn,
+  changes: [change],
+  endLsn: nextLsn.lsn,
   nextLsn
 })

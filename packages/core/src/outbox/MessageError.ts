@@ -4,6 +4,7 @@
  */
 import * as Schema from "effect/Schema"
 import * as Lsn from "../Lsn.ts"
+import { errorJson } from "../ReplicationError.ts"
 
 const at = (path: string): string => (path === "" ? "" : ` at ${path}`)
 
@@ -44,6 +45,9 @@ export class MessageMismatch extends Schema.TaggedError<MessageMismatch>("@repli
   }
   get isRetryable(): boolean {
     return false
+  }
+  override toJSON(): unknown {
+    return errorJson(this)
   }
   override get message(): string {
     const where = `${at(this.path)}: expected ${this.expected} (LSN ${Lsn.format(this.lsn)})`

@@ -36,8 +36,10 @@ export type StreamEnd =
   | { readonly _tag: "CopyDone" }
   | { readonly _tag: "CommandComplete" }
 
-/** A keep-alive this far beyond everything known is a lie or damage: acknowledging it would lose all in between. */
+/** A position this far beyond everything known is a lie or damage: acknowledging it would lose all in between. 1 TiB. */
 const absurdAdvance = 1n << 40n
+/** The same for the upper half of an LSN. */
+const absurdHighAdvance = Number(absurdAdvance >> 32n)
 
 /** Where an XLogData header has the time of sending: microseconds of the server's clock. */
 const sendTimeOffset = 17
@@ -62,6 +64,7 @@ export class CopyData {
   private readonly decoder: Decoder
   private readonly options: CopyDataOptions
   private hasStarted = false
+  private readonly serverHigh: number
   private receivedHigh = 0
   private receivedLow = 0
   private behind = 0
@@ -70,6 +73,7 @@ export class CopyData {
   constructor(options: CopyDataOptions) {
     this.options = options
     this.frames = new Frames(options.maxFrameLength)
+    this.serverHigh = Number(options.serverLsn >> 32n)
     this.reader = new ByteReader(options.slices)
     this.decoder = options.plugin.makeDecoder(options.slices, options.inProgress)
   }
@@ -95,6 +99,7 @@ export class CopyData {
     const notices: Array<ServerMessage> = []
     let replyRequested = false
     let end: StreamEnd | undefined
+    let isBroken = false
     const { frames } = this
     frames.push(read)
     try {
@@ -112,6 +117,7 @@ export class CopyData {
       }
     } catch (error) {
       if (!(error instanceof DecodeError)) throw error
+      isBroken = true
       end = { _tag: "Failed", error: this.locate(error) }
     }
     this.updateBehind()
@@ -119,7 +125,8 @@ export class CopyData {
       bytes: read.length,
       batch,
       received: Lsn.fromHalves(this.receivedHigh, this.receivedLow),
-      isOpen: this.decoder.isOpen,
+      // What is not understood may be of a transaction: no idle position is acknowledged any more.
+      isOpen: isBroken || this.decoder.isOpen,
       replyRequested,
       notices,
       end
@@ -170,18 +177,43 @@ export class CopyData {
     const { bytes, end, start } = this.frames
     const reader = this.reader.reset(bytes, start, end)
     if (end - start < ReplicationMessage.xLogDataHeaderLength) reader.fail("an XLogData message cut short")
-    reader.offset = start + ReplicationMessage.xLogDataHeaderLength
-    this.decoder.decode(reader, batch)
-    // Received only now that it is understood: outside any transaction, what is received may be acknowledged.
     // The LSN stays two numbers here: a bigint a message would cost more than the rest of this method.
     const high =
       ((bytes[start + 1]! << 24) | (bytes[start + 2]! << 16) | (bytes[start + 3]! << 8) | bytes[start + 4]!) >>> 0
     const low =
       ((bytes[start + 5]! << 24) | (bytes[start + 6]! << 16) | (bytes[start + 7]! << 8) | bytes[start + 8]!) >>> 0
+    if (high - Math.max(this.receivedHigh, this.serverHigh) > absurdHighAdvance) {
+      this.failOnAbsurdLsn(reader, Lsn.fromHalves(high, low))
+    }
+    reader.offset = start + ReplicationMessage.xLogDataHeaderLength
+    const delivered = batch.delivered.length
+    this.decoder.decode(reader, batch)
+    if (batch.delivered.length > delivered) this.checkDelivered(batch, Lsn.fromHalves(high, low))
+    // Received only now that it is understood: outside any transaction, what is received may be acknowledged.
     if (high > this.receivedHigh || (high === this.receivedHigh && low > this.receivedLow)) {
       this.receivedHigh = high
       this.receivedLow = low
     }
+  }
+
+  /**
+   * A unit ends where the message stands that tells of its end. One that claims to end further on would, once it is done,
+   * pass for the end of all that comes meanwhile: it is not handed on.
+   */
+  private checkDelivered(batch: Batch, at: Lsn.Lsn): void {
+    const { lsn } = batch.delivered.at(-1)!
+    if (lsn <= at) return
+    batch.delivered.pop()
+    if (batch.gathered.at(-1)?.index === batch.changes.length) batch.gathered.pop()
+    else batch.changes.pop()
+    const { bytes, end, start } = this.frames
+    const problem = `a unit claims to end at ${Lsn.format(lsn)}, beyond ${Lsn.format(at)} where its end is told`
+    this.reader.reset(bytes, start, end).fail(problem)
+  }
+
+  private failOnAbsurdLsn(reader: ByteReader, lsn: Lsn.Lsn): never {
+    const known = Lsn.max(this.options.serverLsn, Lsn.fromHalves(this.receivedHigh, this.receivedLow))
+    return reader.fail(`a message claims to stand at ${Lsn.format(lsn)}, far beyond ${Lsn.format(known)}`)
   }
 
   /** Returns whether the walsender wants a reply at once. */
@@ -210,6 +242,7 @@ export class CopyData {
     const reader = this.reader.reset(this.frames.bytes, this.frames.start, this.frames.end)
     switch (this.frames.tag) {
       case BackendMessage.copyBothResponseTag:
+        if (this.hasStarted) reader.fail("the server accepts START_REPLICATION a second time")
         this.hasStarted = true
         return undefined
       case BackendMessage.errorResponseTag:

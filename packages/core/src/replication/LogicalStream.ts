@@ -6,13 +6,16 @@
  * counts, and only then is a new connection made. When the program is interrupted the handler gets `shutdownTimeout`.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Cause from "effect/Cause"
 import * as Data from "effect/Data"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
-import * as Schedule from "effect/Schedule"
+import * as Ref from "effect/Ref"
+import type * as Schedule from "effect/Schedule"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Change } from "../change/Change.ts"
 import type { ChangeInProgress } from "../change/InProgress.ts"
 import type { NextLsn } from "../change/NextLsn.ts"
@@ -21,11 +24,19 @@ import { type Transaction, TransactionFold, wholeTransactions } from "../change/
 import type { ReplicationError } from "../ReplicationError.ts"
 import { monotonicMillis } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
-import { type ConnectionOptions, openReplicationStream, type ResumeFrom } from "./OpenStream.ts"
+import { type ConnectionOptions, openReplicationStream } from "./OpenStream.ts"
+import { Attempts, defaultReconnect, isStumble, locate, provenMillis } from "./Reconnect.ts"
 import type { ReplicationOptions } from "./Replication.ts"
 import { type ChangeArray, readAhead } from "./ReplicationStream.ts"
+import type { ResumeFrom } from "./StartPosition.ts"
+import type { StreamState, StreamStateRef } from "./StreamState.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
+
+export { defaultReconnect } from "./Reconnect.ts"
+export type { SlotPolicy } from "./SlotSetup.ts"
+export type { Checkpoint, CheckpointOptions } from "./StartPosition.ts"
+export { makeStreamState, type StreamState, type StreamStateRef } from "./StreamState.ts"
 
 /** A stream that reconnects by itself: when it does, and how it ends. */
 export interface LogicalStreamOptions extends ReplicationOptions {
@@ -36,29 +47,15 @@ export interface LogicalStreamOptions extends ReplicationOptions {
   readonly reconnect?: Schedule.Schedule<unknown, ReplicationError> | undefined
   /** How long the running handler may take to end when the program is interrupted: 5 s. Then it is interrupted. */
   readonly shutdownTimeout?: Duration.Input | undefined
+  /** Told every change of state: whether it streams, waits, or reconnects and why. {@link makeStreamState} makes one. */
+  readonly state?: StreamStateRef | undefined
 }
 
 /** What a handler says: the end of what is durable now, with everything delivered before it; or nothing yet. */
 export type Handled = NextLsn | undefined
 
-/** First within 250 ms, then doubled up to 10 s, with jitter, for ever. */
-export const defaultReconnect: Schedule.Schedule<unknown, ReplicationError> = Schedule.min([
-  Schedule.exponential("200 millis"),
-  Schedule.spaced("10 seconds")
-]).pipe(Schedule.jittered)
-
-/** A connection that streamed this long, in milliseconds, has proved itself: the next failure counts as the first. */
-const provenMillis = 30_000
-
-/**
- * Whether another connection may fare better. A slot that stayed in use for all of `slotInUseTimeout`, which is when its
- * pid is known, will not be had by asking again.
- */
-const isWorthRetrying = (error: ReplicationError): boolean =>
-  error.isRetryable && !(error._tag === "SlotInUse" && error.activePid !== undefined)
-
-/** The handler's own failure on its way past our retries. */
-class HandlerFailed<E> extends Data.TaggedError("HandlerFailed")<{ readonly error: E }> {}
+/** A failure on its way past our retries: the handler's own, or one that no other connection mends. */
+class Final<E> extends Data.TaggedError("Final")<{ readonly error: E }> {}
 
 /** What the consumer needs to know of its connection. */
 interface Session {
@@ -77,15 +74,15 @@ type MakeConsume<E, R> = (session: Session) => Consume<E, R>
 const consumeQueue = Effect.fnUntraced(function* <E, R>(
   queue: Reads,
   consume: Consume<E, R>
-): Effect.fn.Return<never, ReplicationError | HandlerFailed<E | ReplicationError>, R> {
+): Effect.fn.Return<never, ReplicationError | Final<E | ReplicationError>, R> {
   while (true) {
     const read = yield* Queue.take(queue)
     // One span a read: the parent of whatever spans the handler opens.
     yield* Effect.withSpan(
-      Effect.mapError(consume(read), (error) => new HandlerFailed({ error })),
+      Effect.mapError(consume(read), (error) => new Final({ error })),
       "Replicant.handleChanges",
       { attributes: { changes: read.changes.length, bytes: read.bytes } }
-    ) as Effect.Effect<void, HandlerFailed<E | ReplicationError>, R>
+    ) as Effect.Effect<void, Final<E | ReplicationError>, R>
   }
 })
 
@@ -96,42 +93,48 @@ const leave = <A, E>(queue: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duratio
     Effect.andThen(Fiber.interrupt(consumer))
   )
 
+/** One connection: what it is opened with, and what is told once it streams. */
+interface SessionOptions {
+  readonly progress: WalProgress.WalProgressRef
+  readonly options: LogicalStreamOptions
+  readonly connection: ConnectionOptions
+  readonly onStreaming: (resume: ResumeFrom) => Effect.Effect<void>
+}
+
 /** One connection, from opening to its failure. */
 const runSession = <E, R>(
-  progress: WalProgress.WalProgressRef,
-  options: LogicalStreamOptions,
-  connection: ConnectionOptions,
-  onStreaming: (resume: ResumeFrom) => Effect.Effect<void>,
+  { connection, onStreaming, options, progress }: SessionOptions,
   makeConsume: MakeConsume<E, R>
-): Effect.Effect<never, ReplicationError | HandlerFailed<E | ReplicationError>, R | WalSender> =>
+): Effect.Effect<never, ReplicationError | Final<E | ReplicationError>, R | WalSender> =>
   Effect.scoped(
     Effect.gen(function* () {
-      // A slot that was there, also a temporary one, is never made anew: what was committed since would be lost.
-      const createSlot = connection.resume === undefined ? options.createSlot : undefined
-      const stream = yield* openReplicationStream(progress, { ...options, createSlot }, connection)
-      yield* onStreaming(stream.system)
+      const opening = yield* openReplicationStream(progress, options, connection)
       const session: Session = {
         isOver: false,
         acknowledge: (nextLsn) =>
           WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, nextLsn))
       }
-      const end = () => {
+      const leaveOff = () => {
         session.isOver = true
       }
-      const queue = yield* readAhead(stream, end)
+      // Where the server stumbles over a change, what came before it is handed over: each attempt would bring it anew.
+      const onEnd = (cause: Cause.Cause<ReplicationError>) => {
+        if (!isStumble(cause)) leaveOff()
+      }
+      const queue = yield* readAhead(opening, { onStart: onStreaming(opening.system), onEnd })
       return yield* Effect.uninterruptibleMask((restore) =>
         Effect.gen(function* () {
           const consume = consumeQueue(queue, makeConsume(session))
           const consumer = yield* Effect.forkChild(Effect.interruptible(consume), { startImmediately: true })
           const timeout = options.shutdownTimeout ?? "5 seconds"
           return yield* Effect.onInterrupt(restore(Fiber.join(consumer)), () => {
-            end()
+            leaveOff()
             return leave(queue, consumer, timeout)
           })
         })
       )
     })
-  ) as Effect.Effect<never, ReplicationError | HandlerFailed<E | ReplicationError>, R | WalSender>
+  ) as Effect.Effect<never, ReplicationError | Final<E | ReplicationError>, R | WalSender>
 
 /** Sessions one after the other, while what ended the last one may pass. */
 const runForever = Effect.fnUntraced(function* <E, R>(
@@ -140,37 +143,48 @@ const runForever = Effect.fnUntraced(function* <E, R>(
   inProgress: InProgressMode = "gather"
 ): Effect.fn.Return<never, ReplicationError | E, R | WalSender> {
   const progress = yield* WalProgress.make
+  const attempts = new Attempts()
+  let failures = 0
   let resume: ResumeFrom | undefined
   let streamingSince: number | undefined
-  const onStreaming = Effect.fnUntraced(function* (from: ResumeFrom) {
+  const onState = (state: StreamState): Effect.Effect<void> =>
+    options.state === undefined ? Effect.void : SubscriptionRef.set(options.state, state)
+  const onStreaming = Effect.fnUntraced(function* ({ pid, systemId, timeline }: ResumeFrom) {
     if (resume !== undefined) {
       yield* Metric.update(Metrics.reconnects, 1)
       yield* Effect.logInfo("streaming again")
     }
-    resume = { systemId: from.systemId, timeline: from.timeline }
+    resume = { systemId, timeline, pid }
     streamingSince = yield* monotonicMillis
+    yield* onState({ _tag: "Streaming", systemId, timeline })
   })
   const session = Effect.suspend(() => {
     streamingSince = undefined
-    return runSession(progress, options, { resume, inProgress }, onStreaming, makeConsume)
+    const connection = { resume, inProgress, onState }
+    return runSession({ progress, options, connection, onStreaming }, makeConsume)
   })
-  const attempt = Effect.catch(session, (error) => {
-    if (error._tag === "HandlerFailed" || !isWorthRetrying(error)) return Effect.fail(error)
-    return Effect.gen(function* () {
-      yield* Effect.logWarning(`reconnecting after ${error._tag}: ${error.message}`)
+  const attempt = Effect.catch(session, (error) =>
+    Effect.gen(function* () {
+      if (error._tag === "Final") return yield* error
+      const done = WalProgress.resumeLsn(yield* Ref.get(progress))
+      if (!attempts.next(error, done)) return yield* new Final({ error: locate(error, done) })
       const proven = streamingSince !== undefined && (yield* monotonicMillis) - streamingSince >= provenMillis
+      failures = proven ? 1 : failures + 1
+      yield* onState({ _tag: "Reconnecting", attempt: failures, cause: error })
+      yield* Effect.logWarning(`reconnecting (${failures}) after ${error._tag}: ${error.message}`)
       // Success starts the schedule from its beginning.
       return proven ? undefined : yield* Effect.fail(error)
     })
-  })
+  )
   const schedule = options.reconnect ?? defaultReconnect
   return yield* Effect.forever(
     Effect.retry(attempt, {
-      while: (error) => error._tag !== "HandlerFailed" && isWorthRetrying(error),
-      schedule: schedule as Schedule.Schedule<unknown, ReplicationError | HandlerFailed<unknown>>
+      while: (error) => error._tag !== "Final",
+      schedule: schedule as Schedule.Schedule<unknown, ReplicationError | Final<unknown>>
     })
   ).pipe(
-    Effect.catchTag("HandlerFailed", (failed) => Effect.fail(failed.error as E | ReplicationError)),
+    Effect.catchTag("Final", (final) => Effect.fail(final.error as E | ReplicationError)),
+    Effect.ensuring(onState({ _tag: "Stopped" })),
     Effect.annotateLogs({ slot: options.slot }),
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
   ) as Effect.Effect<never, ReplicationError | E, R | WalSender>

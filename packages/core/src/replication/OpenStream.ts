@@ -9,11 +9,21 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
+import type { Gap } from "../change/Change.ts"
 import type { InProgressMode, OutputPlugin } from "../change/OutputPlugin.ts"
 import * as Lsn from "../Lsn.ts"
+import { defaultMaxFrameLength } from "../protocol/Frames.ts"
 import * as FrontendMessage from "../protocol/FrontendMessage.ts"
 import { startReplicationCommand } from "../protocol/ReplicationCommand.ts"
-import { ConnectionError, type ReplicationError, type ServerMessage, SystemMismatch } from "../ReplicationError.ts"
+import {
+  ConnectionError,
+  InvalidOption,
+  logText,
+  PublicationMismatch,
+  type ReplicationError,
+  type ServerMessage
+} from "../ReplicationError.ts"
+import type { DeclarationMismatch } from "../table/DeclarationMismatch.ts"
 import * as Catalog from "./Catalog.ts"
 import { CopyData, type CopyRead, type StreamEnd } from "./CopyData.ts"
 import * as GatheredTransactions from "./GatheredTransactions.ts"
@@ -21,18 +31,34 @@ import { type IdentifySystem, identifySystem } from "./IdentifySystem.ts"
 import { type KeepAliveTimings, monotonicMillis, sendStatusUpdate, type WalReceiver } from "./KeepAlive.ts"
 import { checkPublications } from "./Publication.ts"
 import { RecentReads } from "./ReadPace.ts"
-import { setupReplicationSlot } from "./ReplicationSlot.ts"
+import { enterGap, readySlot } from "./ReadySlot.ts"
+import { awaitHandled, backendPid } from "./SlotGap.ts"
+import type { SlotPolicy } from "./SlotSetup.ts"
+import { type CheckpointOptions, checkSlotPosition, type ResumeFrom, resumeProgress } from "./StartPosition.ts"
+import type { StreamState } from "./StreamState.ts"
 import * as WalProgress from "./WalProgress.ts"
-import { WalSender } from "./WalSender.ts"
+import { type ConnectTimeout, type ReplicantConnection, WalSender } from "./WalSender.ts"
 
-/** Which slot is streamed, by which plugin, and with what patience. */
-export interface StreamOptions {
+/**
+ * Which slot is streamed, by which plugin, and with what patience; what to do when the slot is not there for us
+ * ({@link SlotPolicy}); and what the consumer knows of its own position ({@link CheckpointOptions}).
+ */
+export interface StreamOptions extends SlotPolicy, CheckpointOptions {
   readonly slot: string
   readonly plugin: OutputPlugin
   /** Makes the slot when there is none. Left out, a missing slot is a failure: what it stood for is lost. */
   readonly createSlot?: "permanent" | "temporary" | undefined
-  /** How long to wait while another connection streams from the slot: 5 minutes. 0 fails at once. */
-  readonly slotInUseTimeout?: Duration.Input | undefined
+  /**
+   * Run on each connection before the stream is started, after publications are checked and before the slot is: to check
+   * what a program relies on, declared tables above all. Its failure is the stream's; a `DeclarationMismatch` comes as
+   * the `PublicationMismatch` that it is.
+   *
+   * @example
+   * check: (connection) => Table.checkPublication(connection, [Orders], { publications: ["orders"] })
+   */
+  readonly check?:
+    | ((connection: ReplicantConnection) => Effect.Effect<unknown, ReplicationError | DeclarationMismatch>)
+    | undefined
   /** A status update at least this often: a third of the server's `wal_sender_timeout`, 10 s at most. */
   readonly statusInterval?: Duration.Input | undefined
   /** Silence while reading after which the connection is given up: 30 s; a ping goes out at half. 0 turns it off. */
@@ -43,12 +69,12 @@ export interface StreamOptions {
   readonly maxReadWait?: Duration.Input | undefined
   /** How long the walsender may take to end the stream in good order when we leave: 2 s. */
   readonly closeTimeout?: Duration.Input | undefined
-}
-
-/** What an earlier connection of this process saw: the next must lead to the same cluster. */
-export interface ResumeFrom {
-  readonly systemId: string
-  readonly timeline: number
+  /**
+   * The longest message taken from the server, in bytes: 1 GiB, which is more than PostgreSQL can send. A longer one fails
+   * with `DecodeError` once its length is read. Whatever the limit, no memory is taken that is not filled: lower it where
+   * the server is not to be trusted, or memory is dear, to a little more than the largest row.
+   */
+  readonly maxFrameLength?: number | undefined
 }
 
 /** What the caller of one connection knows beside the stream's options. */
@@ -56,6 +82,17 @@ export interface ConnectionOptions {
   readonly resume?: ResumeFrom | undefined
   /** What becomes of transactions in progress, where the plugin streams them: gathered, unless told otherwise. */
   readonly inProgress?: InProgressMode | undefined
+  /** Told what the opening waits for. */
+  readonly onState?: ((state: StreamState) => Effect.Effect<void>) | undefined
+}
+
+/** A connection with its slot ready. */
+export interface Opening {
+  readonly system: ResumeFrom & IdentifySystem
+  /** Must be handled, and acknowledged, before anything else comes. */
+  readonly gap: Gap | undefined
+  /** The stream; where there is a gap, once that is acknowledged. Taken once. */
+  readonly start: Effect.Effect<ReplicationStream, ReplicationError>
 }
 
 /** An open copy stream: the server has accepted START_REPLICATION. */
@@ -63,6 +100,7 @@ export interface ReplicationStream extends WalReceiver {
   readonly system: IdentifySystem
   readonly copyData: CopyData
   readonly maxReadWait: number
+  readonly storeIdleFlush: CheckpointOptions["storeIdleFlush"]
   /** Where transactions in progress are gathered, if they are. */
   readonly gathered: GatheredTransactions.GatheredTransactions | undefined
   /** The copy fiber's own. */
@@ -98,36 +136,13 @@ const timings = (options: StreamOptions, walSenderTimeout: number): KeepAliveTim
 
 /** The walsender's notices are somebody's text: control characters stay out of our log. */
 export const logNotice = (notice: ServerMessage): Effect.Effect<void> =>
-  Effect.logWarning(`${notice.severity} ${notice.sqlState}: ${notice.message.replaceAll(/\p{Cc}/gu, " ")}`)
+  Effect.logWarning(logText(`${notice.severity} ${notice.sqlState}: ${notice.message}`))
 
 /** How an end that is not an error fails: somebody must notice that nothing comes any more. */
 export const streamEnded = (end: StreamEnd): ReplicationError =>
   end._tag === "Failed"
     ? end.error
     : new ConnectionError({ reason: "Closed", detail: "the walsender ended the stream: the server is stopping" })
-
-/**
- * What of our progress holds on this connection. `0/0` lets the server go on from what it has confirmed. Within one
- * process we may know better: after a crash the server has forgotten acknowledgements since its last checkpoint, and our
- * own end LSN spares redelivery. Not on another timeline, whose WAL may differ from the one we know.
- */
-const resumeProgress = (
-  progress: WalProgress.WalProgress,
-  system: IdentifySystem,
-  resume: ResumeFrom | undefined
-): Effect.Effect<WalProgress.WalProgress, SystemMismatch> => {
-  if (resume === undefined) return Effect.succeed(WalProgress.initial())
-  if (resume.systemId !== system.systemId) {
-    return Effect.fail(new SystemMismatch({ property: "systemId", expected: resume.systemId, found: system.systemId }))
-  }
-  if (resume.timeline !== system.timeline) return Effect.succeed(WalProgress.initial())
-  const done = WalProgress.resumeLsn(progress)
-  return system.xLogPos < done
-    ? Effect.fail(
-        new SystemMismatch({ property: "position", expected: Lsn.format(done), found: Lsn.format(system.xLogPos) })
-      )
-    : Effect.succeed(WalProgress.restart(progress))
-}
 
 /**
  * Says goodbye: the last acknowledgement, CopyDone, and then reads until the server confirms, so that what was finished
@@ -157,57 +172,103 @@ const awaitStart = Effect.fnUntraced(function* (stream: ReplicationStream): Effe
   }
 })
 
+/** No row of any use fits a shorter one. */
+const leastFrameLength = 1024
+
+/** A limit that is no number would be none. */
+const checkedFrameLength = ({
+  maxFrameLength = defaultMaxFrameLength
+}: StreamOptions): Effect.Effect<number, InvalidOption> =>
+  Number.isSafeInteger(maxFrameLength) && maxFrameLength >= leastFrameLength && maxFrameLength <= defaultMaxFrameLength
+    ? Effect.succeed(maxFrameLength)
+    : Effect.fail(
+        new InvalidOption({
+          option: "maxFrameLength",
+          problem: `must be a whole number of bytes, from ${leastFrameLength} to ${defaultMaxFrameLength}`
+        })
+      )
+
+const withoutLimit: ConnectTimeout = (step) => step
+
+const misfit = ({ problems, publications, remedy }: DeclarationMismatch): Effect.Effect<never, PublicationMismatch> => {
+  const details = problems.map(({ detail }) => detail).join("; ")
+  const problem = `does not fit the declared tables: ${details}`
+  return Effect.fail(new PublicationMismatch({ publication: publications.join('", "'), problem, remedy }))
+}
+
 /**
- * Connects, pins the session, checks publications and slot, and starts replication. The scope that it runs in ends the
- * stream in good order and closes the socket.
+ * Connects, pins the session, checks publications and slot, and starts replication, unless there is a gap to be handled
+ * first. The scope that it runs in ends the stream in good order and closes the socket.
  */
 export const openReplicationStream = Effect.fn("Replicant.openReplicationStream")(function* (
   progress: WalProgress.WalProgressRef,
   options: StreamOptions,
-  { inProgress = "gather", resume }: ConnectionOptions = {}
-): Effect.fn.Return<ReplicationStream, ReplicationError, WalSender | Scope.Scope> {
+  { inProgress = "gather", onState = () => Effect.void, resume }: ConnectionOptions = {}
+): Effect.fn.Return<Opening, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, slot } = options
+  const maxFrameLength = yield* checkedFrameLength(options)
   const connection = yield* (yield* WalSender).connect
   const pluginOptions = yield* Effect.fromResult(plugin.options(connection.serverVersion))
   const isGathering = plugin.isStreaming === true && inProgress === "gather"
   const gathered = isGathering ? yield* GatheredTransactions.make : undefined
-  yield* Catalog.pinSession(connection)
-  const system = yield* identifySystem(connection)
-  const { walSenderTimeout } = yield* Catalog.serverSettings(connection)
-  const resumed = yield* resumeProgress(yield* Ref.get(progress), system, resume)
-  yield* checkPublications(connection, plugin.publications)
-  yield* setupReplicationSlot(connection, {
-    slot,
-    plugin: plugin.name,
-    database: system.database,
-    create: options.createSlot,
-    inUseTimeout: millis(options.slotInUseTimeout, 300_000)
-  })
-  const startLsn = WalProgress.resumeLsn(resumed)
-  const command = yield* Effect.fromResult(startReplicationCommand({ slot, startLsn, options: pluginOptions }))
+  const inTime = connection.inConnectTimeout ?? withoutLimit
+  yield* inTime(Catalog.pinSession(connection))
+  const identified = yield* inTime(identifySystem(connection))
+  const pid = options.slotInUse === "takeOver" ? yield* inTime(backendPid(connection)) : undefined
+  const system = { ...identified, pid }
+  const { walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
+  const known = { progress: yield* Ref.get(progress), resume, options }
+  const resumed = yield* resumeProgress(connection, system, known)
+  yield* inTime(checkPublications(connection, plugin.publications))
+  if (options.check !== undefined) yield* Effect.catchTag(options.check(connection), "DeclarationMismatch", misfit)
+  const ready = yield* readySlot({ connection, options, database: system.database, resume, onState })
+  if (ready._tag === "Slot") yield* checkSlotPosition(ready.slot, known)
   yield* Ref.set(progress, resumed)
-  const stream: ReplicationStream = {
-    copy: yield* connection.copyBoth(command),
-    progress,
-    demands: yield* Queue.sliding<void>(1),
-    timings: timings(options, walSenderTimeout),
-    reading: { since: undefined },
-    system,
-    copyData: new CopyData({
-      plugin,
-      inProgress,
-      run: resumed.run,
-      slices: connection.slices,
-      context: { slot, publications: plugin.publications, plugin: plugin.name },
-      serverLsn: system.xLogPos
-    }),
-    maxReadWait: millis(options.maxReadWait, 20),
-    gathered,
-    pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, recent: new RecentReads(), isEnded: false }
-  }
+  const gap = ready._tag === "Lost" ? yield* enterGap(progress, slot, ready) : undefined
+
+  let opened: ReplicationStream | undefined
   yield* Effect.addFinalizer(() =>
-    Effect.ignore(Effect.timeout(endReplicationStream(stream), millis(options.closeTimeout, 2000)))
+    opened === undefined
+      ? Effect.void
+      : Effect.ignore(Effect.timeout(endReplicationStream(opened), millis(options.closeTimeout, 2000)))
   )
-  yield* awaitStart(stream)
-  return stream
+  const start = Effect.gen(function* () {
+    const startLsn = WalProgress.resumeLsn(yield* Ref.get(progress))
+    const command = yield* Effect.fromResult(startReplicationCommand({ slot, startLsn, options: pluginOptions }))
+    opened = {
+      copy: yield* inTime(connection.copyBoth(command)),
+      progress,
+      demands: yield* Queue.sliding<void>(1),
+      timings: timings(options, walSenderTimeout),
+      reading: { since: undefined },
+      storeIdleFlush: options.storeIdleFlush,
+      system,
+      copyData: new CopyData({
+        plugin,
+        inProgress,
+        run: resumed.run,
+        slices: connection.slices,
+        context: { slot, publications: plugin.publications, plugin: plugin.name },
+        serverLsn: Lsn.max(system.xLogPos, startLsn),
+        maxFrameLength
+      }),
+      maxReadWait: millis(options.maxReadWait, 20),
+      gathered,
+      pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, recent: new RecentReads(), isEnded: false }
+    }
+    yield* inTime(awaitStart(opened))
+    return opened
+  })
+  if (gap === undefined || ready._tag !== "Lost") {
+    const stream = yield* start
+    return { system, gap: undefined, start: Effect.succeed(stream) }
+  }
+  const { consistentPoint, reason } = gap
+  const startAfterGap = Effect.gen(function* () {
+    yield* onState({ _tag: "WaitingForGap", reason, consistentPoint })
+    yield* awaitHandled(connection, gap)
+    yield* ready.standIn.adopt
+    return yield* start
+  })
+  return { system, gap, start: startAfterGap }
 })

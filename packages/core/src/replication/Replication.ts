@@ -99,8 +99,8 @@ const pullTransactions = Effect.fnUntraced(function* (
 /** Opens the stream. The scope ends it in good order. */
 export const make = Effect.fnUntraced(function* (options: ReplicationOptions, inProgress: InProgressMode = "gather") {
   const progress = yield* WalProgress.make
-  const stream = yield* openReplicationStream(progress, options, { inProgress })
-  const queue = yield* readAhead(stream).pipe(
+  const opening = yield* openReplicationStream(progress, options, { inProgress })
+  const queue = yield* readAhead(opening).pipe(
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
     Effect.annotateLogs({ slot: options.slot })
   )
@@ -126,7 +126,7 @@ export const make = Effect.fnUntraced(function* (options: ReplicationOptions, in
       flushed: reported,
       pending
     })),
-    system: stream.system
+    system: opening.system
   })
 })
 

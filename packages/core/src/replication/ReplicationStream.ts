@@ -2,9 +2,11 @@
  * One copy stream under way: the two fibers and what they share.
  *
  * The copy-data fiber reads, decodes and hands on; the keep-alive fiber reports. They run under `Effect.raceFirst`:
- * neither can succeed, so whichever fails first decides, and the other is interrupted.
+ * neither can succeed, so whichever fails first decides, and the other is interrupted. For a consumer that keeps its own
+ * position a third stores idle positions before they are reported.
  */
 import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
@@ -15,6 +17,7 @@ import { keepAliveHandler, monotonicMillis, sendStatusUpdate } from "./KeepAlive
 import * as Metrics from "./Metrics.ts"
 import {
   logNotice,
+  type Opening,
   openReplicationStream,
   type ReplicationStream,
   type StreamOptions,
@@ -116,12 +119,47 @@ export const handleCopyOutData = Effect.fnUntraced(function* <E, R>(
   }
 })
 
-/** Runs both fibers over an open stream until one fails. */
+/**
+ * Has idle positions stored before they may be reported. It has a fiber of its own: a store that hangs holds back idle
+ * positions, and nothing else.
+ */
+const storeIdleHandler = Effect.fnUntraced(function* (stream: ReplicationStream): Effect.fn.Return<never> {
+  const { progress, storeIdleFlush, timings } = stream
+  if (storeIdleFlush === undefined) return yield* Effect.never
+  while (true) {
+    yield* Effect.sleep(Math.max(1, timings.acknowledgeDelay))
+    const idle = WalProgress.beyondIdleLimit(yield* Ref.get(progress))
+    if (idle === undefined) continue
+    yield* Effect.matchCauseEffect(storeIdleFlush(idle), {
+      // Its cause may hold anything: it stays out of our log.
+      onFailure: () => Effect.logWarning("an idle position could not be stored, and is not confirmed"),
+      onSuccess: () => WalProgress.updateWalProgress(progress, (current) => WalProgress.allowIdle(current, idle))
+    })
+  }
+})
+
+/** Runs the fibers over an open stream until one fails. */
 export const runReplicationStream = <E, R>(
   stream: ReplicationStream,
   onChanges: OnChanges<E, R>
-): Effect.Effect<never, ReplicationError | E, R> =>
-  Effect.raceFirst(handleCopyOutData(stream, onChanges), keepAliveHandler(stream))
+): Effect.Effect<never, ReplicationError | E, R> => {
+  // Who does not answer hears no goodbye either: to wait for a reply to it would only hold up the next attempt.
+  const keepAlive = Effect.tapError(keepAliveHandler(stream), () => markEnded(stream))
+  const run = Effect.raceFirst(handleCopyOutData(stream, onChanges), keepAlive)
+  return stream.storeIdleFlush === undefined ? run : Effect.raceFirst(run, storeIdleHandler(stream))
+}
+
+/** Hands the gap over, where there is one, then starts the stream and runs it. */
+const runOpening = Effect.fnUntraced(function* <E, R>(
+  opening: Opening,
+  onChanges: OnChanges<E, R>,
+  onStart: Effect.Effect<void>
+): Effect.fn.Return<never, ReplicationError | E, R> {
+  if (opening.gap !== undefined) yield* onChanges([opening.gap], 0)
+  const stream = yield* opening.start
+  yield* onStart
+  return yield* runReplicationStream(stream, onChanges)
+})
 
 /** The changes of one read, and how many bytes it had. */
 export interface ChangeArray {
@@ -132,15 +170,24 @@ export interface ChangeArray {
 /** Reads decoded ahead of the consumer. One keeps the decoder busy; each may hold some thousand changes. */
 const maxReadsAhead = 1
 
+/** What to tell of a stream that runs into a queue. */
+export interface ReadAheadOptions {
+  /** The server has accepted. */
+  readonly onStart?: Effect.Effect<void> | undefined
+  /** The stream has failed so, though the queue may still hold something. */
+  readonly onEnd?: ((cause: Cause.Cause<ReplicationError>) => void) | undefined
+}
+
 /**
- * Runs an open stream into a queue of the reads ahead of the consumer. The queue fails as the stream does, once what it
- * holds is taken; `onEnd` is told at once.
+ * Runs a stream into a queue of the reads ahead of the consumer. The queue fails as the stream does, once what it holds is
+ * taken; `onEnd` is told at once.
  */
-export const readAhead = Effect.fnUntraced(function* (stream: ReplicationStream, onEnd: () => void = () => {}) {
+export const readAhead = Effect.fnUntraced(function* (opening: Opening, options: ReadAheadOptions = {}) {
   const queue = yield* Queue.bounded<ChangeArray, ReplicationError>(maxReadsAhead)
-  yield* runReplicationStream(stream, (changes, bytes) => Queue.offer(queue, { changes, bytes })).pipe(
+  const { onEnd = () => {}, onStart = Effect.void } = options
+  yield* runOpening(opening, (changes, bytes) => Queue.offer(queue, { changes, bytes }), onStart).pipe(
     Effect.onError((cause) => {
-      onEnd()
+      onEnd(cause)
       return Queue.failCause(queue, cause)
     }),
     Effect.forkScoped({ startImmediately: true })
@@ -159,5 +206,5 @@ export const startReplicationStream = <E, R>(
   onChanges: OnChanges<E, R>
 ): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
   Effect.scoped(
-    Effect.flatMap(openReplicationStream(progress, options), (stream) => runReplicationStream(stream, onChanges))
+    Effect.flatMap(openReplicationStream(progress, options), (opening) => runOpening(opening, onChanges, Effect.void))
   ) as Effect.Effect<never, ReplicationError | E, R | WalSender>

@@ -24,6 +24,8 @@ export interface WalProgress {
   readonly durable: Lsn.Lsn
   /** What was last reported as flushed. The next report is never below it. */
   readonly reported: Lsn.Lsn
+  /** How far idle positions may be reported, for a consumer that stores them first; `undefined` for as far as they go. */
+  readonly idleLimit: Lsn.Lsn | undefined
   /** How many delivered units are not durable yet. */
   readonly pending: number
   /** The oldest of them, and the newest. */
@@ -41,6 +43,7 @@ export const initial = (): WalProgress => ({
   isOpen: false,
   durable: Lsn.zero,
   reported: Lsn.zero,
+  idleLimit: undefined,
   pending: 0,
   first: undefined,
   last: undefined
@@ -57,7 +60,8 @@ export const make = Ref.make(initial())
 export const restart = (progress: WalProgress): WalProgress => ({
   ...initial(),
   durable: progress.durable,
-  reported: progress.reported
+  reported: progress.reported,
+  idleLimit: progress.idleLimit
 })
 
 /** Where streaming may go on: everything before it is done, by the consumer or because it was idle. */
@@ -135,14 +139,29 @@ export const acknowledgeThrough = (progress: WalProgress, nextLsn: NextLsn): Wal
   return settle(progress)
 }
 
+const isIdle = (progress: WalProgress): boolean => !progress.isOpen && progress.pending === 0
+
+/** The idle position that could be reported were it within the limit; `undefined` where there is none beyond it. */
+export const beyondIdleLimit = (progress: WalProgress): Lsn.Lsn | undefined => {
+  const { durable, idleLimit, received } = progress
+  return idleLimit !== undefined && isIdle(progress) && received > Lsn.max(durable, idleLimit) ? received : undefined
+}
+
+/** The consumer has stored that it is done with everything before `lsn`. */
+export const allowIdle = (progress: WalProgress, lsn: Lsn.Lsn): WalProgress => ({
+  ...progress,
+  idleLimit: Lsn.max(progress.idleLimit ?? Lsn.zero, lsn)
+})
+
 /**
  * What may be reported as flushed now. While a transaction is open or a unit pending it is `durable`; otherwise all that
- * was received is done, also what the publication left out, and a quiet slot need not pin WAL. Never below what was
- * reported, never beyond what was received, and `0/0` (which the server ignores) until there is something to report.
+ * was received is done, also what the publication left out, and a quiet slot need not pin WAL: up to `idleLimit`, where
+ * there is one. Never below what was reported, never beyond what was received, and `0/0` (which the server ignores) until there is something to report.
  */
 export const flushed = (progress: WalProgress): Lsn.Lsn => {
-  const isIdle = !progress.isOpen && progress.pending === 0
-  const done = isIdle ? Lsn.max(progress.durable, progress.received) : progress.durable
+  const { durable, idleLimit, received } = progress
+  const idle = idleLimit === undefined ? received : Lsn.min(received, idleLimit)
+  const done = isIdle(progress) ? Lsn.max(durable, idle) : durable
   return Lsn.min(Lsn.max(done, progress.reported), Lsn.max(progress.received, progress.reported))
 }
 

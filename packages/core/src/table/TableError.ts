@@ -5,6 +5,7 @@
 import * as Schema from "effect/Schema"
 import { changeId } from "../change/Change.ts"
 import * as Lsn from "../Lsn.ts"
+import { errorJson } from "../ReplicationError.ts"
 
 const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
@@ -25,6 +26,9 @@ export class TableMismatch extends Schema.TaggedError<TableMismatch>("@replicant
   }
   get isRetryable(): boolean {
     return false
+  }
+  override toJSON(): unknown {
+    return errorJson(this)
   }
   override get message(): string {
     const columns = this.columns.map(quoted).join(", ")
@@ -67,6 +71,9 @@ export class RowMismatch extends Schema.TaggedError<RowMismatch>("@replicant/cor
   /** The change's `changeId`. */
   get changeId(): string {
     return changeId({ _tag: this.operation, begin: { commitLsn: this.commitLsn }, ordinal: this.ordinal })
+  }
+  override toJSON(): unknown {
+    return errorJson(this)
   }
   override get message(): string {
     const of = `${this.tuple === "row" ? "a row" : "an old row"} of ${quoted(this.schema)}.${quoted(this.relation)}`

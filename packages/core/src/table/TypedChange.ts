@@ -120,3 +120,4 @@ export type TypedChange<T extends Any, Policy extends OnMismatch = "fail"> =
   | Change.RelationChanged
   | Change.Commit
   | Change.TwoPhaseChange
+  | Change.Gap

@@ -96,6 +96,23 @@ const dropSlot = (server: TestServer, text: string): Answer => {
   return []
 }
 
+/** What Replicant does to the slot of a gap: drops the lost one, and puts a copy of its stand-in there. */
+const replaceSlot = (server: TestServer, text: string): Answer => {
+  const source = server.slots.get(literal(text, /pg_copy_logical_replication_slot\(/) ?? "")
+  const match = /pg_copy_logical_replication_slot\('[^']*', '([^']*)', (true|false)\)/.exec(text)
+  if (source === undefined || match === null) return slotMissing("")
+  const [, name = "", temporary] = match
+  const lost = server.slots.get(name)
+  if (lost?.activePid !== undefined) return slotActive(lost)
+  if (lost !== undefined && lost.invalidationReason === undefined) {
+    return refusal("42710", `replication slot "${name}" already exists`)
+  }
+  const copy = server.makeSlot(name, source.plugin, temporary === "true" ? "temporary" : "permanent")
+  copy.confirmedFlushLsn = source.confirmedFlushLsn
+  copy.persistedLsn = source.confirmedFlushLsn
+  return []
+}
+
 /** Answers `text`, asked by the session of that pid. */
 export const answer = (server: TestServer, text: string, pid: number): Answer => {
   if (text.startsWith("SET ")) return []
@@ -105,6 +122,9 @@ export const answer = (server: TestServer, text: string, pid: number): Answer =>
   }
   if (text.startsWith("CREATE_REPLICATION_SLOT")) return createSlot(server, text, pid)
   if (text.startsWith("DROP_REPLICATION_SLOT")) return dropSlot(server, text)
+  if (text === "SELECT pg_catalog.pg_backend_pid() AS pid") return [{ pid: String(pid) }]
+  if (text.startsWith("SELECT failover ")) return [{ failover: "f" }]
+  if (text.includes("pg_copy_logical_replication_slot")) return replaceSlot(server, text)
   if (/\bFROM pg_catalog\.pg_settings\b/.test(text)) {
     return [{ wal_sender_timeout: String(server.walSenderTimeout), wal_level: "logical" }]
   }

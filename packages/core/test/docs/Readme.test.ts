@@ -30,6 +30,12 @@ const samples: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Erro
     SlotNotFound: new Errors.SlotNotFound({ slot: "s" }),
     SlotAlreadyExists: new Errors.SlotAlreadyExists({ slot: "s" }),
     SlotInvalidated: new Errors.SlotInvalidated({ slot: "s", reason: "wal_removed" }),
+    SlotAheadOfCheckpoint: new Errors.SlotAheadOfCheckpoint({
+      slot: "s",
+      checkpoint: Lsn.zero,
+      confirmedFlushLsn: Lsn.zero
+    }),
+    SlotCreationBlocked: new Errors.SlotCreationBlocked({ slot: "s", transactions: [] }),
     SlotMismatch: new Errors.SlotMismatch({ slot: "s", property: "plugin", expected: "pgoutput", found: "wal2json" }),
     PublicationNotFound: new Errors.PublicationNotFound({ publications: ["p"] }),
     PublicationMismatch: new Errors.PublicationMismatch({ publication: "p", problem: "" }),

@@ -118,7 +118,7 @@ describe("CopyData", () => {
       Fake.xLogData("0/700", new TextEncoder().encode('{"xid":1,"nextlsn":"0/700","change":[{]}'))
     )
     assert.strictEqual(failure(read)?._tag, "DecodeError")
-    assert.isFalse(read.isOpen)
+    assert.isTrue(read.isOpen, "it may have been a transaction")
     assert.strictEqual(read.received, Lsn.zero)
   })
 

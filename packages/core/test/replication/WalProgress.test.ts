@@ -89,6 +89,21 @@ describe("WalProgress", () => {
     assert.strictEqual(WalProgress.flushed(pending), lsn(300))
   })
 
+  it("reports an idle position up to its limit, and beyond it only what is acknowledged", () => {
+    const limited = receive(WalProgress.allowIdle(WalProgress.initial(), lsn(100)), 300)
+    assert.strictEqual(WalProgress.flushed(limited), lsn(100))
+    assert.strictEqual(WalProgress.beyondIdleLimit(limited), lsn(300))
+    assert.strictEqual(WalProgress.flushed(WalProgress.allowIdle(limited, lsn(300))), lsn(300))
+    const [progress, [unit]] = deliver(limited, 400)
+    assert.isUndefined(WalProgress.beyondIdleLimit(progress), "not while something is pending")
+    assert.strictEqual(WalProgress.flushed(progress), lsn(0))
+    const done = WalProgress.acknowledge(progress, unit!)
+    assert.strictEqual(WalProgress.flushed(done), lsn(400))
+    assert.isUndefined(WalProgress.beyondIdleLimit(done))
+    assert.strictEqual(WalProgress.flushed(receive(WalProgress.restart(done), 500)), lsn(400))
+    assert.isUndefined(WalProgress.beyondIdleLimit(receive(WalProgress.initial(), 300)), "nor without a limit")
+  })
+
   it("keeps what is durable across a reconnection, and voids what is pending", () => {
     let [progress, units] = deliver(WalProgress.initial(), 10, 20)
     progress = WalProgress.restart(WalProgress.acknowledge(progress, units[0]!))

@@ -27,6 +27,8 @@ export interface FakeOptions {
   readonly isDeaf?: boolean | undefined
   /** The slot's row; `undefined` for a slot that is there and free. */
   readonly slot?: Partial<QueryRow> | "missing" | undefined
+  /** The history file of its timeline. */
+  readonly history?: string | undefined
 }
 
 /** One connection of the fake, as the test sees it. */
@@ -100,6 +102,9 @@ const answer = (options: FakeOptions, command: string): ReadonlyArray<QueryRow> 
   if (command === "IDENTIFY_SYSTEM") {
     const { systemId = "7000", timeline = 1, xLogPos = "0/1000" } = options
     return [{ systemid: systemId, timeline: String(timeline), xlogpos: xLogPos, dbname: "shop" }]
+  }
+  if (command.startsWith("TIMELINE_HISTORY ")) {
+    return [{ filename: "00000002.history", content: options.history ?? "" }]
   }
   if (command.includes("pg_settings")) {
     return [{ wal_sender_timeout: String(options.walSenderTimeout ?? 60_000), wal_level: "logical" }]

@@ -58,13 +58,14 @@ export const changesOf = (
 export const brief = (changes: ReadonlyArray<Change>): ReadonlyArray<unknown> =>
   changes.flatMap((change) => (change._tag in frames ? [] : [briefly(change as TransactionChange)]))
 
-/** What stands around changes; the last three never come of wal2json. */
+/** What stands around changes; the last four never come of wal2json. */
 const frames: Record<Exclude<Change["_tag"], TransactionChange["_tag"]>, true> = {
   Begin: true,
   Commit: true,
   Prepare: true,
   CommitPrepared: true,
-  RollbackPrepared: true
+  RollbackPrepared: true,
+  Gap: true
 }
 
 const briefly = (change: TransactionChange): unknown => {

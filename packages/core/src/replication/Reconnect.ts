@@ -1,0 +1,73 @@
+/**
+ * When a stream that reconnects does so: which failures, how often, after how long. Decisions, and the default schedule;
+ * `LogicalStream.ts` carries them out.
+ */
+import type * as Cause from "effect/Cause"
+import * as Schedule from "effect/Schedule"
+import * as Lsn from "../Lsn.ts"
+import { type ReplicationError, ServerError, type Stage } from "../ReplicationError.ts"
+
+/** First within 250 ms, then doubled up to 10 s, with jitter, for ever. */
+export const defaultReconnect: Schedule.Schedule<unknown, ReplicationError> = Schedule.min([
+  Schedule.exponential("200 millis"),
+  Schedule.spaced("10 seconds")
+]).pipe(Schedule.jittered)
+
+/** A connection that streamed this long, in milliseconds, has proved itself: the next failure counts as the first. */
+export const provenMillis = 30_000
+
+/** Whether to connect again: as often as it takes, a few times at one position, or not at all. */
+export type Retry = "always" | "limited" | "never"
+
+/** How often one position may fail with what is retried to a limit. */
+export const maxAttempts = 3
+
+/** What no attempt mends, whatever the server was doing: what was asked for is wrong, or not allowed. */
+const isLasting = (sqlState: string): boolean =>
+  /^(28...|0A000|22023|3D000|42501|42601|42602|42704|55000)$/.test(sqlState)
+
+/** Internal errors, and the machine's: files, damaged pages. */
+const isInternal = (sqlState: string): boolean =>
+  sqlState.startsWith("58") || sqlState === "XX000" || sqlState === "XX001"
+
+/** Where such an error is about the server, and not about what we asked for: an unknown option is XX000 as well. */
+const isOfServer = (stage: Stage): boolean => stage === "Connect" || stage === "IdentifySystem" || stage === "Query"
+
+/**
+ * How a failure is retried. What fails while the server decodes may be damage that passes, or a change that it can never
+ * send: one try more may help, an endless loop does not.
+ */
+export const retryOf = (error: ReplicationError): Retry => {
+  // The whole of `slotInUseTimeout` was waited, which is when the pid is known.
+  if (error._tag === "SlotInUse" && error.activePid !== undefined) return "never"
+  if (error.isRetryable) return "always"
+  if (error._tag !== "ServerError" || isLasting(error.sqlState)) return "never"
+  if (error.stage === "Streaming") return "limited"
+  return isInternal(error.sqlState) && isOfServer(error.stage) ? "limited" : "never"
+}
+
+/** Whether a stream ended at a change that the server could not send. */
+export const isStumble = (cause: Cause.Cause<ReplicationError>): boolean =>
+  cause.reasons.some((reason) => reason._tag === "Fail" && retryOf(reason.error) === "limited")
+
+/** Counts the failures at one position. Getting on in between begins the count anew; other failures do not. */
+export class Attempts {
+  private count = 0
+  private at: Lsn.Lsn = Lsn.zero
+
+  /** Whether to try again after `error`, with everything before `done` finished. */
+  next(error: ReplicationError, done: Lsn.Lsn): boolean {
+    const retry = retryOf(error)
+    if (retry !== "limited") return retry === "always"
+    if (done !== this.at) this.count = 0
+    this.at = done
+    this.count++
+    return this.count < maxAttempts
+  }
+}
+
+/** The same error, telling where the stream cannot get on, where that is what it means. */
+export const locate = (error: ReplicationError, done: Lsn.Lsn): ReplicationError =>
+  error._tag === "ServerError" && retryOf(error) === "limited" && error.stage === "Streaming"
+    ? new ServerError({ ...error, lsn: done })
+    : error

@@ -1,0 +1,152 @@
+/**
+ * Where a stream starts, and whether it may: which server answers, how far its WAL reaches and on which timeline, against
+ * what this process and the consumer's own store know to be done. Asked before anything is started, since a position that
+ * is too far is accepted by START_REPLICATION and loses what lies before it without a word.
+ */
+import * as Effect from "effect/Effect"
+import * as Lsn from "../Lsn.ts"
+import { type ReplicationError, SlotAheadOfCheckpoint, SystemMismatch } from "../ReplicationError.ts"
+import * as Catalog from "./Catalog.ts"
+import type { IdentifySystem } from "./IdentifySystem.ts"
+import type { ReplicationSlot } from "./SlotCatalog.ts"
+import * as WalProgress from "./WalProgress.ts"
+import type { ReplicantConnection } from "./WalSender.ts"
+
+/**
+ * How far a consumer is by its own store: what it wrote in the transaction that stored the data. It has everything before
+ * `endLsn` and nothing after.
+ */
+export interface Checkpoint {
+  /** `nextLsn.lsn` of the last unit that is stored; `0/0` for none yet. Only then may a missing slot be one never made. */
+  readonly endLsn: Lsn.Lsn
+  /** The cluster that it is a position of: `IdentifySystem.systemId`. Another one is a `SystemMismatch`. */
+  readonly systemId?: string | undefined
+  /**
+   * The timeline, likewise. On another one the position holds if that left the first at or after it, which the server's
+   * history tells; else it is a `SystemMismatch`.
+   */
+  readonly timeline?: number | undefined
+  /** The last position that `storeIdleFlush` was given. */
+  readonly idleFlush?: Lsn.Lsn | undefined
+}
+
+/** A consumer that keeps its own position. */
+export interface CheckpointOptions {
+  /**
+   * How far the consumer is by its own store. The stream starts there, and the server sends nothing from before it,
+   * however far back the slot is: with the position and the data stored in one transaction, every change is stored once.
+   */
+  readonly checkpoint?: Checkpoint | undefined
+  /**
+   * Stores a position that the stream is about to confirm though nothing was delivered up to it: a quiet publication's slot
+   * moves on so. It is not confirmed before this succeeds; if it fails, it is tried again with the next. Together with
+   * `checkpoint.idleFlush` it tells a slot that was idle from one that has lost changes.
+   */
+  readonly storeIdleFlush?: ((lsn: Lsn.Lsn) => Effect.Effect<unknown, unknown>) | undefined
+  /**
+   * When the slot stands beyond both `checkpoint.endLsn` and `checkpoint.idleFlush`: `fail` (the default) with
+   * `SlotAheadOfCheckpoint`, as what lies between never comes; or `accept`, where it is known to have been idle.
+   */
+  readonly slotAheadOfCheckpoint?: "fail" | "accept" | undefined
+}
+
+/** What an earlier connection of this process saw: the next must lead to the same cluster. */
+export interface ResumeFrom {
+  readonly systemId: string
+  readonly timeline: number
+  /** Of its backend, where it was asked for. */
+  readonly pid?: number | undefined
+}
+
+const historyLine = /^\s*(\d+)\s+([0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8})/
+
+/**
+ * Where a timeline was left, by the history file of a later one: one line each, `1\t0/3000000\treason`.
+ *
+ * Source: src/backend/access/transam/timeline.c
+ */
+export const leftAt = (history: string, timeline: number): Lsn.Lsn | undefined => {
+  for (const line of history.split("\n")) {
+    const match = historyLine.exec(line)
+    if (match !== null && Number(match[1]) === timeline) return Lsn.fromString(match[2]!)
+  }
+  return undefined
+}
+
+/** Whether a position of `timeline` means the same on the server's own. */
+const isCommonHistory = Effect.fnUntraced(function* (
+  connection: ReplicantConnection,
+  system: IdentifySystem,
+  { lsn, timeline }: { readonly lsn: Lsn.Lsn; readonly timeline: number }
+): Effect.fn.Return<boolean, ReplicationError> {
+  if (system.timeline === timeline) return true
+  if (system.timeline < timeline) return false
+  const command = `TIMELINE_HISTORY ${system.timeline}`
+  const [row] = yield* Catalog.queryAt(connection, command, { stage: "IdentifySystem" })
+  const left = leftAt(row?.content ?? "", timeline)
+  return left !== undefined && lsn <= left
+})
+
+/** What is known of earlier streams when one is opened. */
+export interface Known {
+  readonly progress: WalProgress.WalProgress
+  /** Of this process; `undefined` at its first connection. */
+  readonly resume: ResumeFrom | undefined
+  readonly options: CheckpointOptions
+}
+
+/** Whether somebody has streamed from the slot before, as far as we know. */
+export const hasStreamed = ({ options, resume }: Pick<Known, "options" | "resume">): boolean =>
+  resume !== undefined || (options.checkpoint !== undefined && options.checkpoint.endLsn > Lsn.zero)
+
+const firstProgress = ({ checkpoint, storeIdleFlush }: CheckpointOptions): WalProgress.WalProgress => {
+  const progress = { ...WalProgress.initial(), durable: checkpoint?.endLsn ?? Lsn.zero }
+  return storeIdleFlush === undefined ? progress : WalProgress.allowIdle(progress, checkpoint?.idleFlush ?? Lsn.zero)
+}
+
+/**
+ * What of our progress holds on this connection. `0/0` lets the server go on from what it has confirmed. Within one
+ * process we may know better: after a crash the server has forgotten acknowledgements since its last checkpoint, and our
+ * own end LSN spares redelivery. Not on another timeline, whose WAL may differ from the one we know: there the server
+ * decides, unless the consumer keeps positions of its own, which then must be proved to hold.
+ */
+export const resumeProgress = Effect.fnUntraced(function* (
+  connection: ReplicantConnection,
+  system: IdentifySystem,
+  { options, progress, resume }: Known
+): Effect.fn.Return<WalProgress.WalProgress, ReplicationError> {
+  const { checkpoint } = options
+  const known = resume === undefined ? firstProgress(options) : WalProgress.restart(progress)
+  const lsn = WalProgress.resumeLsn(known)
+  const systemId = resume?.systemId ?? checkpoint?.systemId
+  if (systemId !== undefined && systemId !== system.systemId) {
+    return yield* new SystemMismatch({ property: "systemId", expected: systemId, found: system.systemId })
+  }
+  const timeline = resume?.timeline ?? checkpoint?.timeline
+  if (timeline !== undefined && timeline !== system.timeline) {
+    if (checkpoint === undefined) return firstProgress(options)
+    if (!(yield* isCommonHistory(connection, system, { lsn, timeline }))) {
+      const found = String(system.timeline)
+      return yield* new SystemMismatch({ property: "timeline", expected: String(timeline), found })
+    }
+  }
+  if (system.xLogPos < lsn) {
+    const found = Lsn.format(system.xLogPos)
+    return yield* new SystemMismatch({ property: "position", expected: Lsn.format(lsn), found })
+  }
+  return known
+})
+
+/** Fails where the slot has confirmed what the consumer does not have. Asked at the first connection of a process. */
+export const checkSlotPosition = (
+  slot: ReplicationSlot,
+  { options, resume }: Pick<Known, "options" | "resume">
+): Effect.Effect<void, SlotAheadOfCheckpoint> => {
+  const { checkpoint } = options
+  const confirmedFlushLsn = slot.confirmedFlushLsn ?? Lsn.zero
+  if (resume !== undefined || checkpoint === undefined || checkpoint.endLsn === Lsn.zero) return Effect.void
+  const known = Lsn.max(checkpoint.endLsn, checkpoint.idleFlush ?? Lsn.zero)
+  return options.slotAheadOfCheckpoint === "accept" || confirmedFlushLsn <= known
+    ? Effect.void
+    : Effect.fail(new SlotAheadOfCheckpoint({ slot: slot.name, checkpoint: known, confirmedFlushLsn }))
+}

@@ -1,0 +1,170 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as TestClock from "effect/testing/TestClock"
+import { nextLsn } from "../../src/change/Change.ts"
+import * as Lsn from "../../src/Lsn.ts"
+import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import { type LogicalStreamOptions, withLogicalStream } from "../../src/replication/LogicalStream.ts"
+import { leftAt } from "../../src/replication/StartPosition.ts"
+import * as Fake from "../support/FakeWalSender.ts"
+
+/** Lets every fiber run as far as it can without time passing. */
+const settle = Effect.andThen(
+  TestClock.adjust(0),
+  Effect.forEach(Array.from({ length: 50 }), () => Effect.yieldNow)
+)
+
+const stream = (fake: Fake.FakeWalSender, options: Partial<LogicalStreamOptions>) =>
+  withLogicalStream({ slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }), ...options }, (change) =>
+    Effect.succeed(nextLsn(change))
+  ).pipe(Effect.provide(fake.layer))
+
+/** What a stream with these options fails with on a server like this. */
+const failure = Effect.fnUntraced(function* (server: Fake.FakeOptions, options: Partial<LogicalStreamOptions>) {
+  const fake = yield* Fake.make(() => server)
+  const error = yield* Effect.flip(stream(fake, options))
+  assert.isFalse(fake.connections[0]?.commands.some((command) => command.startsWith("START_REPLICATION")))
+  return error
+})
+
+/** The START_REPLICATION that a stream with these options sends to such a server. */
+const started = Effect.fnUntraced(function* (server: Fake.FakeOptions, options: Partial<LogicalStreamOptions>) {
+  const fake = yield* Fake.make(() => server)
+  yield* Effect.forkChild(stream(fake, options))
+  return (yield* fake.accept).commands.at(-1)
+})
+
+const history = "1\t0/A00\tno recovery target specified\n\n2\t0/B00\tbefore 2000-01-01\n"
+
+describe("the history of a timeline", () => {
+  it("tells where each was left", () => {
+    assert.strictEqual(leftAt(history, 1), Fake.lsn("0/A00"))
+    assert.strictEqual(leftAt(history, 2), Fake.lsn("0/B00"))
+    assert.isUndefined(leftAt(history, 3))
+    assert.isUndefined(leftAt("", 1))
+    assert.isUndefined(leftAt("1 nonsense\nnonsense", 1))
+  })
+})
+
+describe("a checkpoint of the consumer's own", () => {
+  const endLsn = Fake.lsn("0/800")
+  const behind = { slot: { confirmed_flush_lsn: "0/700" } }
+
+  it.effect("[V2] is where the stream starts, and is confirmed once the server is beyond it", () =>
+    Effect.gen(function* () {
+      const fake = yield* Fake.make(() => behind)
+      yield* Effect.forkChild(stream(fake, { checkpoint: { endLsn, systemId: "7000", timeline: 1 } }))
+      const server = yield* fake.accept
+      assert.include(server.commands.at(-1), "LOGICAL 0/800")
+      yield* settle
+      yield* server.say(Fake.relation(), Fake.begin("0/900"), Fake.keepAlive("0/850", true))
+      yield* settle
+      yield* TestClock.adjust("1 second")
+      yield* settle
+      assert.strictEqual(Lsn.format(server.statuses.at(-1)!.flushed), "0/800")
+    })
+  )
+
+  it.effect("[V9] of another cluster, or beyond its WAL, is refused before anything is started", () =>
+    Effect.gen(function* () {
+      const other = yield* failure(behind, { checkpoint: { endLsn, systemId: "6999" } })
+      assert.deepInclude(other, { _tag: "SystemMismatch", property: "systemId", expected: "6999", found: "7000" })
+      const ahead = yield* failure({ ...behind, xLogPos: "0/7FF" }, { checkpoint: { endLsn } })
+      assert.deepInclude(ahead, { _tag: "SystemMismatch", property: "position", expected: "0/800", found: "0/7FF" })
+    })
+  )
+
+  it.effect("[V7, V9] of an earlier timeline holds if that was left at or after it, and only then", () =>
+    Effect.gen(function* () {
+      const promoted = { ...behind, timeline: 3, history }
+      const options = (lsn: string) => ({ checkpoint: { endLsn: Fake.lsn(lsn), timeline: 1 } })
+      assert.include(yield* started(promoted, options("0/800")), "LOGICAL 0/800")
+      assert.include(yield* started(promoted, options("0/A00")), "LOGICAL 0/A00")
+      const diverged = yield* failure(promoted, options("0/A01"))
+      assert.deepInclude(diverged, { _tag: "SystemMismatch", property: "timeline", expected: "1", found: "3" })
+      const older = yield* failure(behind, { checkpoint: { endLsn, timeline: 2 } })
+      assert.deepInclude(older, { _tag: "SystemMismatch", property: "timeline", expected: "2", found: "1" })
+    })
+  )
+
+  it.effect("[V7] keeps the place of the stream across a promotion, where the history proves that it holds", () =>
+    Effect.gen(function* () {
+      const fake = yield* Fake.make((attempt) => ({ ...behind, timeline: attempt + 1, history }))
+      yield* Effect.forkChild(stream(fake, { checkpoint: { endLsn } }))
+      const first = yield* fake.accept
+      yield* first.say(Fake.relation(), Fake.transaction("0/900", "0/930", 1))
+      yield* settle
+      yield* first.drop
+      yield* settle
+      yield* TestClock.adjust("250 millis")
+      assert.include((yield* fake.accept).commands.at(-1), "LOGICAL 0/930")
+    })
+  )
+
+  it.effect("that the slot has left behind fails, unless that was idle or is accepted", () =>
+    Effect.gen(function* () {
+      const ahead = { slot: { confirmed_flush_lsn: "0/900" } }
+      const error = yield* failure(ahead, { checkpoint: { endLsn } })
+      const confirmedFlushLsn = Fake.lsn("0/900")
+      assert.deepInclude(error, { _tag: "SlotAheadOfCheckpoint", checkpoint: endLsn, confirmedFlushLsn })
+      const short = yield* failure(ahead, { checkpoint: { endLsn, idleFlush: Fake.lsn("0/8FF") } })
+      assert.deepInclude(short, { _tag: "SlotAheadOfCheckpoint", checkpoint: Fake.lsn("0/8FF") })
+      const idle = { checkpoint: { endLsn, idleFlush: Fake.lsn("0/900") } }
+      assert.include(yield* started(ahead, idle), "LOGICAL 0/800", "and the server takes the slot's own")
+      const accepted = { checkpoint: { endLsn }, slotAheadOfCheckpoint: "accept" } as const
+      assert.include(yield* started(ahead, accepted), "LOGICAL 0/800")
+      const none = { checkpoint: { endLsn: Lsn.zero } }
+      assert.include(yield* started(ahead, none), "LOGICAL 0/0", "nothing is stored yet")
+    })
+  )
+
+  it.effect("[S1] says that there was a slot: it is not made anew", () =>
+    Effect.gen(function* () {
+      const error = yield* failure({ slot: "missing" }, { checkpoint: { endLsn }, createSlot: "permanent" })
+      assert.strictEqual(error._tag, "SlotNotFound")
+    })
+  )
+})
+
+describe("storeIdleFlush", () => {
+  it.effect("is given an idle position before the server is, and what is not stored is not confirmed", () =>
+    Effect.gen(function* () {
+      const fake = yield* Fake.make()
+      const stored: Array<string> = []
+      let isBroken = true
+      const storeIdleFlush = (lsn: Lsn.Lsn): Effect.Effect<unknown, string> =>
+        isBroken ? Effect.fail("no disk") : Effect.sync(() => stored.push(Lsn.format(lsn)))
+      yield* Effect.forkChild(stream(fake, { storeIdleFlush }))
+      const server = yield* fake.accept
+      const flushed = () => server.statuses.map((status) => Lsn.format(status.flushed))
+      const pass = Effect.andThen(settle, Effect.andThen(TestClock.adjust("3 seconds"), settle))
+      yield* server.say(Fake.keepAlive("0/500", true))
+      yield* pass
+      assert.isNotEmpty(flushed())
+      assert.isTrue(flushed().every((lsn) => lsn === "0/0"))
+      yield* server.say(Fake.relation(), Fake.transaction("0/600", "0/630", 1), Fake.keepAlive("0/700", true))
+      yield* pass
+      assert.strictEqual(flushed().at(-1), "0/630", "what is handled is confirmed all the same")
+      isBroken = false
+      yield* pass
+      assert.deepStrictEqual(stored, ["0/700"])
+      assert.strictEqual(flushed().at(-1), "0/700")
+    })
+  )
+
+  it.effect("that hangs holds back idle positions, and no status update", () =>
+    Effect.gen(function* () {
+      const fake = yield* Fake.make()
+      const fiber = yield* Effect.forkChild(stream(fake, { storeIdleFlush: () => Effect.never }))
+      const server = yield* fake.accept
+      yield* server.say(Fake.keepAlive("0/500", true))
+      yield* settle
+      for (let second = 0; second < 60; second++) yield* TestClock.adjust("1 second")
+      assert.isAtLeast(server.statuses.length, 5)
+      assert.isTrue(server.statuses.every((status) => status.flushed === Lsn.zero))
+      yield* Fiber.interrupt(fiber)
+      assert.isTrue(server.isDone)
+    })
+  )
+})

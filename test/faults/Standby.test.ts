@@ -1,0 +1,178 @@
+/** Another server in the place of the first: a standby that is promoted or failed over to, and an old copy. */
+import { assert, describe } from "@effect/vitest"
+import { type Change, Lsn, nextLsn, type ReplicationError, withLogicalStream } from "@replicant/core"
+import type { PgServerShape } from "@replicant/node/testing"
+import { Effect, Fiber, Schedule } from "effect"
+import { eventually } from "../support/eventually.ts"
+import { fault } from "../support/Faults.ts"
+import { insertedRows, logicalOptions } from "../support/Follow.ts"
+import { copyOf, movingWalSender, standbyOf, trustingServer } from "../support/Standby.ts"
+import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
+
+const table = "CREATE TABLE t (id int PRIMARY KEY)"
+
+/** The usual schedule would wait longer each time: what it is, LogicalStream's own tests prove. */
+const soon = { reconnect: Schedule.spaced("100 millis") }
+
+const ids = (changes: ReadonlyArray<Change>) => insertedRows(changes).map((row) => row.id as number)
+
+/** In the order of their first arrival: at least once means that duplicates may follow. */
+const arrived = (changes: ReadonlyArray<Change>) => [...new Set(ids(changes))]
+
+/** Our stream, from whatever server `layer` leads to, and what its handler saw. */
+const followAt = Effect.fnUntraced(function* (
+  workspace: Workspace,
+  layer: ReturnType<typeof movingWalSender>["layer"],
+  createSlot: "permanent" | undefined
+) {
+  const changes: Array<Change> = []
+  const fiber = yield* withLogicalStream({ ...logicalOptions(workspace), ...soon, createSlot }, (change) => {
+    changes.push(change)
+    return Effect.succeed(nextLsn(change))
+  }).pipe(Effect.provide(layer), Effect.forkScoped)
+  return {
+    changes,
+    fiber,
+    saw: (id: number) =>
+      Effect.raceFirst(
+        eventually(
+          Effect.sync(() => ids(changes).includes(id)),
+          { what: `row ${id} arrived` }
+        ),
+        Fiber.join(fiber)
+      ),
+    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("20 seconds")) as Effect.Effect<
+      ReplicationError,
+      unknown
+    >
+  }
+})
+
+const isStreamingAt = (server: PgServerShape) =>
+  Effect.map(
+    server.query(`SELECT pid FROM pg_stat_replication JOIN pg_replication_slots ON pid = active_pid
+      WHERE slot_type = 'logical' AND state = 'streaming'`),
+    ([row]) => row?.pid as number | undefined
+  )
+
+describe("a standby", () => {
+  fault(
+    "V7",
+    "that is streamed from is promoted: nothing is missed, and nothing comes twice",
+    () =>
+      Effect.gen(function* () {
+        const primary = yield* trustingServer()
+        const workspace = yield* makeWorkspace(primary, { sql: table })
+        const standby = yield* standbyOf(primary)
+        const moving = movingWalSender(standby.server.url(workspace.database))
+        const stream = yield* followAt(workspace, moving.layer, "permanent")
+        // A slot of a standby begins where the primary next tells which transactions run.
+        yield* eventually(
+          Effect.andThen(primary.query("SELECT pg_log_standby_snapshot()"), isStreamingAt(standby.server)),
+          { what: "the standby is streamed from" }
+        )
+        yield* workspace.sql("INSERT INTO t VALUES (1)")
+        yield* stream.saw(1)
+        yield* workspace.sql("INSERT INTO t VALUES (2)")
+        yield* stream.saw(2)
+        yield* primary.stop("immediate")
+        yield* standby.promote
+        yield* standby.server.query("INSERT INTO t VALUES (3)", workspace.database)
+        yield* stream.saw(3)
+        const pid = yield* eventually(isStreamingAt(standby.server))
+        yield* standby.server.query(`SELECT pg_terminate_backend(${pid})`)
+        // On another timeline our own positions may mean other records: the server's word holds.
+        yield* standby.server.query("INSERT INTO t VALUES (4)", workspace.database)
+        yield* stream.saw(4)
+        assert.deepStrictEqual(arrived(stream.changes), [1, 2, 3, 4])
+      }),
+    { since: 16 }
+  )
+
+  fault(
+    "V7",
+    "that keeps the slot in step is failed over to, and the stream goes on there",
+    () =>
+      Effect.gen(function* () {
+        const primary = yield* trustingServer({ synchronized_standby_slots: "standby" })
+        const workspace = yield* makeWorkspace(primary, { sql: table })
+        const standby = yield* standbyOf(primary)
+        yield* workspace.sql(
+          `SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput', failover => true)`
+        )
+        const moving = movingWalSender(primary.url(workspace.database))
+        const stream = yield* followAt(workspace, moving.layer, "permanent")
+        yield* eventually(isStreamingAt(primary))
+        yield* workspace.sql("INSERT INTO t VALUES (1)")
+        yield* stream.saw(1)
+        yield* eventually(
+          Effect.gen(function* () {
+            yield* primary.query("SELECT pg_log_standby_snapshot()")
+            const [slot] = yield* standby.server.query(
+              `SELECT synced AND NOT temporary AS ready FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
+            )
+            return slot?.ready === true
+          }),
+          { what: "the slot is on the standby", deadline: "40 seconds" }
+        )
+        yield* workspace.sql("INSERT INTO t VALUES (2)")
+        yield* stream.saw(2)
+        yield* primary.kill
+        yield* standby.promote
+        yield* moving.moveTo(standby.server.url(workspace.database))
+        yield* standby.server.query("INSERT INTO t VALUES (3)", workspace.database)
+        yield* stream.saw(3)
+        assert.deepStrictEqual(arrived(stream.changes), [1, 2, 3])
+      }),
+    { since: 17, timeout: 90_000 }
+  )
+
+  fault("V8", "that is failed over to without the slot is SlotNotFound, and no slot is made anew", () =>
+    Effect.gen(function* () {
+      const primary = yield* trustingServer()
+      const workspace = yield* makeWorkspace(primary, { sql: table })
+      const standby = yield* standbyOf(primary)
+      const moving = movingWalSender(primary.url(workspace.database))
+      const stream = yield* followAt(workspace, moving.layer, "permanent")
+      yield* eventually(isStreamingAt(primary))
+      yield* workspace.sql("INSERT INTO t VALUES (1)")
+      yield* stream.saw(1)
+      yield* eventually(
+        Effect.map(standby.server.query("SELECT FROM t", workspace.database), (rows) => rows.length === 1)
+      )
+      yield* standby.promote
+      yield* moving.moveTo(standby.server.url(workspace.database))
+      yield* primary.stop("immediate")
+      assert.deepInclude(yield* stream.failure, { _tag: "SlotNotFound", slot: workspace.slot, isRetryable: false })
+      const slots = yield* standby.server.query("SELECT FROM pg_replication_slots WHERE slot_type = 'logical'")
+      assert.lengthOf(slots, 0)
+    })
+  )
+})
+
+describe("another server behind the name", () => {
+  fault("V9", "that is an old copy, behind what is done, is SystemMismatch before anything is started", () =>
+    Effect.gen(function* () {
+      const server = yield* trustingServer()
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      const old = yield* copyOf(server, { slots: "kept" })
+      const moving = movingWalSender(server.url(workspace.database))
+      const stream = yield* followAt(workspace, moving.layer, undefined)
+      yield* eventually(isStreamingAt(server))
+      yield* workspace.sql("INSERT INTO t SELECT generate_series(1, 1000)")
+      yield* stream.saw(1000)
+      const end = stream.changes.flatMap((change) => (change._tag === "Commit" ? [change.endLsn] : []))[0]!
+      yield* old.start
+      yield* moving.moveTo(old.url(workspace.database))
+      yield* server.stop("immediate")
+      const error = yield* stream.failure
+      assert(error._tag === "SystemMismatch")
+      assert.deepInclude(error, { property: "position", isRetryable: false })
+      assert.isTrue(Lsn.fromString(error.expected)! >= end)
+      const [slot] = yield* old.query("SELECT active, confirmed_flush_lsn FROM pg_replication_slots")
+      assert.isTrue(Lsn.fromString(String(slot?.confirmed_flush_lsn))! < end)
+      assert.isFalse((yield* old.log).includes("starting logical decoding"), "START_REPLICATION was never sent")
+    })
+  )
+})
