@@ -265,7 +265,9 @@ describe("a change that cannot be decoded", () => {
       const told = [String(error), error.stack, String(error.cause), JSON.stringify({ ...error, lsn: undefined })]
       assert.notInclude(told.join(" "), secret)
       const commits = stream.changes.flatMap((change) => (change._tag === "Commit" ? [change.endLsn] : []))
-      assert.strictEqual(yield* confirmed(workspace), commits[0])
+      // Between the two the stream was idle, and may have told a position that others' WAL had reached.
+      const done = yield* confirmed(workspace)
+      assert.isTrue(done >= commits[0]! && done <= error.lsn!, `${done} lies between what was done and what was not`)
       const again = yield* follow(workspace)
       yield* again.saw("Commit", 1)
       assert.deepStrictEqual(
