@@ -26,6 +26,29 @@ const one = relation(1, [{ name: "a", typeOid: 23, isKey: true }])
 const textMessage = (transactional: 0 | 1, lsn = 0x120n) =>
   message("M", [1, transactional], [8, lsn], "prefix\0", [4, 1], "x")
 
+describe("a relation", () => {
+  it("[S8] that is described again and again is held once, and is no change", () => {
+    const decoder = newDecoder()
+    const batch = new Batch(new Run())
+    for (const bytes of [one, begin(), insert(1, "1")]) decodeOne(decoder, bytes, batch)
+    for (let count = 0; count < 100_000; count++) decodeOne(decoder, one, batch)
+    decodeOne(decoder, insert(1, "2"), batch)
+    const [, first, second, ...more] = batch.changes as ReadonlyArray<Insert>
+    assert.isEmpty(more)
+    assert.strictEqual(first?.relation, second?.relation)
+  })
+
+  it("[S8] may have 1,600 columns", () => {
+    const names = Array.from({ length: 1600 }, (_, index) => `column ${index}`)
+    const wide = relation(
+      1,
+      names.map((name) => ({ name, typeOid: 23 }))
+    )
+    const changes = decodeAll([wide, begin(), insert(1, ...names.map((_, index) => `${index}`))])
+    assert.deepStrictEqual((changes[1] as Insert).row, Object.fromEntries(names.map((name, index) => [name, index])))
+  })
+})
+
 describe("a stream of pgoutput messages", () => {
   it("is open from a begin to its commit, and tells when the last transaction was committed", () => {
     const decoder = newDecoder()
