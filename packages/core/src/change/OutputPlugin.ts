@@ -105,6 +105,11 @@ export interface OutputPlugin {
   readonly isStreaming?: boolean | undefined
   /** Whether PREPARE TRANSACTION is told when it happens. */
   readonly isTwoPhase?: boolean | undefined
+  /**
+   * Whether a unit's end lies beyond the position of the message that tells of it: so where a transaction is one message,
+   * which stands at the start of its commit record. Otherwise such an end is taken for damage.
+   */
+  readonly hasEndAhead?: boolean | undefined
   /** The mode matters to a plugin that is streaming; by default it gathers. */
   readonly makeDecoder: (slices: TextSlices, mode?: InProgressMode) => Decoder
 }

@@ -41,6 +41,9 @@ const absurdAdvance = 1n << 40n
 /** The same for the upper half of an LSN. */
 const absurdHighAdvance = Number(absurdAdvance >> 32n)
 
+/** No record of the WAL is longer: `XLogRecordMaxSize` in src/include/access/xlogrecord.h is somewhat less. */
+const longestRecord = 1n << 30n
+
 /** Where an XLogData header has the time of sending: microseconds of the server's clock. */
 const sendTimeOffset = 17
 
@@ -202,7 +205,8 @@ export class CopyData {
    */
   private checkDelivered(batch: Batch, at: Lsn.Lsn): void {
     const { lsn } = batch.delivered.at(-1)!
-    if (lsn <= at) return
+    const ahead = this.options.plugin.hasEndAhead === true ? longestRecord : 0n
+    if (Lsn.sub(lsn, at) <= ahead) return
     batch.delivered.pop()
     if (batch.gathered.at(-1)?.index === batch.changes.length) batch.gathered.pop()
     else batch.changes.pop()

@@ -147,6 +147,7 @@ export const make = (options: Wal2JsonOptions = {}): OutputPlugin => ({
   name: "wal2json",
   publications: [],
   options: () => pluginOptions(options),
+  hasEndAhead: options.formatVersion === 1,
   makeDecoder: () =>
     new Wal2JsonDecoder({
       formatVersion: options.formatVersion ?? 2,
