@@ -111,12 +111,8 @@ describe("DDL under way", () => {
         change._tag === "Insert" && change.relation.name === "u" ? [change.row.b] : []
       )
       assert.deepStrictEqual(values, ["10", 20, 30, undefined])
-      const raw = yield* recorder.raw
-      assert.deepStrictEqual(
-        raw,
-        expected([["R t(a*) ri=d", "I t{a=1}"], ["R u(a*,b) ri=d", "I u{a=1,b=10}"], ...units.slice(2)]),
-        "the server describes u again each time, and t never"
-      )
+      // The server describes u again each time.
+      yield* recorder.expectRaw(["R t(a*) ri=d", "I t{a=1}"], ["R u(a*,b) ri=d", "I u{a=1,b=10}"], ...units.slice(2))
     })
   )
 
@@ -154,12 +150,12 @@ describe("DDL under way", () => {
         yield* recorder.expect(...rows.map((row, index) => (changed.has(index) ? [changed.get(index)!, row] : row)))
         const raw = yield* recorder.raw
         assert.deepStrictEqual(withoutRelations(raw), expected(rows))
-        assert.deepStrictEqual(shapes(raw, "t"), [
-          ...Array.from({ length: 5 }, () => "R t(a*,b) ri=d"),
-          ...Array.from({ length: 4 }, () => "R t(a*,b,v) ri=d"),
-          "R t(a,b,v) ri=d",
-          "R t(a*,b,v) ri=d"
-        ])
+        // How often it is described is the server's own affair.
+        const described = shapes(raw, "t")
+        assert.deepStrictEqual(
+          described.filter((shape, index) => shape !== described[index - 1]),
+          ["R t(a*,b) ri=d", "R t(a*,b,v) ri=d", "R t(a,b,v) ri=d", "R t(a*,b,v) ri=d"]
+        )
         for (const [index, relation] of changed) {
           assert.strictEqual(raw[raw.indexOf(rows[index]!) - 1], relation, "right before the first row")
         }
@@ -188,13 +184,10 @@ describe("DDL under way", () => {
       assert.strictEqual(oids[1], oids[2])
       assert.strictEqual(new Set(oids).size, 3)
       const [first, second, third] = relations
-      assert.deepStrictEqual(
-        yield* recorder.raw,
-        expected([
-          [first!, "I t{a=1}"],
-          [second!, "I t{x=one,y=two}"],
-          ["I t{x=three,y=four}", third!, "I t{y=t}"]
-        ])
+      yield* recorder.expectRaw(
+        [first!, "I t{a=1}"],
+        [second!, "I t{x=one,y=two}"],
+        ["I t{x=three,y=four}", third!, "I t{y=t}"]
       )
     })
   )

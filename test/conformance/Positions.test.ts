@@ -76,8 +76,12 @@ describe("resume", () => {
           Effect.gen(function* () {
             assert.deepStrictEqual(yield* heardIds(raw), [...sees])
             const letters = pluginMessages(raw.heard).map(({ letter }) => letter)
-            const whole = sees.flatMap((_, index) => (index === 0 ? ["B", "R", "I", "C"] : ["B", "I", "C"]))
-            assert.deepStrictEqual(letters, whole, "redelivery is of whole transactions")
+            // A relation comes before its first row, and may come again: the server's cache is not ours to foresee.
+            const first = sees.length === 0 ? [] : ["B", "R", "I"]
+            assert.deepStrictEqual(letters.slice(0, 3), first)
+            const whole = sees.flatMap(() => ["B", "I", "C"])
+            const frames = letters.filter((letter) => letter !== "R")
+            assert.deepStrictEqual(frames, whole, "redelivery is of whole transactions")
             if (acknowledges === undefined) return
             yield* raw.acknowledge(acknowledges)
             yield* confirms(workspace, acknowledges)

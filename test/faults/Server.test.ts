@@ -287,7 +287,8 @@ describe("wal_sender_timeout", () => {
       const passed = (yield* millis) - began
       assert.isAtLeast(passed, 8 * 180, "one at half of the limit, not more")
       const statuses = tap.said.filter((said) => said._tag === "StandbyStatusUpdate").length
-      assert.isAtMost(statuses, 8 + 8, "and little else")
+      // Others' work on this server moves the idle position, which is told as often as an acknowledgement may be.
+      assert.isAtMost(statuses, 8 + Math.ceil(passed / 20), "and little else")
       assert.strictEqual(yield* activePid(workspace), pid)
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)
