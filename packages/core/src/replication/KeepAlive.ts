@@ -12,7 +12,7 @@ import type * as Lsn from "../Lsn.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
 import * as FrontendMessage from "../protocol/FrontendMessage.ts"
 import { encodeStandbyStatusUpdate } from "../protocol/ReplicationMessage.ts"
-import { type ReplicationError, WalReceiverTimeout } from "../ReplicationError.ts"
+import { ConnectionError, type ReplicationError, WalReceiverTimeout } from "../ReplicationError.ts"
 import * as Metrics from "./Metrics.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { CopyBoth } from "./WalSender.ts"
@@ -135,6 +135,17 @@ export const sendStatusUpdate = Effect.fnUntraced(function* (
   return flushed
 })
 
+/** A peer that takes nothing for as long as it may be silent is as good as silent, and must not stop the watch over it. */
+const sendInTime = (receiver: WalReceiver, options: StatusOptions): Effect.Effect<Lsn.Lsn, ReplicationError> => {
+  const { receiverTimeout } = receiver.timings
+  if (receiverTimeout === 0) return sendStatusUpdate(receiver, options)
+  const detail = `the walsender took nothing of what it was told for ${receiverTimeout} ms`
+  return Effect.timeoutOrElse(sendStatusUpdate(receiver, options), {
+    duration: receiverTimeout,
+    orElse: () => Effect.fail(new ConnectionError({ reason: "TimedOut", detail }))
+  })
+}
+
 /** Reports and watches until the connection fails. Succeeds never. */
 export const keepAliveHandler = Effect.fnUntraced(function* (
   receiver: WalReceiver
@@ -160,7 +171,7 @@ export const keepAliveHandler = Effect.fnUntraced(function* (
           (yield* Effect.timeoutOption(Queue.take(receiver.demands), action.millis))._tag === "Some" || isDemanded
         break
       default:
-        yield* sendStatusUpdate(receiver, { ping: action._tag === "Ping" })
+        yield* sendInTime(receiver, { ping: action._tag === "Ping" })
         lastSent = now
         isDemanded = false
         if (action._tag === "Ping") lastPing = now

@@ -94,6 +94,9 @@ const handOverGathered = Effect.fnUntraced(function* <E, R>(
   if (isReadonlyArrayNonEmpty(rest)) yield* onChanges(rest, bytes)
 })
 
+/** How long the last report may take on a connection that has failed: its peer may take nothing any more. */
+const lastReportMillis = 2000
+
 /**
  * Reads, decodes and hands on, for ever. `onChanges` is awaited: until it is done nothing more is read, which is how a
  * slow consumer holds the walsender back.
@@ -112,7 +115,7 @@ export const handleCopyOutData = Effect.fnUntraced(function* <E, R>(
     if (read.end === undefined) continue
     if (read.end._tag === "Failed") {
       // What is done is reported even so, though nothing of this connection is read any more.
-      yield* Effect.ignore(sendStatusUpdate(stream))
+      yield* Effect.ignore(Effect.timeout(sendStatusUpdate(stream), lastReportMillis))
       stream.pace.isEnded = true
     }
     return yield* Effect.fail(streamEnded(read.end))

@@ -2,11 +2,28 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
 import * as TestClock from "effect/testing/TestClock"
+import { nextLsn } from "../../src/change/Change.ts"
+import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { defaultMaxFrameLength } from "../../src/protocol/Frames.ts"
+import { withLogicalStream } from "../../src/replication/LogicalStream.ts"
+import { WalSender } from "../../src/replication/WalSender.ts"
 import * as Bytes from "../../src/testing/PgoutputBytes.ts"
 import * as Fake from "../support/FakeWalSender.ts"
-import { attack, beginning, client, ending, frame, header, ids, maxFrameLength, refused, settle } from "./Hostile.ts"
+import {
+  attack,
+  beginning,
+  client,
+  ending,
+  frame,
+  header,
+  ids,
+  maxFrameLength,
+  plugin,
+  refused,
+  settle
+} from "./Hostile.ts"
 
 /** A message of the plugin whose frame is `length` long, by its own count. */
 const messageOf = (length: number): Uint8Array => {
@@ -147,6 +164,49 @@ describe("a frame that is never finished", () => {
       yield* Fiber.interrupt(fiber)
     })
   )
+})
+
+describe("a peer that takes nothing of what it is told", () => {
+  /** Every write to it waits for ever, as to a socket whose buffers are full. */
+  const stuck = (layer: Layer.Layer<WalSender>): Layer.Layer<WalSender> =>
+    Layer.effect(
+      WalSender,
+      Effect.map(WalSender, ({ connect }) => ({
+        connect: Effect.map(connect, (connection) => ({
+          ...connection,
+          copyBoth: (command: string) =>
+            Effect.map(connection.copyBoth(command), (copy) => ({ ...copy, send: () => Effect.never }))
+        }))
+      }))
+    ).pipe(Layer.provide(layer))
+
+  for (const [what, bytes] of [
+    ["and says nothing", new Uint8Array(0)],
+    ["and sends bytes that are none of the protocol", frame("z")],
+    ["and says that it is done", BackendMessage.copyDone]
+  ] as const) {
+    it.effect(`[F11] ${what} is left within the limit of its silence`, () =>
+      Effect.gen(function* () {
+        const fake = yield* Fake.make()
+        const fiber = yield* withLogicalStream({ slot: "orders", plugin }, (change) =>
+          Effect.succeed(nextLsn(change))
+        ).pipe(Effect.provide(stuck(fake.layer)), Effect.forkChild)
+        const server = yield* fake.accept
+        yield* server.say(beginning)
+        yield* settle
+        yield* server.say(bytes)
+        let seconds = 0
+        for (; !server.isClosed && seconds < 120; seconds++) {
+          yield* TestClock.adjust("1 second")
+          yield* settle
+        }
+        assert.isAtMost(seconds, 35)
+        const leaving = yield* Effect.forkChild(Fiber.interrupt(fiber))
+        yield* TestClock.adjust("1 minute")
+        yield* Fiber.join(leaving)
+      })
+    )
+  }
 })
 
 describe("frames without anything in them", () => {

@@ -11,12 +11,20 @@ import * as Schema from "effect/Schema"
 import type { Change, Delete, Insert, Update } from "../../src/change/Change.ts"
 import type { ChangeInProgress } from "../../src/change/InProgress.ts"
 import type { OutputPlugin } from "../../src/change/OutputPlugin.ts"
+import { MessageMismatch } from "../../src/outbox/MessageError.ts"
 import { decoder as outboxDecoder } from "../../src/outbox/OutboxChanges.ts"
 import { make as makeMessage } from "../../src/outbox/OutboxMessage.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { DecodeError, logText } from "../../src/ReplicationError.ts"
+import {
+  DecodeError,
+  logText,
+  ServerError,
+  SlotAheadOfCheckpoint,
+  SlotInvalidated,
+  TransactionTooLarge
+} from "../../src/ReplicationError.ts"
 import { make as makeTable } from "../../src/table/Table.ts"
-import { RowMismatch } from "../../src/table/TableError.ts"
+import { RowMismatch, TableMismatch } from "../../src/table/TableError.ts"
 import { TypedChanges } from "../../src/table/TypedChanges.ts"
 import * as Bytes from "../../src/testing/PgoutputBytes.ts"
 import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
@@ -442,4 +450,30 @@ describe("DecodeError", () => {
     assert.notMatch(error.message, /[\p{Cc}\u202e]/u)
     assert.include(error.message, "fake: line")
   })
+})
+
+describe("errors that hold an LSN", () => {
+  const lsn = Fake.lsn("1/2A")
+  const place = { schema: "s", relation: "t" }
+  const errors: ReadonlyArray<Error> = [
+    new DecodeError({ problem: "p", offset: 1, lsn }),
+    new SlotInvalidated({ slot: "s", reason: "wal_removed", lastLsn: lsn }),
+    new SlotAheadOfCheckpoint({ slot: "s", checkpoint: lsn, confirmedFlushLsn: lsn }),
+    new TransactionTooLarge({ xid: 1, commitLsn: lsn, bytes: 2, maxBytes: 1 }),
+    new ServerError({ stage: "Streaming", severity: "ERROR", sqlState: "54000", serverMessage: "m", lsn }),
+    new TableMismatch({ ...place, problem: "missing", columns: ["c"], commitLsn: lsn }),
+    new RowMismatch({
+      ...{ ...place, operation: "Insert", tuple: "row", column: "c", path: "", expected: "string" },
+      ...{ commitLsn: lsn, ordinal: 0, isUnsent: false }
+    }),
+    new MessageMismatch({ prefix: "p", lsn, path: "", expected: "string" })
+  ]
+  for (const error of errors) {
+    it(`[X7] are JSON all the same, with it as PostgreSQL writes it: ${error.name}`, () => {
+      const json = JSON.parse(JSON.stringify(error))
+      assert.include(Object.values(json), "1/2A")
+      assert.strictEqual(json.message, error.message)
+      assert.strictEqual(json._tag, (error as unknown as { readonly _tag: string })._tag)
+    })
+  }
 })
