@@ -235,7 +235,7 @@ describe("a server that stops", () => {
 })
 
 describe("wal_sender_timeout", () => {
-  const seconds = Number(process.env.REPLICANT_BUSY_SECONDS ?? 15)
+  const seconds = Number(process.env.REPLICANT_BUSY_SECONDS ?? 8)
 
   fault(
     "V5",
