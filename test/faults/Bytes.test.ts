@@ -301,8 +301,8 @@ describe("a stream whose frames are limited", () => {
       yield* isFree(workspace)
       const plugin = Pgoutput.make({ publications: [workspace.publication] })
       const again = yield* follow(workspace, { options: { plugin } })
-      yield* again.saw("Insert", 1)
-      assert.strictEqual(insertedRows(again.changes)[0]?.id, 2)
+      // The first may come again: the failure may have been quicker than its acknowledgement.
+      yield* eventually(Effect.sync(() => insertedRows(again.changes).some(({ id }) => id === 2)))
       yield* again.stop
     })
   )
