@@ -190,6 +190,18 @@ const runForever = Effect.fnUntraced(function* <E, R>(
   ) as Effect.Effect<never, ReplicationError | E, R | WalSender>
 })
 
+/** Hands each change to the handler, and acknowledges what it returns. The stream's mode says which changes there are. */
+const oneByOne =
+  <C extends ChangeInProgress, E, R>(handler: (change: C) => Effect.Effect<Handled, E, R>): MakeConsume<E, R> =>
+  (session) =>
+    Effect.fnUntraced(function* ({ changes }) {
+      for (const change of changes as ReadonlyArray<ChangeInProgress> as ReadonlyArray<C>) {
+        if (session.isOver) return
+        const done = yield* handler(change)
+        if (done !== undefined) yield* session.acknowledge(done)
+      }
+    })
+
 /**
  * Streams every change of a slot through `handler`, one after the other, and acknowledges what it returns: mostly
  * `nextLsn(change)` once the change is stored, or `undefined` for "nothing durable yet". Returning one covers everything
@@ -207,16 +219,7 @@ const runForever = Effect.fnUntraced(function* <E, R>(
 export const withLogicalStream = <E, R>(
   options: LogicalStreamOptions,
   handler: (change: Change) => Effect.Effect<Handled, E, R>
-): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
-  runForever<E, R>(options, (session) =>
-    Effect.fnUntraced(function* ({ changes }) {
-      for (const change of changes) {
-        if (session.isOver) return
-        const done = yield* handler(change)
-        if (done !== undefined) yield* session.acknowledge(done)
-      }
-    })
-  )
+): Effect.Effect<never, ReplicationError | E, R | WalSender> => runForever<E, R>(options, oneByOne(handler))
 
 /**
  * The same for a handler that takes many changes at a time: those of one read, in order, whatever transactions they
@@ -246,19 +249,7 @@ export const withLogicalStreamArray = <E, R>(
 export const withInProgressStream = <E, R>(
   options: LogicalStreamOptions,
   handler: (change: ChangeInProgress) => Effect.Effect<Handled, E, R>
-): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
-  runForever<E, R>(
-    options,
-    (session) =>
-      Effect.fnUntraced(function* ({ changes }) {
-        for (const change of changes as NonEmptyReadonlyArray<ChangeInProgress>) {
-          if (session.isOver) return
-          const done = yield* handler(change)
-          if (done !== undefined) yield* session.acknowledge(done)
-        }
-      }),
-    "deliver"
-  )
+): Effect.Effect<never, ReplicationError | E, R | WalSender> => runForever<E, R>(options, oneByOne(handler), "deliver")
 
 /**
  * The same by whole transactions. What the handler finishes is acknowledged, nothing else need be said. A transaction

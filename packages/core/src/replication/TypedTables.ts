@@ -4,14 +4,15 @@
  * Arrays stay whole, and one loop decodes each. What came before a failure is handed over first, so that it can be
  * finished and acknowledged.
  */
-import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
-import * as Effect from "effect/Effect"
-import * as Stream from "effect/Stream"
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Effect from "effect/Effect"
+import type * as Stream from "effect/Stream"
 import type { Change } from "../change/Change.ts"
 import type { Any } from "../table/Table.ts"
 import type { TableError } from "../table/TableError.ts"
 import type { OnMismatch, TypedChange } from "../table/TypedChange.ts"
 import { TypedChanges, type TypedOptions } from "../table/TypedChanges.ts"
+import { readArrays, readEach, readStream } from "./ChangeArrays.ts"
 
 export * from "../table/DeclarationMismatch.ts"
 export type { TablePublicationOptions } from "../table/PublicationCommand.ts"
@@ -41,20 +42,7 @@ export {
 export const changes =
   <T extends Any, Policy extends OnMismatch = "fail">(tables: ReadonlyArray<T>, options?: TypedOptions<Policy>) =>
   <E, R>(self: Stream.Stream<Change, E, R>): Stream.Stream<TypedChange<T, Policy>, E | TableError, R> =>
-    Stream.transformPull(self, (pull) =>
-      Effect.sync(() => {
-        const set = new TypedChanges(tables, options)
-        let failure: TableError | undefined
-        return Effect.gen(function* () {
-          while (true) {
-            if (failure !== undefined) return yield* failure
-            const typed: Array<TypedChange<T, Policy>> = []
-            failure = set.append(yield* pull, typed)
-            if (isReadonlyArrayNonEmpty(typed)) return typed
-          }
-        })
-      })
-    )
+    readStream(() => new TypedChanges(tables, options))(self)
 
 /**
  * A handler of typed changes as one for `withLogicalStream`. It is not called for changes of other tables.
@@ -66,16 +54,8 @@ export const handler = <T extends Any, A, E, R, Policy extends OnMismatch = "fai
   tables: ReadonlyArray<T>,
   handle: (change: TypedChange<T, Policy>) => Effect.Effect<A, E, R>,
   options?: TypedOptions<Policy>
-): ((change: Change) => Effect.Effect<A | undefined, E | TableError, R>) => {
-  const set = new TypedChanges(tables, options)
-  return (change) =>
-    Effect.suspend((): Effect.Effect<A | undefined, E | TableError, R> => {
-      const typed: Array<TypedChange<T, Policy>> = []
-      const failure = set.append([change], typed)
-      if (failure !== undefined) return Effect.fail(failure)
-      return typed[0] === undefined ? Effect.undefined : handle(typed[0])
-    })
-}
+): ((change: Change) => Effect.Effect<A | undefined, E | TableError, R>) =>
+  readEach(new TypedChanges(tables, options), handle)
 
 /**
  * A handler of arrays of typed changes as one for `withLogicalStreamArray`. It is not called where nothing is left. When a
@@ -88,13 +68,5 @@ export const arrayHandler = <T extends Any, A, E, R, Policy extends OnMismatch =
   tables: ReadonlyArray<T>,
   handle: (changes: NonEmptyReadonlyArray<TypedChange<T, Policy>>) => Effect.Effect<A, E, R>,
   options?: TypedOptions<Policy>
-): ((changes: ReadonlyArray<Change>) => Effect.Effect<A | undefined, E | TableError, R>) => {
-  const set = new TypedChanges(tables, options)
-  return (changes) =>
-    Effect.suspend((): Effect.Effect<A | undefined, E | TableError, R> => {
-      const typed: Array<TypedChange<T, Policy>> = []
-      const failure = set.append(changes, typed)
-      const handled = isReadonlyArrayNonEmpty(typed) ? handle(typed) : Effect.undefined
-      return failure === undefined ? handled : Effect.andThen(handled, Effect.fail(failure))
-    })
-}
+): ((changes: ReadonlyArray<Change>) => Effect.Effect<A | undefined, E | TableError, R>) =>
+  readArrays(new TypedChanges(tables, options), handle)

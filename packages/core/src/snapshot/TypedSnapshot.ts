@@ -4,11 +4,12 @@
  * A row goes through the same decoder as an insert, so what fits one place fits the other. A row that does not is told as
  * an insert at the seam: in a `RowMismatch` the operation is `Insert`, and `commitLsn` the consistent point.
  */
-import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
-import * as Effect from "effect/Effect"
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Effect from "effect/Effect"
 import type { Begin, Change, Insert } from "../change/Change.ts"
 import type { Relation } from "../change/Relation.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
+import { readArrays, readEach } from "../replication/ChangeArrays.ts"
 import type { Any, Row } from "../table/Table.ts"
 import type { RowMismatch, TableError } from "../table/TableError.ts"
 import type { OnMismatch, TypedChange } from "../table/TypedChange.ts"
@@ -112,29 +113,13 @@ export const handler = <T extends Any, A, E, R, Policy extends OnMismatch = "fai
   tables: ReadonlyArray<T>,
   handle: (change: TypedChangeAfterSnapshot<T, Policy>) => Effect.Effect<A, E, R>,
   options?: TypedOptions<Policy>
-): ((change: ChangeAfterSnapshot) => Effect.Effect<A | undefined, E | TableError, R>) => {
-  const set = new TypedAfterSnapshot(tables, options)
-  return (change) =>
-    Effect.suspend((): Effect.Effect<A | undefined, E | TableError, R> => {
-      const typed: Array<TypedChangeAfterSnapshot<T, Policy>> = []
-      const failure = set.append([change], typed)
-      if (failure !== undefined) return Effect.fail(failure)
-      return typed[0] === undefined ? Effect.undefined : handle(typed[0])
-    })
-}
+): ((change: ChangeAfterSnapshot) => Effect.Effect<A | undefined, E | TableError, R>) =>
+  readEach(new TypedAfterSnapshot(tables, options), handle)
 
 /** The same for `withSnapshotStreamArray`. It is not called where nothing is left; what came before a misfit is handed over. */
 export const arrayHandler = <T extends Any, A, E, R, Policy extends OnMismatch = "fail">(
   tables: ReadonlyArray<T>,
   handle: (changes: NonEmptyReadonlyArray<TypedChangeAfterSnapshot<T, Policy>>) => Effect.Effect<A, E, R>,
   options?: TypedOptions<Policy>
-): ((changes: ReadonlyArray<ChangeAfterSnapshot>) => Effect.Effect<A | undefined, E | TableError, R>) => {
-  const set = new TypedAfterSnapshot(tables, options)
-  return (changes) =>
-    Effect.suspend((): Effect.Effect<A | undefined, E | TableError, R> => {
-      const typed: Array<TypedChangeAfterSnapshot<T, Policy>> = []
-      const failure = set.append(changes, typed)
-      const handled = isReadonlyArrayNonEmpty(typed) ? handle(typed) : Effect.undefined
-      return failure === undefined ? handled : Effect.andThen(handled, Effect.fail(failure))
-    })
-}
+): ((changes: ReadonlyArray<ChangeAfterSnapshot>) => Effect.Effect<A | undefined, E | TableError, R>) =>
+  readArrays(new TypedAfterSnapshot(tables, options), handle)
