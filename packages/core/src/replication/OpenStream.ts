@@ -235,6 +235,22 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const start = Effect.gen(function* () {
     const startLsn = WalProgress.resumeLsn(yield* Ref.get(progress))
     const command = yield* Effect.fromResult(startReplicationCommand({ slot, startLsn, options: pluginOptions }))
+    const copyData = new CopyData({
+      plugin,
+      inProgress,
+      run: resumed.run,
+      slices: connection.slices,
+      context: { slot, publications: plugin.publications, plugin: plugin.name },
+      serverLsn: Lsn.max(system.xLogPos, startLsn),
+      maxFrameLength
+    })
+    // Its transactions would have no place to be gathered in, and pass unseen.
+    if (copyData.gathering !== undefined && gathered === undefined) {
+      return yield* new InvalidOption({
+        option: "plugin",
+        problem: "gathers transactions, but is not said to stream them"
+      })
+    }
     opened = {
       copy: yield* inTime(connection.copyBoth(command)),
       progress,
@@ -243,15 +259,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       reading: { since: undefined },
       storeIdleFlush: options.storeIdleFlush,
       system,
-      copyData: new CopyData({
-        plugin,
-        inProgress,
-        run: resumed.run,
-        slices: connection.slices,
-        context: { slot, publications: plugin.publications, plugin: plugin.name },
-        serverLsn: Lsn.max(system.xLogPos, startLsn),
-        maxFrameLength
-      }),
+      copyData,
       maxReadWait: millis(options.maxReadWait, 20),
       gathered,
       pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, recent: new RecentReads(), isEnded: false }

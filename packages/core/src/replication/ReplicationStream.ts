@@ -13,6 +13,7 @@ import * as Ref from "effect/Ref"
 import type { Change } from "../change/Change.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import type { CopyRead } from "./CopyData.ts"
+import type { GatheredTransactions } from "./GatheredTransactions.ts"
 import { keepAliveHandler, monotonicMillis, sendStatusUpdate } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
 import {
@@ -79,7 +80,7 @@ export type OnChanges<E, R> = (changes: NonEmptyReadonlyArray<Change>, bytes: nu
 
 /** What one read brought, with the transactions that were gathered in their places: decoded as they are handed on. */
 const handOverGathered = Effect.fnUntraced(function* <E, R>(
-  { gathered }: ReplicationStream,
+  gathered: GatheredTransactions,
   { batch, bytes }: CopyRead,
   onChanges: OnChanges<E, R>
 ): Effect.fn.Return<void, ReplicationError | E, R> {
@@ -87,7 +88,7 @@ const handOverGathered = Effect.fnUntraced(function* <E, R>(
   for (const { index, replay } of batch.gathered) {
     const before = batch.changes.slice(from, index)
     if (isReadonlyArrayNonEmpty(before)) yield* onChanges(before, 0)
-    if (gathered !== undefined) yield* gathered.replay(replay, onChanges)
+    yield* gathered.replay(replay, onChanges)
     from = index
   }
   const rest = batch.changes.slice(from)
@@ -105,13 +106,14 @@ export const handleCopyOutData = Effect.fnUntraced(function* <E, R>(
   stream: ReplicationStream,
   onChanges: OnChanges<E, R>
 ): Effect.fn.Return<never, ReplicationError | E, R> {
+  const { copyData, gathered } = stream
   while (true) {
     const read = yield* nextRead(stream)
     yield* receive(stream, read)
-    const { changes, gathered } = read.batch
-    if (gathered.length > 0) yield* handOverGathered(stream, read, onChanges)
+    const { changes } = read.batch
+    if (gathered !== undefined && read.batch.gathered.length > 0) yield* handOverGathered(gathered, read, onChanges)
     else if (isReadonlyArrayNonEmpty(changes)) yield* onChanges(changes, read.bytes)
-    if (stream.gathered !== undefined) yield* stream.gathered.settle(stream.copyData.gathering)
+    if (gathered !== undefined) yield* gathered.settle(copyData.gathering)
     if (read.end === undefined) continue
     if (read.end._tag === "Failed") {
       // What is done is reported even so, though nothing of this connection is read any more.

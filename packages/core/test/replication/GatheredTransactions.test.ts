@@ -188,6 +188,19 @@ describe("transactions in progress", () => {
     })
   )
 
+  it.effect("are never passed over: a plugin that gathers them without saying so is refused before it starts", () =>
+    Effect.gen(function* () {
+      const fake = yield* Fake.make()
+      const error = yield* withLogicalStream(
+        { slot: "orders", plugin: { ...plugin, isStreaming: false } },
+        () => Effect.undefined
+      ).pipe(Effect.provide(fake.layer), Effect.flip)
+      assert.deepInclude(error, { _tag: "InvalidOption", option: "plugin" })
+      const commands = fake.connections.flatMap((connection) => connection.commands)
+      assert.isEmpty(commands.filter((command) => command.startsWith("START_REPLICATION")))
+    })
+  )
+
   it.effect("need none where they are delivered as they come", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
