@@ -3,8 +3,9 @@
  *
  * What PostgreSQL would refuse, or silently cut short, is refused here: a name of 64 bytes becomes another slot's name.
  *
- * Source: src/backend/replication/repl_gram.y and repl_scanner.l: keywords in upper case; identifiers and literals
- * double their own quote, and a backslash is a character like any other.
+ * Source: src/backend/replication/repl_gram.y and repl_scanner.l: keywords in upper case; literals double their own quote,
+ * and a backslash is a character like any other. An identifier that holds a double quote cannot be said: a doubled one is a
+ * syntax error to the server.
  */
 import * as Result from "effect/Result"
 import * as Lsn from "../Lsn.ts"
@@ -20,6 +21,10 @@ export type CommandOptions = ReadonlyArray<readonly [name: string, value: string
  * quoteIdentifier('say "hi"') // => '"say ""hi"""'
  */
 export const quoteIdentifier = (name: string): string => `"${name.replaceAll('"', '""')}"`
+
+/** A table's name in SQL: `"schema"."name"`. */
+export const qualifiedName = ({ name, schema }: { readonly schema: string; readonly name: string }): string =>
+  `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`
 
 /**
  * A quoted literal. Backslashes are escaped the way SQL takes them whatever `standard_conforming_strings` says; a

@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { quoteIdentifier, quoteLiteral } from "../protocol/ReplicationCommand.ts"
+import { qualifiedName, quoteIdentifier, quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import {
   InvalidOption,
   PublicationMismatch,
@@ -122,7 +122,7 @@ const targetClause = (
       if (names.some(({ name, schema }) => hasNul(name) || hasNul(schema))) {
         return refuse("a table name holds a zero byte")
       }
-      const quoted = names.map(({ name, schema }) => `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`)
+      const quoted = names.map(qualifiedName)
       return Effect.succeed(`FOR TABLE ${quoted.join(", ")}`)
     }
   }
@@ -189,9 +189,7 @@ export const setupPublication = Effect.fn("Replicant.setupPublication")(function
       .map(tableName)
       .filter((table) => !published.has(JSON.stringify([table.schema, table.name])))
     if (missing.length > 0) {
-      const quoted = missing
-        .map((table) => `${quoteIdentifier(table.schema)}.${quoteIdentifier(table.name)}`)
-        .join(", ")
+      const quoted = missing.map(qualifiedName).join(", ")
       return yield* fail(`does not publish ${quoted}`, `ALTER PUBLICATION ${quotedName} ADD TABLE ${quoted}`)
     }
   } else {

@@ -13,6 +13,7 @@ import type { ReplicationError } from "../ReplicationError.ts"
 import type { TableFacts } from "../table/PublicationCheck.ts"
 import type { Any } from "../table/Table.ts"
 import * as Catalog from "./Catalog.ts"
+import { baseTypes, identifiesRows, isSentColumn, jsonArray } from "./CatalogSql.ts"
 import type { ReplicantConnection } from "./WalSender.ts"
 
 const Name = Schema.Struct({ schema: Schema.String, name: Schema.String })
@@ -50,24 +51,13 @@ const Facts = Schema.Struct({
 
 const FactsRow = Schema.Struct({ facts: Schema.fromJsonString(Facts) })
 
-const array = (element: string, rest: string): string => `(SELECT coalesce(json_agg(${element}), '[]'::json) ${rest})`
-
 const columnsOf = (relation: string): string =>
   `pg_catalog.pg_attribute a WHERE a.attrelid = ${relation} AND a.attnum > 0 AND NOT a.attisdropped`
 
-/** The index that identifies a row, as `RelationGetReplicaIndex` chooses it: a deferrable primary key does not. */
-const identityIndex = (relation: string): string =>
-  `pg_catalog.pg_index i WHERE i.indrelid = ${relation}.oid AND i.indisvalid AND i.indimmediate AND CASE ${relation}.relreplident
-    WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END`
+const identityIndex = (relation: string): string => `pg_catalog.pg_index i WHERE ${identifiesRows(relation)}`
 
-/** Generated columns are sent from PostgreSQL 18 on; before it the view may list them all the same. */
 const sentColumns = (serverVersion: number): string =>
-  array(
-    "a.attname ORDER BY a.attnum",
-    `FROM ${columnsOf("c.oid")}
-      ${serverVersion < 150_000 ? "" : "AND a.attname = ANY (t.attnames)"}
-      ${serverVersion < 180_000 ? "AND a.attgenerated = ''" : ""}`
-  )
+  jsonArray("a.attname ORDER BY a.attnum", `FROM pg_catalog.pg_attribute a WHERE ${isSentColumn(serverVersion)}`)
 
 /**
  * How the publication sends the table. Column lists and row filters are of PostgreSQL 15; a filter's columns are those on
@@ -80,7 +70,7 @@ const publishedColumns = (serverVersion: number): string =>
     : `'columns', ${sentColumns(serverVersion)},
       'hasColumnList', r.prattrs IS NOT NULL,
       'filter', '(' || pg_get_expr(r.prqual, r.prrelid) || ')',
-      'filterColumns', ${array(
+      'filterColumns', ${jsonArray(
         "a.attname ORDER BY a.attnum",
         `FROM ${columnsOf("c.oid")} AND (SELECT count(*) FROM pg_catalog.pg_depend d
           WHERE d.classid = 'pg_catalog.pg_publication_rel'::regclass AND d.objid = r.oid
@@ -99,20 +89,17 @@ const factsQuery = (tables: ReadonlyArray<Any>, publications: ReadonlyArray<stri
   )
   const pubnames = publications.map(quoteLiteral).join(", ")
   const pair = "json_build_object('schema', n2.nspname, 'name', c2.relname)"
-  return `WITH RECURSIVE base (oid, base) AS (
-    SELECT oid, oid FROM pg_catalog.pg_type WHERE typtype <> 'd'
-    UNION ALL SELECT t.oid, b.base FROM pg_catalog.pg_type t JOIN base b ON t.typtype = 'd' AND t.typbasetype = b.oid
-  )
+  return `WITH RECURSIVE ${baseTypes}
   SELECT json_build_object(
     'schema', w.schema, 'name', w.name,
     'kind', c.relkind::text, 'persistence', c.relpersistence::text, 'replicaIdentity', c.relreplident::text,
-    'identity', ${array(
+    'identity', ${jsonArray(
       "a.attname ORDER BY k.position",
       `FROM (SELECT i.indkey, i.indnkeyatts FROM ${identityIndex("c")}) i
         CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, position)
         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum WHERE k.position <= i.indnkeyatts`
     )},
-    'columns', ${array(
+    'columns', ${jsonArray(
       `json_build_object('name', a.attname, 'typeOid', a.atttypid::bigint, 'generated', a.attgenerated::text,
         'type', format_type(a.atttypid, a.atttypmod),
         'base', json_build_object('schema', bn.nspname, 'name', bt.typname)) ORDER BY a.attnum`,
@@ -120,25 +107,25 @@ const factsQuery = (tables: ReadonlyArray<Any>, publications: ReadonlyArray<stri
         JOIN pg_catalog.pg_namespace bn ON bn.oid = bt.typnamespace
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped`
     )},
-    'published', ${array(
+    'published', ${jsonArray(
       `json_build_object('publication', t.pubname, ${publishedColumns(serverVersion)}) ORDER BY t.pubname`,
       `FROM pg_catalog.pg_publication_tables t JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
         LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid AND r.prrelid = c.oid
         WHERE t.schemaname = w.schema AND t.tablename = w.name AND t.pubname IN (${pubnames})`
     )},
-    'namedBy', ${array(
+    'namedBy', ${jsonArray(
       "p.pubname ORDER BY p.pubname",
       `FROM pg_catalog.pg_publication p WHERE p.pubname IN (${pubnames}) AND (p.puballtables OR ${inSchema(serverVersion)}
         OR EXISTS (SELECT FROM pg_catalog.pg_publication_rel r WHERE r.prpubid = p.oid AND r.prrelid = c.oid))`
     )},
-    'sentAs', ${array(
+    'sentAs', ${jsonArray(
       pair,
       `FROM (SELECT DISTINCT t.schemaname, t.tablename FROM pg_catalog.pg_publication_tables t WHERE t.pubname IN (${pubnames})) t
         JOIN pg_catalog.pg_namespace n2 ON n2.nspname = t.schemaname
         JOIN pg_catalog.pg_class c2 ON c2.relnamespace = n2.oid AND c2.relname = t.tablename
         WHERE c2.oid <> c.oid AND c2.oid IN (SELECT relid FROM pg_partition_ancestors(c.oid))`
     )},
-    'bare', ${array(
+    'bare', ${jsonArray(
       `${pair} ORDER BY n2.nspname, c2.relname`,
       `FROM pg_partition_tree(CASE c.relkind WHEN 'p' THEN c.oid END) leaf JOIN pg_catalog.pg_class c2 ON c2.oid = leaf.relid
         JOIN pg_catalog.pg_namespace n2 ON n2.oid = c2.relnamespace

@@ -6,8 +6,8 @@
  *
  * Source: https://www.postgresql.org/docs/current/sql-copy.html
  */
-import { quoteIdentifier } from "../protocol/ReplicationCommand.ts"
-import { type PublishedTable, qualifiedName } from "./PublishedTables.ts"
+import { qualifiedName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
+import type { PublishedTable } from "./PublishedTables.ts"
 
 /** One COPY: a table, or some of its pages. */
 export interface CopyPiece {

@@ -11,9 +11,10 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
-import { quoteIdentifier, quoteLiteral } from "../protocol/ReplicationCommand.ts"
+import { qualifiedName, quoteIdentifier, quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import { PermissionDenied, PublicationMismatch, type ReplicationError } from "../ReplicationError.ts"
 import * as Catalog from "../replication/Catalog.ts"
+import { baseTypes, identifiesRows, isSentColumn, jsonArray } from "../replication/CatalogSql.ts"
 import type { ReplicantConnection } from "../replication/WalSender.ts"
 
 const Column = Schema.Struct({
@@ -75,8 +76,6 @@ export interface Listing {
 /** As PostgreSQL's own code has it, `FirstGenbkiObjectId`: types below are told by their OID alone. */
 const firstNamedType = 10_000
 
-const array = (element: string, rest: string): string => `(SELECT coalesce(json_agg(${element}), '[]'::json) ${rest})`
-
 /** Column lists and row filters are of PostgreSQL 15. */
 const listed = (publications: string, serverVersion: number): string => `
   SELECT c.oid, p.pubname, ${serverVersion < 150_000 ? "NULL::name[] AS attnames, NULL::text AS rowfilter" : "p.attnames, p.rowfilter"}
@@ -85,17 +84,7 @@ const listed = (publications: string, serverVersion: number): string => `
   JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename
   WHERE p.pubname IN (${publications})`
 
-/** Generated columns are sent from PostgreSQL 18 on, where they are asked for; before it the view may list them all the same. */
-const isSent = (serverVersion: number): string =>
-  [
-    "a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped",
-    ...(serverVersion < 150_000 ? [] : ["a.attname = ANY (t.attnames)"]),
-    ...(serverVersion < 180_000 ? ["a.attgenerated = ''"] : [])
-  ].join(" AND ")
-
-/** The index that identifies a row, as `RelationGetReplicaIndex` chooses it: a deferrable primary key does not. */
-const isKey = `(c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
-  AND i.indimmediate AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END
+const isKey = `(c.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE ${identifiesRows("c")}
   AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])))`
 
 const column = `json_build_object('name', a.attname, 'typeOid', a.atttypid::bigint, 'typeModifier', a.atttypmod, 'isKey', ${isKey},
@@ -127,10 +116,7 @@ const fingerprint = (publications: string, serverVersion: number): string => {
 
 const listingQuery = (names: ReadonlyArray<string>, serverVersion: number): string => {
   const publications = names.map(quoteLiteral).join(", ")
-  return `WITH RECURSIVE base (oid, base) AS (
-    SELECT oid, oid FROM pg_catalog.pg_type WHERE typtype <> 'd'
-    UNION ALL SELECT t.oid, b.base FROM pg_catalog.pg_type t JOIN base b ON t.typtype = 'd' AND t.typbasetype = b.oid
-  ), listed AS MATERIALIZED (${listed(publications, serverVersion)}
+  return `WITH RECURSIVE ${baseTypes}, listed AS MATERIALIZED (${listed(publications, serverVersion)}
   ), t AS (
     SELECT oid, count(DISTINCT attnames) AS lists, json_agg(rowfilter ORDER BY pubname) AS filters,
       (SELECT l.attnames FROM listed l WHERE l.oid = listed.oid LIMIT 1) AS attnames
@@ -140,19 +126,19 @@ const listingQuery = (names: ReadonlyArray<string>, serverVersion: number): stri
   )
   SELECT coalesce(json_agg(json_build_object(
     'oid', c.oid::bigint, 'schema', n.nspname, 'name', c.relname, 'replicaIdentity', c.relreplident::text,
-    'columns', ${array(
+    'columns', ${jsonArray(
       column,
       `FROM pg_catalog.pg_attribute a JOIN base b ON b.oid = a.atttypid JOIN pg_catalog.pg_type bt ON bt.oid = b.base
-        JOIN pg_catalog.pg_namespace bn ON bn.oid = bt.typnamespace WHERE ${isSent(serverVersion)}`
+        JOIN pg_catalog.pg_namespace bn ON bn.oid = bt.typnamespace WHERE ${isSentColumn(serverVersion)}`
     )},
     'columnLists', t.lists, 'filters', t.filters,
-    'parts', ${array(
+    'parts', ${jsonArray(
       part,
       `FROM pg_catalog.pg_class l JOIN pg_catalog.pg_namespace ln ON ln.oid = l.relnamespace
         WHERE l.relkind = 'r' AND l.relpersistence = 'p'
         AND (l.oid = c.oid OR l.oid IN (SELECT leaf.relid FROM ${tree} WHERE leaf.isleaf))`
     )},
-    'ancestors', ${array(
+    'ancestors', ${jsonArray(
       `json_build_object('schema', ln.nspname, 'name', l.relname, 'isReadable', ${isReadable}) ORDER BY l.oid`,
       `FROM ${tree} JOIN pg_catalog.pg_class l ON l.oid = leaf.relid JOIN pg_catalog.pg_namespace ln ON ln.oid = l.relnamespace
         WHERE l.relkind = 'p'`
@@ -184,10 +170,6 @@ export const isSameListing = (self: Listing, that: Listing): boolean => {
     ])
   return lasting(self) === lasting(that)
 }
-
-/** A quoted name, as SQL has it. */
-export const qualifiedName = ({ name, schema }: { readonly schema: string; readonly name: string }): string =>
-  `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`
 
 /** The first reason for which not every row of every table can be read. Row security would leave rows out without a word. */
 export const unreadable = (listing: Listing): PermissionDenied | PublicationMismatch | undefined => {

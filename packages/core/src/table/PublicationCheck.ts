@@ -7,7 +7,7 @@
  * `pub_collist_contains_invalid_column` in src/backend/commands/publicationcmds.c; `get_rel_sync_entry` in
  * src/backend/replication/pgoutput/pgoutput.c.
  */
-import { quoteIdentifier } from "../protocol/ReplicationCommand.ts"
+import { qualifiedName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
 import { decoderForOid, type QualifiedName, type TypeDecoders } from "../values/TypeDecoder.ts"
 import type { DeclarationProblem } from "./DeclarationMismatch.ts"
 import { takesValues } from "./EncodedForm.ts"
@@ -77,7 +77,6 @@ export interface CheckContext {
 
 type Problem = DeclarationProblem
 
-const qualified = ({ name, schema }: Name): string => `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`
 const list = (names: ReadonlyArray<string>): string => names.map(quoteIdentifier).join(", ")
 
 const problem = (
@@ -88,7 +87,7 @@ const problem = (
   problem: kind,
   table: { schema: table.schema, name: table.name },
   names,
-  detail: `${qualified(table)} ${detail}`,
+  detail: `${qualifiedName(table)} ${detail}`,
   remedy
 })
 
@@ -101,12 +100,12 @@ const unsent = (facts: TableFacts, { publications }: CheckContext): Problem => {
   }
   if (facts.persistence !== "p") {
     const detail = "is unlogged or temporary: nothing of it is in the WAL"
-    return problem("notPublishable", facts, { detail, remedy: `ALTER TABLE ${qualified(facts)} SET LOGGED` })
+    return problem("notPublishable", facts, { detail, remedy: `ALTER TABLE ${qualifiedName(facts)} SET LOGGED` })
   }
   const [root] = facts.sentAs
   if (root !== undefined) {
-    const detail = `is a partition whose changes come as ${qualified(root)}`
-    const remedy = `declare ${qualified(root)}, or publish it without publish_via_partition_root`
+    const detail = `is a partition whose changes come as ${qualifiedName(root)}`
+    const remedy = `declare ${qualifiedName(root)}, or publish it without publish_via_partition_root`
     return problem("sentAsRoot", facts, { names: [`${root.schema}.${root.name}`], detail, remedy })
   }
   if (facts.kind === "p" && facts.namedBy.length > 0) {
@@ -114,7 +113,7 @@ const unsent = (facts: TableFacts, { publications }: CheckContext): Problem => {
     const remedy = `ALTER PUBLICATION ${publication} SET (publish_via_partition_root = true), or make it with publishViaPartitionRoot`
     return problem("sentAsPartitions", facts, { detail, remedy })
   }
-  const remedy = `ALTER PUBLICATION ${publication} ADD TABLE ${qualified(facts)}`
+  const remedy = `ALTER PUBLICATION ${publication} ADD TABLE ${qualifiedName(facts)}`
   return problem("notPublished", facts, { detail: "is not published", remedy })
 }
 
@@ -123,8 +122,8 @@ const withColumns = (facts: TableFacts, sent: PublishedFacts, columns: ReadonlyA
   const alter = `ALTER PUBLICATION ${quoteIdentifier(sent.publication)}`
   const inOrder = facts.columns.map(({ name }) => name).filter((name) => columns.includes(name))
   const where = sent.filter === null ? "" : ` WHERE ${sent.filter}`
-  const add = `${alter} ADD TABLE ${qualified(facts)} (${list(inOrder)})${where}`
-  return `BEGIN; ${alter} DROP TABLE ${qualified(facts)}; ${add}; COMMIT`
+  const add = `${alter} ADD TABLE ${qualifiedName(facts)} (${list(inOrder)})${where}`
+  return `BEGIN; ${alter} DROP TABLE ${qualifiedName(facts)}; ${add}; COMMIT`
 }
 
 const generatedRemedy = (sent: PublishedFacts, isVirtual: boolean, serverVersion: number): string =>
@@ -192,12 +191,12 @@ function* identityProblems(table: Any, facts: TableFacts, context: CheckContext)
     publishing(publication).operations.some((operation) => operation === "update" || operation === "delete")
   )
   const isFull = facts.replicaIdentity === "f"
-  const alter = `ALTER TABLE ${qualified(facts)}`
+  const alter = `ALTER TABLE ${qualifiedName(facts)}`
   const keys = table.key.map((property) => table.columns.get(property) ?? property)
   if (writes.length > 0 && facts.kind === "p" && facts.bare.length > 0) {
     const names = facts.bare.map(({ name, schema }) => `${schema}.${name}`)
-    const detail = `has partitions without replica identity, on which the source refuses UPDATE and DELETE: ${facts.bare.map(qualified).join(", ")}`
-    const remedy = facts.bare.map((bare) => `ALTER TABLE ${qualified(bare)} REPLICA IDENTITY FULL`).join("; ")
+    const detail = `has partitions without replica identity, on which the source refuses UPDATE and DELETE: ${facts.bare.map(qualifiedName).join(", ")}`
+    const remedy = facts.bare.map((bare) => `ALTER TABLE ${qualifiedName(bare)} REPLICA IDENTITY FULL`).join("; ")
     yield problem("noReplicaIdentity", facts, { names, detail, remedy })
   } else if (writes.length > 0 && facts.kind === "r" && !isFull && facts.identity.length === 0) {
     const detail = "has no replica identity: the source refuses its UPDATE and DELETE"

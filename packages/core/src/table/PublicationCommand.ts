@@ -5,7 +5,7 @@
  * Source: https://www.postgresql.org/docs/current/sql-createpublication.html
  */
 import * as Result from "effect/Result"
-import { objectName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
+import { objectName, qualifiedName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
 import { InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
 import type { TypeDecoders } from "../values/TypeDecoder.ts"
 import type { Any } from "./Table.ts"
@@ -73,7 +73,7 @@ const tableClause = (
   { columnsOf, serverVersion }: CommandContext
 ): Result.Result<string, Refusal> =>
   Result.gen(function* () {
-    let clause = `${quoteIdentifier(table.relation.schema)}.${quoteIdentifier(table.relation.name)}`
+    let clause = qualifiedName(table.relation)
     if (columns === "declared") {
       yield* needs("a column list", serverVersion)
       const listed = columnsOf(table)

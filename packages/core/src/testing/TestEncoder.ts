@@ -4,9 +4,9 @@
  */
 import * as Lsn from "../Lsn.ts"
 import type * as PgTimestamp from "../PgTimestamp.ts"
+import * as Bytes from "../pgoutput/PgoutputBytes.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { encodeXLogData } from "../protocol/ReplicationMessage.ts"
-import * as Bytes from "./PgoutputBytes.ts"
 import type { TestRelation } from "./TestRelation.ts"
 import type { TestServer } from "./TestServer.ts"
 import type { TestChange } from "./TestTransaction.ts"

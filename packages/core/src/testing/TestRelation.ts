@@ -6,10 +6,10 @@ import * as Schema from "effect/Schema"
 import type * as SchemaAST from "effect/SchemaAST"
 import type { Row } from "../change/Change.ts"
 import type { ReplicaIdentity } from "../change/Relation.ts"
+import type { Cell } from "../pgoutput/PgoutputBytes.ts"
 import type * as Table from "../table/Table.ts"
 import { type TableName, tableName } from "../table/TableName.ts"
 import { builtinByName, builtinByOid } from "../values/BuiltinTypes.ts"
-import type { Cell } from "./PgoutputBytes.ts"
 import { textOf } from "./ValueText.ts"
 
 /** A column's type: built in, by its OID, or made by a user, by its names. */

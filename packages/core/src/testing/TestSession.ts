@@ -8,12 +8,12 @@
  */
 import * as Lsn from "../Lsn.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
+import { concat } from "../pgoutput/PgoutputBytes.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader } from "../protocol/ByteReader.ts"
 import { Frames } from "../protocol/Frames.ts"
 import * as ReplicationMessage from "../protocol/ReplicationMessage.ts"
 import { ConnectionError, DecodeError, type ReplicationError, type ServerMessage } from "../ReplicationError.ts"
-import { concat } from "./PgoutputBytes.ts"
 import type { Started } from "./StartReplication.ts"
 import { TestEncoder } from "./TestEncoder.ts"
 import type { TestServer } from "./TestServer.ts"

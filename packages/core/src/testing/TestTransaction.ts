@@ -3,7 +3,7 @@
  * `TestWalSender` writes it. A row that does not fit its table is a mistake of the test and throws `TypeError` at once.
  */
 import type { Row } from "../change/Change.ts"
-import { type Cell, unchanged } from "./PgoutputBytes.ts"
+import { type Cell, unchanged } from "../pgoutput/PgoutputBytes.ts"
 import {
   cellsOf,
   type KeyRow,

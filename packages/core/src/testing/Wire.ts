@@ -7,8 +7,8 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Latch from "effect/Latch"
+import { concat } from "../pgoutput/PgoutputBytes.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
-import { concat } from "./PgoutputBytes.ts"
 
 /** How one network behaves, as its test may change it at any time. */
 export interface Network {

@@ -5,11 +5,11 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as TestClock from "effect/testing/TestClock"
 import { nextLsn } from "../../src/change/Change.ts"
+import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { defaultMaxFrameLength } from "../../src/protocol/Frames.ts"
 import { withLogicalStream } from "../../src/replication/LogicalStream.ts"
 import { WalSender } from "../../src/replication/WalSender.ts"
-import * as Bytes from "../../src/testing/PgoutputBytes.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 import {
   attack,

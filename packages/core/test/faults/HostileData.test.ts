@@ -15,6 +15,7 @@ import { MessageMismatch } from "../../src/outbox/MessageError.ts"
 import { decoder as outboxDecoder } from "../../src/outbox/OutboxChanges.ts"
 import { make as makeMessage } from "../../src/outbox/OutboxMessage.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import {
   DecodeError,
   logText,
@@ -26,7 +27,6 @@ import {
 import { make as makeTable } from "../../src/table/Table.ts"
 import { RowMismatch, TableMismatch } from "../../src/table/TableError.ts"
 import { TypedChanges } from "../../src/table/TypedChanges.ts"
-import * as Bytes from "../../src/testing/PgoutputBytes.ts"
 import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 import { attack, ending, refused } from "./Hostile.ts"

@@ -1,7 +1,7 @@
 /** Every kind of message that a walsender sends inside CopyData, each in a stream in which it has its place. Not a test. */
 import type { OutputPlugin } from "../../src/change/OutputPlugin.ts"
+import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"
-import * as Bytes from "../../src/testing/PgoutputBytes.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 import * as Streaming from "../support/StreamingBytes.ts"
 import { ending, type Mode, plugin, streamingPlugin } from "./Hostile.ts"

@@ -8,6 +8,7 @@ import * as Layer from "effect/Layer"
 import * as Queue from "effect/Queue"
 import * as Lsn from "../../src/Lsn.ts"
 import * as PgTimestamp from "../../src/PgTimestamp.ts"
+import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
 import { Frames } from "../../src/protocol/Frames.ts"
@@ -15,7 +16,6 @@ import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"
 import { ConnectionError, type ReplicationError } from "../../src/ReplicationError.ts"
 import { serverError } from "../../src/refineServerError.ts"
 import { type CopyBoth, type QueryRow, type ReplicantConnection, WalSender } from "../../src/replication/WalSender.ts"
-import * as Bytes from "../../src/testing/PgoutputBytes.ts"
 
 export interface FakeOptions {
   readonly systemId?: string | undefined

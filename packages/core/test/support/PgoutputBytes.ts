@@ -5,12 +5,12 @@ import type { Change } from "../../src/change/Change.ts"
 import { Run } from "../../src/change/NextLsn.ts"
 import { Batch, type Decoder } from "../../src/change/OutputPlugin.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import { ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
 import { DecodeError } from "../../src/ReplicationError.ts"
-import * as Bytes from "../../src/testing/PgoutputBytes.ts"
 import type { TypeDecoders } from "../../src/values/TypeDecoder.ts"
 
-export { type Cell, message, type Part, tuple, type, unchanged } from "../../src/testing/PgoutputBytes.ts"
+export { type Cell, message, type Part, tuple, type, unchanged } from "../../src/pgoutput/PgoutputBytes.ts"
 
 export interface Column {
   readonly name: string

@@ -1,6 +1,7 @@
 /**
- * pgoutput's messages as bytes, protocol version 1 in text format: what a server says, for those who play one. Pure, and
- * each function gives bytes of its own. They write what they are told, also what no server would say.
+ * pgoutput's messages as bytes, protocol version 1 in text format: what a server says, for those who play one, and for rows
+ * that are to be decoded as if it had said them. Each function gives bytes of its own. They write what they are told, also
+ * what no server would say.
  *
  * Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
  */
@@ -69,6 +70,8 @@ export interface RelationFields {
     readonly name: string
     readonly typeOid: number
     readonly isKey?: boolean | undefined
+    /** -1 unless told otherwise. */
+    readonly typeModifier?: number | undefined
   }>
 }
 
@@ -88,7 +91,7 @@ export const relation = ({ columns, name, oid, replicaIdentity, schema }: Relati
         [1, column.isKey === true ? 1 : 0],
         { cstring: column.name },
         [4, column.typeOid],
-        [4, -1]
+        [4, column.typeModifier ?? -1]
       ]
     )
   )
