@@ -1,0 +1,79 @@
+/** What the server answers when it will not: its message, when it came, and the error that stands for any it has no other for. */
+import * as Schema from "effect/Schema"
+import { errorId, errorJson } from "./ErrorForm.ts"
+import * as Lsn from "./Lsn.ts"
+
+/** What we were doing when the server answered with an error: SQLSTATEs mean different things at different stages. */
+export const Stage = Schema.Literals([
+  "Connect",
+  "IdentifySystem",
+  "Query",
+  "CreateSlot",
+  "AlterSlot",
+  "DropSlot",
+  "StartReplication",
+  "Streaming"
+])
+/** One of the stages. */
+export type Stage = typeof Stage.Type
+
+/**
+ * The fields of an ErrorResponse or NoticeResponse that we keep.
+ *
+ * Source: https://www.postgresql.org/docs/current/protocol-error-fields.html
+ */
+export interface ServerMessage {
+  /** Never translated: `ERROR`, `FATAL`, `PANIC`, `WARNING`, … */
+  readonly severity: string
+  readonly sqlState: string
+  readonly message: string
+  readonly detail?: string | undefined
+  readonly hint?: string | undefined
+}
+
+/** Classes of SQLSTATE that the passing of time mends: connection, resources, operator intervention. */
+const isTransient = (sqlState: string): boolean =>
+  sqlState.startsWith("08") ||
+  sqlState.startsWith("53") ||
+  sqlState === "57P01" ||
+  sqlState === "57P02" ||
+  sqlState === "57P03" ||
+  sqlState === "57014" ||
+  sqlState === "55P03"
+
+/**
+ * Any other ErrorResponse. `message`, `detail` and `hint` are the server's, in its language.
+ *
+ * `isRetryable` is whether one may try for ever. Some that are not may pass all the same, and are tried three times at
+ * one position by streams that reconnect: with `lsn` they have been, and come again whenever that position is reached.
+ */
+export class ServerError extends Schema.TaggedError<ServerError>(errorId("ServerError"))("ServerError", {
+  stage: Stage,
+  severity: Schema.String,
+  sqlState: Schema.String,
+  serverMessage: Schema.String,
+  detail: Schema.optional(Schema.String),
+  hint: Schema.optional(Schema.String),
+  /** Everything before it is done; what fails lies behind it. */
+  lsn: Schema.optional(Lsn.Lsn)
+}) {
+  get remedy(): string | undefined {
+    if (this.sqlState === "53300") return "end other connections, or raise max_wal_senders and restart the server"
+    if (this.sqlState === "53400") return "drop a slot, or raise max_replication_slots and restart the server"
+    if (this.sqlState === "58P01" && this.stage === "CreateSlot") return "install the output plugin on the server"
+    if (this.sqlState === "22023" && this.stage === "StartReplication") {
+      return this.hint ?? "leave out the option, which this version of the output plugin does not know"
+    }
+    return this.hint
+  }
+  get isRetryable(): boolean {
+    return isTransient(this.sqlState)
+  }
+  override toJSON(): unknown {
+    return errorJson(this)
+  }
+  override get message(): string {
+    const at = this.lsn === undefined ? "" : `, behind LSN ${Lsn.format(this.lsn)} at each attempt`
+    return `${this.severity} ${this.sqlState}: ${this.serverMessage}${at}`
+  }
+}
