@@ -37,6 +37,7 @@ export const RequestContext = Schema.Struct({
   requestId: Schema.optional(Schema.String),
   traceParent: Schema.optional(Schema.String)
 })
+/** Who did it, for which request, in which span. */
 export type RequestContext = typeof RequestContext.Type
 
 /** The context for programs that need no other: actor, request and trace parent, under the default prefix. */
@@ -55,6 +56,7 @@ export interface InContext<C, A> {
  */
 export type OnMismatch = "fail" | "none"
 
+/** What becomes of a context that does not fit its Schema. */
 export interface ContextOptions {
   /** `fail` when left out. */
   readonly onMismatch?: OnMismatch | undefined

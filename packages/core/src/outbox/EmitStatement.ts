@@ -8,6 +8,7 @@ import { codecOf } from "./MessageCodec.ts"
 import { UnencodableMessage } from "./MessageError.ts"
 import type { MessageSchema, OutboxMessage } from "./OutboxMessage.ts"
 
+/** How a message is written. */
 export interface EmitOptions {
   /**
    * `true` when left out: the message is of the transaction that writes it, comes with its other changes, and not at all

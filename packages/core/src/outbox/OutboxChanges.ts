@@ -56,6 +56,7 @@ export type OutboxChange<M extends Any, Policy extends OnMismatch = "fail", In e
   | (Policy extends "untyped" ? UndecodedMessage<M> : never)
   | OtherMessage
 
+/** What becomes of a message that does not fit its Schema. */
 export interface OutboxOptions<Policy extends OnMismatch> {
   /** `fail` when left out. */
   readonly onMismatch?: Policy | undefined

@@ -35,6 +35,7 @@ export const TransactionSpill = Context.Reference<Spill | undefined>("@replicant
 /** 64 MiB: the server's own default for `logical_decoding_work_mem`. */
 export const defaultMaxBytesInMemory = 64 * 1024 * 1024
 
+/** Where transactions in progress are put, and how many bytes of them stay in memory: 64 MiB. */
 export interface SpillOptions {
   /** Where temporary directories are made: the system's place for them. It may have to hold the largest transaction. */
   readonly directory?: string | undefined

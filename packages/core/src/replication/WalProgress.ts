@@ -156,7 +156,8 @@ export const allowIdle = (progress: WalProgress, lsn: Lsn.Lsn): WalProgress => (
 /**
  * What may be reported as flushed now. While a transaction is open or a unit pending it is `durable`; otherwise all that
  * was received is done, also what the publication left out, and a quiet slot need not pin WAL: up to `idleLimit`, where
- * there is one. Never below what was reported, never beyond what was received, and `0/0` (which the server ignores) until there is something to report.
+ * there is one. Never below what was reported, never beyond what was received, and `0/0` (which the server ignores) until
+ * there is something to report.
  */
 export const flushed = (progress: WalProgress): Lsn.Lsn => {
   const { durable, idleLimit, received } = progress

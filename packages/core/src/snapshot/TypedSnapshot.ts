@@ -16,6 +16,7 @@ import type { OnMismatch, TypedChange } from "../table/TypedChange.ts"
 import { TypedChanges, type TypedOptions } from "../table/TypedChanges.ts"
 import type { ChangeAfterSnapshot, SnapshotChange, SnapshotRow, SnapshotStarted } from "./SnapshotChange.ts"
 
+/** A row of a declared table that was there when the snapshot was taken. */
 export interface TypedSnapshotRow<T extends Any> {
   readonly _tag: "SnapshotRow"
   readonly table: T["name"]

@@ -50,6 +50,7 @@ export const DeclarationProblem = Schema.Struct({
   /** The statement or declaration that mends it. */
   remedy: Schema.String
 })
+/** One thing that does not fit, and what mends it. */
 export type DeclarationProblem = typeof DeclarationProblem.Type
 
 /** Everything that keeps the declared tables from coming through these publications, each with its cure. */

@@ -55,6 +55,7 @@ export type KeyRow<T extends Any> =
       : { readonly [P in Key & keyof S["fields"]]: S["fields"][P]["Type"] }
     : never
 
+/** What a declaration says beside the table's name and Schema. */
 export interface TableOptions<S extends TableSchema, Key extends keyof S["fields"] & string> {
   /**
    * Properties that identify a row: the primary key, or the columns of `REPLICA IDENTITY USING INDEX`. With them declared

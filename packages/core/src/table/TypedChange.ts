@@ -19,6 +19,7 @@ interface OfTable<T extends Any> {
   readonly relation: Relation
 }
 
+/** A row of a declared table that came to be. */
 export interface TypedInsert<T extends Any> extends OfTable<T> {
   readonly _tag: "Insert"
   readonly row: Row<T>
@@ -59,6 +60,7 @@ export interface PartialUpdate<T extends Any> extends OfTable<T> {
   readonly old: OldRow<T> | undefined
 }
 
+/** A row of a declared table that is gone. `old` is what identifies it. */
 export interface TypedDelete<T extends Any> extends OfTable<T> {
   readonly _tag: "Delete"
   readonly old: OldRow<T>

@@ -16,6 +16,7 @@ import type { Any } from "./Table.ts"
 import { RowMismatch, type TableError, TableMismatch } from "./TableError.ts"
 import type { OnMismatch, TypedChange } from "./TypedChange.ts"
 
+/** What becomes of a row that does not fit its Schema. */
 export interface TypedOptions<Policy extends OnMismatch> {
   /** `fail` when left out. A relation that lacks declared columns fails under both. */
   readonly onMismatch?: Policy | undefined

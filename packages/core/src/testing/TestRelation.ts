@@ -39,10 +39,13 @@ export interface TestRelation<Whole = Row, Part = Row, Key = Row> {
 /** What rows can be scripted of. */
 export type Source = Table.Any | TestRelation<unknown, unknown, unknown>
 
+/** Every column of a row: of a declared table as its Schema has it. */
 export type WholeRow<S> =
   S extends TestRelation<infer Whole, infer _, infer _> ? Whole : S extends Table.Any ? Table.Row<S> : never
+/** Some columns of a row. */
 export type PartialRow<S> =
   S extends TestRelation<infer _, infer Part, infer _> ? Part : S extends Table.Any ? Table.PartialRow<S> : never
+/** The columns that identify a row; of a declared table, the whole row will do. */
 export type KeyRow<S> =
   S extends TestRelation<infer _, infer _, infer Key>
     ? Key

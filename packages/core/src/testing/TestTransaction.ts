@@ -83,6 +83,7 @@ const oldCells = (relation: TestRelation, row: Row): OldCells => {
   return { kind: "K", cells: cellsOf(relation, key, null) }
 }
 
+/** What an update tells of the row before. */
 export interface UpdateOptions<S> {
   /** The row before: its key if that has changed, all of it under `REPLICA IDENTITY FULL`, where it is sent always. */
   readonly old?: KeyRow<S> | undefined
@@ -109,6 +110,7 @@ export const remove = <S extends Source>(source: S, old: KeyRow<S>): TestChange 
   return { _tag: "Delete", relation, old: oldCells(relation, old as Row) }
 }
 
+/** What a TRUNCATE says beside its tables. Both are false when left out. */
 export interface TruncateOptions {
   readonly cascade?: boolean | undefined
   readonly restartIdentity?: boolean | undefined

@@ -64,6 +64,7 @@ export interface TypeDecoders {
  */
 export type ValueForm = "boolean" | "integer" | "bigint" | "float" | "bytea" | "text" | "custom"
 
+/** How a value is read: the form that readers know a short way for, and the decoder of its text. */
 export interface ValueDecoder {
   readonly form: ValueForm
   readonly decode: TypeDecoder
