@@ -25,6 +25,7 @@ import {
 import type { WalSender } from "../replication/WalSender.ts"
 import { copyProgress, copyTables, describeTables, snapshotTable } from "./CopyTables.ts"
 import { exportSnapshot, makePermanent, slotExists, watchSlot } from "./ExportedSnapshot.ts"
+import { type RateLimit, rateLimitProblem } from "./RateLimit.ts"
 import type { ChangeAfterSnapshot, SnapshotChange, SnapshotCompleted, SnapshotStarted } from "./SnapshotChange.ts"
 import { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
@@ -43,6 +44,8 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
   readonly connections?: number | undefined
   /** How long to wait for the tables' locks, and for transactions that are running when the slot is made: 10 s. */
   readonly lockTimeout?: Duration.Input | undefined
+  /** Spares the source: no more than this a second, over all connections. Changes after the snapshot are not held back. */
+  readonly rateLimit?: RateLimit | undefined
   /** Told how far the snapshot is. */
   readonly progress?: ProgressRef | undefined
 }
@@ -74,6 +77,8 @@ const validated = <Mode extends SnapshotMode>(
   if (options.plugin.name !== "pgoutput" || options.plugin.publications.length === 0) {
     return failOnOption("plugin", "a snapshot is of what publications publish, which only pgoutput has")
   }
+  const rateProblem = options.rateLimit === undefined ? undefined : rateLimitProblem(options.rateLimit)
+  if (rateProblem !== undefined) return failOnOption("rateLimit", rateProblem)
   const lockTimeout = Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(options.lockTimeout ?? "10 seconds")))
   return Effect.succeed({ connections, lockTimeout })
 }
@@ -114,7 +119,7 @@ const attemptSnapshot = Effect.fnUntraced(function* <Mode extends SnapshotMode, 
   let isOver = false
   const handOver = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Queue.offer(queue, changes)
   const copying = copyTables(
-    { snapshot, tables, decoder, handOver, progress: options.progress },
+    { snapshot, tables, decoder, handOver, progress: options.progress, rateLimit: options.rateLimit },
     exported.readers
   ).pipe(
     // What comes after the last row needs neither lock nor snapshot.
