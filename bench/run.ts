@@ -11,7 +11,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
 
-const benchmarks = ["drain", "decode", "latency", "memory", "scale"]
+const benchmarks = ["drain", "decode", "latency", "memory", "scale", "snapshot"]
 
 const runOne = (name: string, flags: ReadonlyArray<string>): number =>
   spawnSync(process.execPath, [new URL(`${name}.ts`, import.meta.url).pathname, ...flags], { stdio: "inherit" })

@@ -1,4 +1,6 @@
 /** The public module `Snapshot`: what is there, then what changes. */
+
+export type { RateLimit } from "./RateLimit.ts"
 export type * from "./SnapshotChange.ts"
 export * from "./SnapshotError.ts"
 export {
