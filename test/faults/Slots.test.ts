@@ -5,46 +5,25 @@ import { assert, describe } from "@effect/vitest"
 import {
   type Change,
   type Gap,
+  type LogicalStreamOptions,
   Lsn,
   makeStreamState,
   nextLsn,
   ReplicationSlot,
   type StreamState,
   Table,
-  WalSender,
   withLogicalStream
 } from "@replicant/core"
 import { PgServer, type PgServerShape } from "@replicant/node/testing"
-import { Deferred, Effect, Fiber, Schedule, Schema, type Scope, Stream, SubscriptionRef } from "effect"
+import { Deferred, Effect, Fiber, Schedule, Schema, Stream, SubscriptionRef } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
-import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
+import { failureOf, follow, insertedRows, logicalOptions, onConnection, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import type { Server } from "../support/Servers.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
-
-type Options = Partial<Parameters<typeof withLogicalStream>[0]>
-
-/** What a stream fails with. */
-const failureOf = (workspace: Workspace, options: Options = {}) =>
-  withLogicalStream({ ...logicalOptions(workspace), ...options }, (change) => Effect.succeed(nextLsn(change))).pipe(
-    Effect.provide(walSender(workspace)),
-    Effect.flip,
-    Effect.timeout("30 seconds")
-  )
-
-const onConnection = <A, E>(
-  workspace: Workspace,
-  use: (connection: Effect.Success<WalSender["Service"]["connect"]>) => Effect.Effect<A, E, Scope.Scope>
-) =>
-  Effect.scoped(
-    Effect.flatMap(
-      Effect.flatMap(WalSender, (walSender) => walSender.connect),
-      use
-    )
-  ).pipe(Effect.provide(walSender(workspace)))
 
 const idsOf = (changes: ReadonlyArray<Change>) => insertedRows(changes).map((row) => row.id)
 
@@ -595,7 +574,8 @@ describe("a publication", () => {
         const workspace = yield* makeWorkspace(server, { sql: table })
         const Declared = Table.make("public.t", Schema.Struct({ id: Schema.Number, name: Schema.String }))
         const publications = [workspace.publication]
-        const check: Options["check"] = (connection) => Table.checkPublication(connection, [Declared], { publications })
+        const check: LogicalStreamOptions["check"] = (connection) =>
+          Table.checkPublication(connection, [Declared], { publications })
         const error = yield* failureOf(workspace, { check })
         assert(error._tag === "PublicationMismatch")
         assert.match(error.message, /declared tables.*name/)
