@@ -20,6 +20,7 @@ import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, onConnection, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
+import { Proxy } from "../support/Proxy.ts"
 import type { Server } from "../support/Servers.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -144,6 +145,21 @@ describe("a slot that is missing", () => {
       const checkpoint = { endLsn: lsnOf("0/1") }
       assert.deepInclude(yield* failureOf(workspace, { checkpoint }), { _tag: "SlotNotFound" })
       assert.isUndefined(yield* workspace.findSlot())
+    })
+  )
+
+  fault("V8", "together with its database is a failure for good", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      const proxy = yield* Proxy.make(server)
+      const layer = walSender(workspace, { host: proxy.host, port: proxy.port })
+      const stream = yield* follow(workspace, { layer, options: { reconnect: Schedule.spaced("50 millis") } })
+      yield* proxy.refuse
+      yield* proxy.cut("rst")
+      yield* eventually(Effect.map(activePid(workspace), (pid) => pid === undefined))
+      yield* server.query(`DROP DATABASE ${workspace.database} WITH (FORCE)`)
+      yield* proxy.pass
+      assert.deepInclude(yield* stream.failure, { _tag: "ServerError", sqlState: "3D000", isRetryable: false })
     })
   )
 
