@@ -15,7 +15,7 @@ import type { CopyBoth, ReplicantConnection } from "../replication/WalSender.ts"
 import { type CopyPiece, copyPieces } from "./CopyCommand.ts"
 import { CopyOut, type CopyOutRead } from "./CopyOut.ts"
 import type { PublishedTable } from "./PublishedTables.ts"
-import type { SnapshotChange, SnapshotRow, SnapshotStarted, SnapshotTable } from "./SnapshotChange.ts"
+import type { SnapshotBeginning, SnapshotChange, SnapshotRow, SnapshotTable } from "./SnapshotChange.ts"
 import type { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import * as SnapshotProgress from "./SnapshotProgress.ts"
 
@@ -65,7 +65,7 @@ export const snapshotTable = ({ estimatedRows, relation }: TableCopy): SnapshotT
 
 /** What the connections of one snapshot share. */
 export interface CopyJob {
-  readonly snapshot: SnapshotStarted
+  readonly snapshot: SnapshotBeginning
   readonly tables: ReadonlyArray<TableCopy>
   readonly decoder: SnapshotDecoder
   readonly handOver: HandOver
@@ -88,7 +88,7 @@ export const copyProgress = (tables: ReadonlyArray<TableCopy>): ReadonlyArray<Sn
 
 const toRows = (
   rows: ReadonlyArray<SnapshotRow["row"]>,
-  snapshot: SnapshotStarted,
+  snapshot: SnapshotBeginning,
   relation: Relation
 ): ReadonlyArray<SnapshotRow> => rows.map((row) => ({ _tag: "SnapshotRow", snapshot, relation, row }))
 
