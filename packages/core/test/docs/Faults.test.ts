@@ -29,7 +29,7 @@ const testFiles = ["test", "packages/core/test", "packages/node/test"].flatMap((
 const idsIn = (text: string): ReadonlyArray<string> =>
   [
     ...text.matchAll(
-      /["`]\[([A-Z]\d+(?:, [A-Z]\d+)*)\] |\b(?:fault|faultTitle|test|cases)\(\s*(\[[^\]]*\]|"[A-Z]\d+")|^\s+\[\s*"([A-Z]\d+)",/gm
+      /["`]\[([A-Z]\d+(?:, [A-Z]\d+)*)\] |\b(?:fault|faultTitle|test|cases)\(\s*(\[[^\]]*\]|"[A-Z]\d+")|^\s+\[\s*"([A-Z]\d{1,2})",/gm
     )
   ].flatMap(([, inTitle = "", given = "", inCase = ""]) => `${inTitle} ${given} ${inCase}`.match(/[A-Z]\d+/g) ?? [])
 
