@@ -50,7 +50,8 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
 /** What becomes of it: only a snapshot by itself ever ends. */
 export type Ended<Mode extends SnapshotMode> = Mode extends "only" ? SnapshotCompleted : never
 
-type Deliver<E, R> = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Effect.Effect<unknown, E, R>
+/** Takes what a snapshot hands over; the marks are by themselves. What it does with a mark is done when it has ended. */
+export type Deliver<E, R> = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Effect.Effect<unknown, E, R>
 
 /** The handler's own failure on its way past our retries. */
 class HandlerFailed<E> extends Data.TaggedError("HandlerFailed")<{ readonly error: E }> {}
@@ -154,6 +155,15 @@ const attemptSnapshot = Effect.fnUntraced(function* <Mode extends SnapshotMode, 
     return first
   }
 })
+
+/** One snapshot, and no other where it fails: for who tries again by itself. */
+export const takeSnapshot = <Mode extends SnapshotMode, R>(
+  options: SnapshotStreamOptions<Mode>,
+  deliver: Deliver<never, R>
+): Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender> =>
+  Effect.scoped(attemptSnapshot(options, { count: 0, hasDelivered: false, mayBeDone: false }, deliver)).pipe(
+    Effect.catchTag("HandlerFailed", (failed) => failed.error)
+  ) as Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender>
 
 /** A deadlock with somebody's DDL is over once our locks are gone. */
 const isWorthRetrying = (error: SnapshotError): boolean =>
