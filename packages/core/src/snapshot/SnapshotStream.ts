@@ -29,6 +29,7 @@ import type { ChangeAfterSnapshot, SnapshotChange, SnapshotCompleted, SnapshotSt
 import { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
 import { type ProgressRef, updateProgress } from "./SnapshotProgress.ts"
+import { SnapshotRetry } from "./SnapshotRetry.ts"
 
 /**
  * `initial`: a snapshot when the slot does not exist, then the stream. `never`: the stream alone, from a slot that exists.
@@ -165,10 +166,6 @@ export const takeSnapshot = <Mode extends SnapshotMode, R>(
     Effect.catchTag("HandlerFailed", (failed) => failed.error)
   ) as Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender>
 
-/** A deadlock with somebody's DDL is over once our locks are gone. */
-const isWorthRetrying = (error: SnapshotError): boolean =>
-  error._tag === "ServerError" && error.sqlState === "40P01" ? true : error.isRetryable
-
 /** Snapshots one after the other, until one is whole. */
 const runSnapshot = <Mode extends SnapshotMode, E, R>(
   options: SnapshotStreamOptions<Mode>,
@@ -176,13 +173,16 @@ const runSnapshot = <Mode extends SnapshotMode, E, R>(
 ): Effect.Effect<SnapshotCompleted | undefined, SnapshotError | E, R | WalSender> => {
   const attempts: Attempts = { count: 0, hasDelivered: false, mayBeDone: false }
   const schedule = (options.reconnect ?? defaultReconnect) as Schedule.Schedule<unknown, unknown>
+  const retry = new SnapshotRetry()
+  let isWorthRetrying = false
   return Effect.scoped(attemptSnapshot(options, attempts, deliver)).pipe(
-    Effect.tapError((error) =>
-      error._tag !== "HandlerFailed" && isWorthRetrying(error)
+    Effect.tapError((error) => {
+      isWorthRetrying = error._tag !== "HandlerFailed" && retry.next(error)
+      return isWorthRetrying
         ? Effect.logWarning(`the snapshot begins anew after ${error._tag}: ${error.message}`)
         : Effect.void
-    ),
-    Effect.retry({ while: (error) => error._tag !== "HandlerFailed" && isWorthRetrying(error), schedule }),
+    }),
+    Effect.retry({ while: () => isWorthRetrying, schedule }),
     Effect.catchTag("HandlerFailed", (failed) => Effect.fail(failed.error as E)),
     Effect.annotateLogs({ slot: options.slot }),
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
