@@ -1,43 +1,17 @@
 /** Every way to fail, provoked on a real server: the tag, whether it is retried, the cure, and nothing left behind. */
 import { assert, describe } from "@effect/vitest"
-import {
-  Pgoutput,
-  Publication,
-  ReplicationSlot,
-  WalSender,
-  withLogicalStream,
-  withTransactionStream
-} from "@replicant/core"
+import { Pgoutput, Publication, ReplicationSlot, WalSender, withTransactionStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
-import { Effect, Layer, Redacted, Schedule, type Scope } from "effect"
+import { Effect, Layer, Redacted, Schedule } from "effect"
 import { eventually } from "./support/eventually.ts"
-import { follow, logicalOptions, walSender } from "./support/Follow.ts"
+import { failureOf, follow, logicalOptions, onConnection, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { Proxy } from "./support/Proxy.ts"
 import { onServer } from "./support/Servers.ts"
-import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
+import { makeWorkspace } from "./support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
-
-/** What a stream that may not reconnect fails with. */
-const failureOf = (
-  workspace: Workspace,
-  options: Partial<Parameters<typeof withLogicalStream>[0]> = {},
-  layer = walSender(workspace)
-) =>
-  withLogicalStream({ ...logicalOptions(workspace), ...options }, () => Effect.succeed(undefined)).pipe(
-    Effect.provide(layer),
-    Effect.flip,
-    Effect.timeout("30 seconds")
-  )
-
-const connect = Effect.flatMap(WalSender, (walSender) => walSender.connect)
-
-const onConnection = <A, E>(
-  workspace: Workspace,
-  use: (connection: Effect.Success<typeof connect>) => Effect.Effect<A, E, Scope.Scope>
-) => Effect.scoped(Effect.flatMap(connect, use)).pipe(Effect.provide(walSender(workspace)))
 
 describe("errors", () => {
   onServer("postgres", "SlotNotFound where no slot was asked to be made", (server) =>

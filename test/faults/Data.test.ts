@@ -5,7 +5,6 @@ import { assert, describe } from "@effect/vitest"
 import {
   type Change,
   type ChangeInProgress,
-  Lsn,
   nextLsn,
   Pgoutput,
   type ReplicationError,
@@ -19,15 +18,10 @@ import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import { Proxy } from "../support/Proxy.ts"
+import { confirmed, makeSlot } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
-
-const makeSlot = (workspace: Workspace) =>
-  workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
-
-const confirmed = (workspace: Workspace) =>
-  Effect.map(workspace.findSlot(), (slot) => Lsn.fromString(slot?.confirmed_flush_lsn ?? "") ?? Lsn.zero)
 
 describe("10,000 subtransactions, of which every tenth is rolled back", () => {
   const write = (workspace: Workspace) =>

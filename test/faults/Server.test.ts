@@ -2,12 +2,13 @@
 import { assert, describe } from "@effect/vitest"
 import { type Change, Lsn, nextLsn, withLogicalStream } from "@replicant/core"
 import { PgServer, type PgServerOptions } from "@replicant/node/testing"
-import { Effect, Fiber, Ref, Schedule } from "effect"
+import { Effect, Fiber, Latch, Ref, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { Proxy } from "../support/Proxy.ts"
+import { confirmed } from "../support/Slot.ts"
 import { tapWalSender } from "../support/WalSenderTap.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -214,6 +215,37 @@ describe("a server that stops", () => {
         )
       }),
     { since: 18, timeout: 300_000 }
+  )
+
+  fault("V3", "fast while a handler is at work waits for it, and is let go within two seconds of its end", () =>
+    Effect.gen(function* () {
+      const server = yield* ownServer()
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      const gate = yield* Latch.make()
+      const stream = yield* follow(workspace, {
+        options: { ...soon, acknowledgeDelay: "1 second" },
+        handler: (change) => Effect.as(ids([change])[0] === 1 ? gate.await : Effect.void, nextLsn(change))
+      })
+      // A server that was never told of any flush waits for no more than that all is received.
+      yield* workspace.sql("INSERT INTO t VALUES (0)")
+      yield* stream.saw("Commit", 1)
+      const { endLsn } = stream.changes.find((change) => change._tag === "Commit")!
+      yield* eventually(Effect.map(confirmed(workspace), (lsn) => lsn >= endLsn))
+      yield* workspace.sql("INSERT INTO t VALUES (1)")
+      yield* stream.saw("Insert", 2)
+      const stopping = yield* Effect.forkScoped(server.stop("fast"))
+      yield* eventually(Effect.map(server.log, (log) => log.includes("received fast shutdown request")))
+      yield* Effect.sleep("1 second") // Not a wait: for how long the handler goes on.
+      assert.isUndefined(stopping.pollUnsafe(), "the server waits for what it has sent to be handled")
+      const began = yield* millis
+      yield* gate.open
+      yield* Fiber.join(stopping)
+      assert.isBelow((yield* millis) - began, 2000)
+      yield* server.start
+      yield* workspace.sql("INSERT INTO t VALUES (2)")
+      yield* stream.saw("Insert", 3)
+      assert.deepStrictEqual(ids(stream.changes), [0, 1, 2], "what was handled meanwhile does not come again")
+    })
   )
 
   fault("V3", "smart is let go as well, once it has told us so", () =>

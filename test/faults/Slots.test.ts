@@ -5,46 +5,26 @@ import { assert, describe } from "@effect/vitest"
 import {
   type Change,
   type Gap,
+  type LogicalStreamOptions,
   Lsn,
   makeStreamState,
   nextLsn,
   ReplicationSlot,
   type StreamState,
   Table,
-  WalSender,
   withLogicalStream
 } from "@replicant/core"
 import { PgServer, type PgServerShape } from "@replicant/node/testing"
-import { Deferred, Effect, Fiber, Schedule, Schema, type Scope, Stream, SubscriptionRef } from "effect"
+import { Deferred, Effect, Fiber, Schedule, Schema, Stream, SubscriptionRef } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
-import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
+import { failureOf, follow, insertedRows, logicalOptions, onConnection, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
+import { Proxy } from "../support/Proxy.ts"
 import type { Server } from "../support/Servers.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
-
-type Options = Partial<Parameters<typeof withLogicalStream>[0]>
-
-/** What a stream fails with. */
-const failureOf = (workspace: Workspace, options: Options = {}) =>
-  withLogicalStream({ ...logicalOptions(workspace), ...options }, (change) => Effect.succeed(nextLsn(change))).pipe(
-    Effect.provide(walSender(workspace)),
-    Effect.flip,
-    Effect.timeout("30 seconds")
-  )
-
-const onConnection = <A, E>(
-  workspace: Workspace,
-  use: (connection: Effect.Success<WalSender["Service"]["connect"]>) => Effect.Effect<A, E, Scope.Scope>
-) =>
-  Effect.scoped(
-    Effect.flatMap(
-      Effect.flatMap(WalSender, (walSender) => walSender.connect),
-      use
-    )
-  ).pipe(Effect.provide(walSender(workspace)))
 
 const idsOf = (changes: ReadonlyArray<Change>) => insertedRows(changes).map((row) => row.id)
 
@@ -165,6 +145,21 @@ describe("a slot that is missing", () => {
       const checkpoint = { endLsn: lsnOf("0/1") }
       assert.deepInclude(yield* failureOf(workspace, { checkpoint }), { _tag: "SlotNotFound" })
       assert.isUndefined(yield* workspace.findSlot())
+    })
+  )
+
+  fault("V8", "together with its database is a failure for good", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      const proxy = yield* Proxy.make(server)
+      const layer = walSender(workspace, { host: proxy.host, port: proxy.port })
+      const stream = yield* follow(workspace, { layer, options: { reconnect: Schedule.spaced("50 millis") } })
+      yield* proxy.refuse
+      yield* proxy.cut("rst")
+      yield* eventually(Effect.map(activePid(workspace), (pid) => pid === undefined))
+      yield* server.query(`DROP DATABASE ${workspace.database} WITH (FORCE)`)
+      yield* proxy.pass
+      assert.deepInclude(yield* stream.failure, { _tag: "ServerError", sqlState: "3D000", isRetryable: false })
     })
   )
 
@@ -595,7 +590,8 @@ describe("a publication", () => {
         const workspace = yield* makeWorkspace(server, { sql: table })
         const Declared = Table.make("public.t", Schema.Struct({ id: Schema.Number, name: Schema.String }))
         const publications = [workspace.publication]
-        const check: Options["check"] = (connection) => Table.checkPublication(connection, [Declared], { publications })
+        const check: LogicalStreamOptions["check"] = (connection) =>
+          Table.checkPublication(connection, [Declared], { publications })
         const error = yield* failureOf(workspace, { check })
         assert(error._tag === "PublicationMismatch")
         assert.match(error.message, /declared tables.*name/)

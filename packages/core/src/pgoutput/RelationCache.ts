@@ -14,6 +14,8 @@ import {
   type ValuePlace
 } from "../values/TypeDecoder.ts"
 import { type BinaryColumn, makeBinaryColumn } from "./BinaryColumn.ts"
+import { makeCopyReader } from "./CompiledCopyReader.ts"
+import type { CopyRowReader } from "./CopyRow.ts"
 import type { RelationMessage, TypeMessage } from "./LogicalMessage.ts"
 import { makeRowReader } from "./RowReader.ts"
 import type { ColumnReader, RowReader } from "./Tuple.ts"
@@ -25,13 +27,22 @@ export class KnownRelation {
   readonly readRow: RowReader
   /** Key tuples: of these, only the columns of the replica identity. */
   readonly readKey: RowReader
+  private readonly columns: ReadonlyArray<ColumnReader>
+  private copyReader: CopyRowReader | undefined
 
   constructor(relation: Relation.Relation, columns: ReadonlyArray<ColumnReader>) {
     this.relation = relation
+    this.columns = columns
     this.readRow = makeRowReader(columns)
     this.readKey = makeRowReader(
       columns.map((column, index) => ({ ...column, isRead: relation.columns[index]!.isKey }))
     )
+  }
+
+  /** Whole rows, as COPY sends them. */
+  get readCopied(): CopyRowReader {
+    this.copyReader ??= makeCopyReader(this.columns)
+    return this.copyReader
   }
 }
 

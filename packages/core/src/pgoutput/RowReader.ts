@@ -28,7 +28,7 @@ import {
 } from "./Tuple.ts"
 
 /** A value from the bytes of its text, which lie within the message. */
-const readText = (
+export const readText = (
   reader: ByteReader,
   scratch: TupleScratch,
   column: ColumnReader,
