@@ -16,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import type * as Lsn from "../Lsn.ts"
 import { qualifiedName, quoteLiteral } from "../protocol/ReplicationCommand.ts"
-import { ConnectionError, type ReplicationError, SlotInUse } from "../ReplicationError.ts"
+import { ConnectionError, type ReplicationError, SlotCreationBlocked, SlotInUse } from "../ReplicationError.ts"
 import * as Catalog from "../replication/Catalog.ts"
 import { checkPublications } from "../replication/Publication.ts"
 import { createReplicationSlot, getReplicationSlot } from "../replication/ReplicationSlot.ts"
@@ -177,7 +177,12 @@ export const exportSnapshot = Effect.fn("Replicant.exportSnapshot")(function* (
     snapshot: "export",
     timeout: lockTimeout
   } as const
-  const created = yield* createReplicationSlot(keeper, temporary)
+  const created = yield* createReplicationSlot(keeper, temporary).pipe(
+    // The slot by the name that the user knows it by.
+    Effect.catchTag("SlotCreationBlocked", ({ transactions }) =>
+      Effect.fail(new SlotCreationBlocked({ slot: options.slot, transactions }))
+    )
+  )
   const snapshot = quoteLiteral(created.snapshotName ?? "")
   yield* Effect.forEach(
     readers,

@@ -8,6 +8,14 @@ export {
   type TableProgress
 } from "./SnapshotProgress.ts"
 export {
+  layer,
+  make,
+  type SnapshotMark,
+  SnapshotReplication,
+  type SnapshotReplicationOptions,
+  type SnapshotReplicationProgress
+} from "./SnapshotReplication.ts"
+export {
   type Ended,
   type SnapshotMode,
   type SnapshotStreamOptions,

@@ -30,6 +30,7 @@ import type { ChangeAfterSnapshot, SnapshotChange, SnapshotCompleted, SnapshotSt
 import { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
 import { type ProgressRef, updateProgress } from "./SnapshotProgress.ts"
+import { SnapshotRetry } from "./SnapshotRetry.ts"
 
 /**
  * `initial`: a snapshot when the slot does not exist, then the stream. `never`: the stream alone, from a slot that exists.
@@ -61,7 +62,8 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
 /** What becomes of it: only a snapshot by itself ever ends. */
 export type Ended<Mode extends SnapshotMode> = Mode extends "only" ? SnapshotCompleted : never
 
-type Deliver<E, R> = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Effect.Effect<unknown, E, R>
+/** Takes what a snapshot hands over; the marks are by themselves. What it does with a mark is done when it has ended. */
+export type Deliver<E, R> = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Effect.Effect<unknown, E, R>
 
 /** The handler's own failure on its way past our retries. */
 class HandlerFailed<E> extends Data.TaggedError("HandlerFailed")<{ readonly error: E }> {}
@@ -166,9 +168,14 @@ const attemptSnapshot = Effect.fnUntraced(function* <Mode extends SnapshotMode, 
   }
 })
 
-/** A deadlock with somebody's DDL is over once our locks are gone. */
-const isWorthRetrying = (error: SnapshotError): boolean =>
-  error._tag === "ServerError" && error.sqlState === "40P01" ? true : error.isRetryable
+/** One snapshot, and no other where it fails: for who tries again by itself. */
+export const takeSnapshot = <Mode extends SnapshotMode, R>(
+  options: SnapshotStreamOptions<Mode>,
+  deliver: Deliver<never, R>
+): Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender> =>
+  Effect.scoped(attemptSnapshot(options, { count: 0, hasDelivered: false, mayBeDone: false }, deliver)).pipe(
+    Effect.catchTag("HandlerFailed", (failed) => failed.error)
+  ) as Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender>
 
 /** Snapshots one after the other, until one is whole. */
 const runSnapshot = <Mode extends SnapshotMode, E, R>(
@@ -177,13 +184,16 @@ const runSnapshot = <Mode extends SnapshotMode, E, R>(
 ): Effect.Effect<SnapshotCompleted | undefined, SnapshotError | E, R | WalSender> => {
   const attempts: Attempts = { count: 0, hasDelivered: false, mayBeDone: false }
   const schedule = (options.reconnect ?? defaultReconnect) as Schedule.Schedule<unknown, unknown>
+  const retry = new SnapshotRetry()
+  let isWorthRetrying = false
   return Effect.scoped(attemptSnapshot(options, attempts, deliver)).pipe(
-    Effect.tapError((error) =>
-      error._tag !== "HandlerFailed" && isWorthRetrying(error)
+    Effect.tapError((error) => {
+      isWorthRetrying = error._tag !== "HandlerFailed" && retry.next(error)
+      return isWorthRetrying
         ? Effect.logWarning(`the snapshot begins anew after ${error._tag}: ${error.message}`)
         : Effect.void
-    ),
-    Effect.retry({ while: (error) => error._tag !== "HandlerFailed" && isWorthRetrying(error), schedule }),
+    }),
+    Effect.retry({ while: () => isWorthRetrying, schedule }),
     Effect.catchTag("HandlerFailed", (failed) => Effect.fail(failed.error as E)),
     Effect.annotateLogs({ slot: options.slot }),
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
