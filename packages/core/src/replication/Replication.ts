@@ -7,7 +7,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import type { Change } from "../change/Change.ts"
@@ -18,6 +17,7 @@ import type * as Lsn from "../Lsn.ts"
 import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
 import type { IdentifySystem } from "./IdentifySystem.ts"
 import { openReplicationStream, type StreamOptions } from "./OpenStream.ts"
+import type { ReadsAhead } from "./ReadsAhead.ts"
 import { type ChangeArray, readAhead } from "./ReplicationStream.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
@@ -61,9 +61,9 @@ export class Replication extends Context.Service<
   }
 >()("@replicant/core/Replication") {}
 
-/** The queue of one stream, and whether somebody has begun to empty it. */
+/** The reads of one stream, and whether somebody has begun to take them. */
 interface Source {
-  readonly queue: Queue.Dequeue<ChangeArray, ReplicationError>
+  readonly reads: ReadsAhead<ChangeArray, ReplicationError>
   isTaken: boolean
 }
 
@@ -89,7 +89,7 @@ const pullTransactions = Effect.fnUntraced(function* (
   fold: TransactionFold
 ): Effect.fn.Return<Arr.NonEmptyReadonlyArray<Transaction>, ReplicationError> {
   while (true) {
-    const { bytes, changes } = yield* Queue.take(source.queue)
+    const { bytes, changes } = yield* source.reads.take
     const transactions = fold.fold(changes, bytes)
     if (!Array.isArray(transactions)) return yield* transactions
     if (Arr.isReadonlyArrayNonEmpty(transactions)) return transactions
@@ -100,16 +100,16 @@ const pullTransactions = Effect.fnUntraced(function* (
 export const make = Effect.fnUntraced(function* (options: ReplicationOptions, inProgress: InProgressMode = "gather") {
   const progress = yield* WalProgress.make
   const opening = yield* openReplicationStream(progress, options, { inProgress })
-  const queue = yield* readAhead(opening).pipe(
+  const reads = yield* readAhead(opening).pipe(
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
     Effect.annotateLogs({ slot: options.slot })
   )
-  const source: Source = { queue, isTaken: false }
+  const source: Source = { reads, isTaken: false }
   const fold = new TransactionFold(options.maxTransactionBytes)
   return Replication.of({
     changes: consumeOnce(
       source,
-      Effect.map(Queue.take(queue), ({ changes }) => changes)
+      Effect.map(reads.take, ({ changes }) => changes)
     ),
     transactions: Stream.unwrap(
       Effect.as(
