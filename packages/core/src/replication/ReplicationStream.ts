@@ -43,7 +43,7 @@ const decode = ({ copyData, maxReadWait, pace }: ReplicationStream, bytes: Uint8
   const read = copyData.decode(bytes)
   const { behindMillis } = copyData
   const recent = pace.recent.next(bytes.length, read.batch.changes.length, now - pace.lastRead)
-  pace.wait = waitMillis({ ...recent, bytes: bytes.length, behindMillis }, maxReadWait)
+  pace.wait = waitMillis({ ...recent, behindMillis }, maxReadWait)
   pace.lastRead = now
   return read
 }
