@@ -243,25 +243,48 @@ type Binder = (columns: ReadonlyArray<ColumnReader>, makeRow: MakeRow) => RowRea
 const layoutOf = (columns: ReadonlyArray<ColumnReader>): string =>
   columns.map(({ binary, decoder, isRead }) => `${isRead ? decoder.form : ""} ${binary?.form ?? ""}`).join()
 
-/** The binders made so far. A connection made anew finds them, optimized as they are. */
-const binders = new Map<string, Binder>()
-/** Beyond this many they are made anew: who alters tables for ever must not fill memory. */
-const mostBinders = 1024
+/** Beyond this many, what was made is forgotten and made anew: who alters tables for ever must not fill memory. */
+const mostRemembered = 1024
 
-const binderOf = (columns: ReadonlyArray<ColumnReader>): Binder => {
-  const layout = layoutOf(columns)
-  const known = binders.get(layout)
-  if (known !== undefined) return known
-  const binder = new Function("runtime", rowReaderSource(columns))(runtime) as Binder
-  if (binders.size >= mostBinders) binders.clear()
-  binders.set(layout, binder)
-  return binder
+/** Remembers what was made for a key. A connection made anew finds its code, optimized as it is. */
+const remember = <A>(make: (columns: ReadonlyArray<ColumnReader>) => A) => {
+  const known = new Map<string, A>()
+  return (key: string, columns: ReadonlyArray<ColumnReader>): A => {
+    const before = known.get(key)
+    if (before !== undefined) return before
+    const made = make(columns)
+    if (known.size >= mostRemembered) known.clear()
+    known.set(key, made)
+    return made
+  }
 }
 
+const binderOf = remember((columns) => new Function("runtime", rowReaderSource(columns))(runtime) as Binder)
+
+/** The code for all relations whose columns have the same names and layout, and how much use it has been, or would be. */
+export interface RowShape {
+  /** Rows read by the loop so far. */
+  rows: number
+  compiled: { readonly bind: Binder; readonly makeRow: MakeRow } | undefined
+}
+
+const shapes = remember((): RowShape => ({ rows: 0, compiled: undefined }))
+
+/** The shape of a relation's rows, shared with every relation that has the same. */
+export const rowShapeOf = (columns: ReadonlyArray<ColumnReader>): RowShape =>
+  shapes(`${layoutOf(columns)}${JSON.stringify(columns.map(({ name }) => name))}`, columns)
+
 /** The compiled reader, or `undefined` where the runtime generates no code from strings. */
-export const compileRowReader = (columns: ReadonlyArray<ColumnReader>): RowReader | undefined => {
+export const compileRowReader = (
+  columns: ReadonlyArray<ColumnReader>,
+  shape: RowShape = rowShapeOf(columns)
+): RowReader | undefined => {
   try {
-    return binderOf(columns)(columns, new Function(makeRowSource(columns))() as MakeRow)
+    shape.compiled ??= {
+      bind: binderOf(layoutOf(columns), columns),
+      makeRow: new Function(makeRowSource(columns))() as MakeRow
+    }
+    return shape.compiled.bind(columns, shape.compiled.makeRow)
   } catch {
     return undefined
   }
