@@ -52,7 +52,7 @@ const formatLines = (changes: ReadonlyArray<Change>, format: Formatter): string 
 
 const count = (totals: Totals, changes: ReadonlyArray<Change>): void => {
   for (const change of changes) {
-    if (isCounted(change) && change._tag !== "SnapshotRow") totals.changes++
+    if (isCounted(change) && !change._tag.startsWith("Snapshot")) totals.changes++
     if (change._tag === "Commit") totals.transactions++
   }
 }
@@ -62,9 +62,11 @@ const makeWriter = Effect.gen(function* () {
   const output = yield* Output
   const line = yield* LiveLine.Standard
   return (changes: NonEmptyReadonlyArray<Change>, text: string) => {
-    if (text === "") return Effect.void
+    const last = changes.at(-1)?._tag
+    // This one is not shown, and yet all before it must be safe.
+    if (text === "" && last !== "SnapshotRangeCompleted") return Effect.void
     // Rows are to be safe with the mark that follows them: a disk need not be waited for some hundred times a second.
-    const write = changes.at(-1)?._tag === "SnapshotRow" ? output.append(text) : output.write(text)
+    const write = last === "SnapshotRow" ? output.append(text) : output.write(text)
     if (!output.isTerminal || !line.isTerminal) return write
     return Effect.suspend(() => {
       line.makeRoom()
