@@ -22,7 +22,7 @@ const firsts = (handled: ReadonlyArray<Handled>): ReadonlyArray<Handled> => {
 }
 
 describe("a consumer that is killed", () => {
-  const rounds = Number(process.env.REPLICANT_KILL_ROUNDS ?? 6)
+  const rounds = Number(process.env.REPLICANT_KILL_ROUNDS ?? 4)
 
   fault(
     ["C1", "C2"],

@@ -25,7 +25,7 @@ export interface CopyPiece {
 const piecePages = 2048
 
 /** Of a table's filters any will do, and a publication without one sends every row. */
-const filterOf = ({ filters }: PublishedTable): string | undefined =>
+export const filterOf = ({ filters }: PublishedTable): string | undefined =>
   filters.some((filter) => filter === null) ? undefined : filters.map((filter) => `(${filter})`).join(" OR ")
 
 /**

@@ -14,7 +14,7 @@ import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import type * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import { InvalidOption, type ReplicationError, SlotAlreadyExists } from "../ReplicationError.ts"
+import { InvalidOption, SlotAlreadyExists } from "../ReplicationError.ts"
 import {
   defaultReconnect,
   type Handled,
@@ -26,7 +26,9 @@ import type { WalSender } from "../replication/WalSender.ts"
 import type { CheckpointStore } from "./CheckpointService.ts"
 import { copyProgress, copyTables, describeTables, snapshotTable } from "./CopyTables.ts"
 import { exportSnapshot, makePermanent, slotExists, watchSlot } from "./ExportedSnapshot.ts"
+import { withControl } from "./SnapshotAttachment.ts"
 import type { ChangeAfterSnapshot, SnapshotChange, SnapshotCompleted, SnapshotStarted } from "./SnapshotChange.ts"
+import { type ControlState, interceptArrays, interceptEach, type SnapshotControl } from "./SnapshotControl.ts"
 import { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
 import { type ProgressRef, updateProgress } from "./SnapshotProgress.ts"
@@ -55,6 +57,12 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
   readonly checkpoints?: CheckpointStore["Service"] | undefined
   /** Pages (mostly of 8 kB) that are copied at a time, and between two checkpoints: 2048, that is 16 MB. */
   readonly piecePages?: number | undefined
+  /**
+   * Lets published tables be read anew while the stream goes on: `Snapshot.makeControl` makes one. Needs pgoutput with its
+   * messages, and is refused with `twoPhase`. With `checkpoints`, requests go on after a restart, under `tables/` and the
+   * slot's name.
+   */
+  readonly control?: SnapshotControl | undefined
   /** Told how far the snapshot is. */
   readonly progress?: ProgressRef | undefined
 }
@@ -77,6 +85,9 @@ interface Attempts {
   mayBeDone: boolean
 }
 
+const lockMillis = (lockTimeout: Duration.Input = "10 seconds"): number =>
+  Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(lockTimeout)))
+
 const failOnOption = (option: string, problem: string) => Effect.fail(new InvalidOption({ option, problem }))
 
 const validated = <Mode extends SnapshotMode>(
@@ -87,7 +98,7 @@ const validated = <Mode extends SnapshotMode>(
   if (options.plugin.name !== "pgoutput" || options.plugin.publications.length === 0) {
     return failOnOption("plugin", "a snapshot is of what publications publish, which only pgoutput has")
   }
-  const lockTimeout = Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(options.lockTimeout ?? "10 seconds")))
+  const lockTimeout = lockMillis(options.lockTimeout)
   return Effect.succeed({ connections, lockTimeout })
 }
 
@@ -204,13 +215,19 @@ const runSnapshot = <Mode extends SnapshotMode, E, R>(
 const runWith = <Mode extends SnapshotMode, E, R>(
   options: SnapshotStreamOptions<Mode>,
   deliver: Deliver<E, R>,
-  stream: (options: LogicalStreamOptions) => Effect.Effect<never, ReplicationError | E, R | WalSender>
+  stream: (
+    options: LogicalStreamOptions,
+    control: ControlState | undefined
+  ) => Effect.Effect<never, SnapshotError | E, R | WalSender>
 ): Effect.Effect<Ended<Mode>, SnapshotError | E, R | WalSender> =>
   Effect.gen(function* () {
     const completed = options.snapshot === "never" ? undefined : yield* runSnapshot(options, deliver)
     if (options.snapshot === "only") return completed as Ended<Mode>
     yield* updateProgress(options.progress, (current) => ({ ...current, phase: "streaming" }))
-    return yield* stream({ ...options, createSlot: undefined } as LogicalStreamOptions)
+    const streaming: LogicalStreamOptions = { ...options, createSlot: undefined }
+    if (options.control === undefined) return yield* stream(streaming, undefined)
+    const attached = { ...options, lockTimeout: lockMillis(options.lockTimeout) }
+    return yield* withControl(options.control, attached, (control) => stream(streaming, control))
   })
 
 /**
@@ -238,7 +255,10 @@ export const withSnapshotStream = <E, R, const Mode extends SnapshotMode>(
   runWith<Mode, E, R>(
     options,
     (changes) => Effect.forEach(changes, handler, { discard: true }),
-    (streaming) => withLogicalStream<E, R>(streaming, handler)
+    (streaming, control) =>
+      control === undefined
+        ? withLogicalStream<E, R>(streaming, handler)
+        : withLogicalStream(streaming, interceptEach(control, handler))
   )
 
 /**
@@ -249,4 +269,8 @@ export const withSnapshotStreamArray = <E, R, const Mode extends SnapshotMode>(
   options: SnapshotStreamOptions<Mode>,
   handler: (changes: NonEmptyReadonlyArray<ChangeAfterSnapshot>) => Effect.Effect<Handled, E, R>
 ): Effect.Effect<Ended<Mode>, SnapshotError | E, R | WalSender> =>
-  runWith<Mode, E, R>(options, handler, (streaming) => withLogicalStreamArray<E, R>(streaming, handler))
+  runWith<Mode, E, R>(options, handler, (streaming, control) =>
+    control === undefined
+      ? withLogicalStreamArray<E, R>(streaming, handler)
+      : withLogicalStreamArray(streaming, interceptArrays(control, handler))
+  )

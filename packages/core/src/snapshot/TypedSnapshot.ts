@@ -24,12 +24,13 @@ import type {
   SnapshotRow,
   SnapshotRowDeleted
 } from "./SnapshotChange.ts"
+import type { TableSnapshotChange } from "./TableSnapshotChange.ts"
 
 /** A row of a declared table that was there when the snapshot was taken. */
 export interface TypedSnapshotRow<T extends Any> {
   readonly _tag: "SnapshotRow"
   readonly table: T["name"]
-  readonly snapshot: SnapshotBeginning
+  readonly snapshot: SnapshotRow["snapshot"]
   readonly relation: Relation
   readonly row: Row<T>
 }
@@ -58,6 +59,7 @@ type OfEach<T extends Any, Policy extends OnMismatch> = T extends Any
 /** Everything that a stream with a snapshot delivers over a set of tables. Of a union of tables: narrow by `table`. */
 export type TypedChangeAfterSnapshot<T extends Any, Policy extends OnMismatch = "fail"> =
   | Exclude<SnapshotChange, SnapshotRow | SnapshotRowDeleted>
+  | TableSnapshotChange
   | OfEach<T, Policy>
   | TypedChange<T, Policy>
 

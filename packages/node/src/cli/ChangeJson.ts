@@ -97,7 +97,10 @@ const unchangedOf = ({ unchanged }: { readonly unchanged: ReadonlyArray<string> 
   unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
 
 /** What a snapshot has is as of its seam: what follows it has no smaller `lsn`. */
-const seam = ({ consistentPoint }: Snapshot.SnapshotBeginning): string => `,"lsn":"${Lsn.format(consistentPoint)}"`
+const seam = ({ consistentPoint }: Snapshot.SnapshotRow["snapshot"]): string =>
+  `,"lsn":"${Lsn.format(consistentPoint)}"`
+
+const lowerFirst = (tag: string): string => `${tag.charAt(0).toLowerCase()}${tag.slice(1)}`
 
 const volume = ({ bytes, rows }: { readonly bytes: number; readonly rows: number }): string =>
   `,"rows":${rows},"bytes":${bytes}`
@@ -113,8 +116,8 @@ const content = (bytes: Uint8Array): string => {
   }
 }
 
-/** An element of a snapshot as one line, without its line break. */
-const encodeSnapshot = (change: Snapshot.SnapshotChange): string => {
+/** An element of a snapshot, or of a table read anew, as one line without its line break. */
+const encodeSnapshot = (change: Snapshot.SnapshotChange | Snapshot.TableSnapshotChange): string => {
   switch (change._tag) {
     case "SnapshotRow":
       return `${place("snapshotRow", change.relation)}${seam(change.snapshot)},"row":${encodeObject(change.row)}}`
@@ -135,6 +138,11 @@ const encodeSnapshot = (change: Snapshot.SnapshotChange): string => {
       return `${place("snapshotRowDeleted", change.relation)}${seam(change.snapshot)}${oldRow(change.old)}}`
     case "SnapshotRangeCompleted":
       return `${place("snapshotRangeCompleted", change.relation)}${seam(change.snapshot)}}`
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+      return `${place(lowerFirst(change._tag), change.relation)}${seam(change)},"id":${quote(change.id)}}`
+    case "TableSnapshotCompleted":
+      return `${place("tableSnapshotCompleted", change.relation)}${seam(change.snapshot)}${volume(change)}}`
     case "SnapshotTableCompleted":
       return `${place("snapshotTableCompleted", change.relation)}${seam(change.snapshot)}${volume(change)}}`
     case "SnapshotCompleted":
@@ -158,6 +166,9 @@ export const encodeChange = (change: Snapshot.ChangeAfterSnapshot): string => {
     case "SnapshotRangeCompleted":
     case "SnapshotTableCompleted":
     case "SnapshotCompleted":
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+    case "TableSnapshotCompleted":
       return encodeSnapshot(change)
     case "Begin":
       return `{"kind":"begin"${transaction(change)}}`

@@ -89,6 +89,10 @@ export class ChangeText {
         const keys = Relation.keyColumns(change.relation)
         return `  ${green("= row")} ${this.table(change.relation)} ${this.columns(change.row, keys)}`
       }
+      case "TableSnapshotStarted":
+      case "TableSnapshotResumed":
+        return `  ${dim("read anew")} ${this.table(change.relation)}`
+      case "TableSnapshotCompleted":
       case "SnapshotTableCompleted":
         return `  ${dim("completed")} ${this.table(change.relation)}${dim(`, ${plural(change.rows, "row")}`)}`
       case "SnapshotCompleted":

@@ -49,6 +49,9 @@ export const isCounted = (change: Change): boolean => {
     case "SnapshotStarted":
     case "SnapshotResumed":
     case "SnapshotTableRestarted":
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+    case "TableSnapshotCompleted":
     case "SnapshotTableCompleted":
     case "SnapshotCompleted":
       return false
