@@ -12,6 +12,7 @@ import { Config, Console, Effect, FileSystem, Option, Schema, Stream } from "eff
 
 const Article = Schema.Struct({ id: Schema.Number, title: Schema.String, body: Schema.String })
 const Articles = Table.make("public.articles", Article, { key: ["id"] })
+type ArticleChange = Snapshot.TypedChangeAfterSnapshot<typeof Articles>
 
 /** What a bulk request is made of. `Patch` keeps what it does not name, and moves the document where `from` is another. */
 const Operation = Schema.Union([
@@ -83,7 +84,7 @@ const openEngine = Effect.fnUntraced(function* (path: string) {
   }
 })
 
-const operationsOf = (change: Snapshot.TypedChangeAfterSnapshot<typeof Articles>): ReadonlyArray<Operation> => {
+const operationsOf = (change: ArticleChange): ReadonlyArray<Operation> => {
   switch (change._tag) {
     // Whatever an earlier snapshot has brought is void: it may hold articles that are gone.
     case "SnapshotStarted":
@@ -94,11 +95,14 @@ const operationsOf = (change: Snapshot.TypedChangeAfterSnapshot<typeof Articles>
     case "Insert":
       return [{ _tag: "Put", document: change.row }]
     case "Update": {
-      const from = change.old?.row.id ?? change.row.id
-      // A long body that was left alone is not sent: it is neither null nor empty.
-      if (!change.isComplete) return [{ _tag: "Patch", from, ...change.row }]
+      const { id = change.old?.row.id, ...fields } = change.row
+      // A key is in every row.
+      if (id === undefined) return []
+      const from = change.old?.row.id ?? id
+      // A long body that was left alone is not sent: it is neither null nor empty, and stays what it was.
+      if (!change.isComplete) return [{ _tag: "Patch", id, from, ...fields }]
       const put: Operation = { _tag: "Put", document: change.row }
-      return from === change.row.id ? [put] : [{ _tag: "Remove", id: from }, put]
+      return from === id ? [put] : [{ _tag: "Remove", id: from }, put]
     }
     case "SnapshotRowDeleted":
     case "Delete":

@@ -39,7 +39,7 @@ import { type SnapshotMode, type SnapshotStreamOptions, takeSnapshot } from "./S
 export interface SnapshotReplicationOptions
   extends Omit<
     SnapshotStreamOptions<SnapshotMode>,
-    "reconnect" | "shutdownTimeout" | "state" | "maxTransactionBytes"
+    "reconnect" | "shutdownTimeout" | "state" | "maxTransactionBytes" | "control"
   > {}
 
 /** An element before which everything must be durable: it is not brought again then, and nothing comes before that is said. */

@@ -18,7 +18,6 @@ import type { OldRow, OnMismatch, TypedChange } from "../table/TypedChange.ts"
 import { TypedChanges, type TypedOptions } from "../table/TypedChanges.ts"
 import type {
   ChangeAfterSnapshot,
-  SnapshotBeginning,
   SnapshotChange,
   SnapshotResumed,
   SnapshotRow,

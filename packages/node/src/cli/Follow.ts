@@ -3,6 +3,7 @@
  * are written with one write, and only when it is done may the server forget them. While a write waits, nothing is read.
  */
 import {
+  type CheckpointStore,
   type LogicalStreamOptions,
   type NextLsn,
   Snapshot,
@@ -27,8 +28,10 @@ export type Formatter = (change: Change) => string | undefined
 
 /** A snapshot to begin with, and where it tells how far it is. */
 export interface FollowSnapshot {
-  readonly mode: "initial" | "only"
+  readonly snapshot: "initial" | "only"
   readonly connections: number | undefined
+  /** Where it is kept how far it is, so that another run goes on. */
+  readonly checkpoints: CheckpointStore.CheckpointStore["Service"] | undefined
   readonly progress: Snapshot.ProgressRef
 }
 
@@ -94,7 +97,7 @@ const awaitUntilLsn = (slot: string, { untilLsn }: WindowOptions): Effect.Effect
 
 /** A snapshot is done when the slot that goes on from it is there, which is after its last line was written. */
 const awaitSlot = ({ snapshot }: FollowOptions): Effect.Effect<void> =>
-  snapshot?.mode !== "initial"
+  snapshot?.snapshot !== "initial"
     ? Effect.void
     : SubscriptionRef.changes(snapshot.progress).pipe(
         Stream.takeUntil(({ phase }) => phase === "streaming"),
@@ -107,10 +110,7 @@ type Handler<E> = (changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<Next
 const streamArrays = <E>({ snapshot, stream }: FollowOptions, handler: Handler<E>) =>
   snapshot === undefined
     ? withLogicalStreamArray(stream, handler)
-    : Snapshot.withSnapshotStreamArray(
-        { ...stream, snapshot: snapshot.mode, connections: snapshot.connections, progress: snapshot.progress },
-        handler
-      )
+    : Snapshot.withSnapshotStreamArray({ ...stream, ...snapshot }, handler)
 
 /** Streams to standard output until the window ends or the reader goes; fails when the stream or the writing does. */
 export const follow = Effect.fnUntraced(function* (
