@@ -6,7 +6,7 @@
  * A mark stands between the two: an element that says "all before me must be durable now". A handler says so by ending; a
  * stream cannot see what becomes of what it gave, so here the consumer says it.
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -17,7 +17,7 @@ import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { nextLsn } from "../change/Change.ts"
+import { type Change, nextLsn } from "../change/Change.ts"
 import type { NextLsn } from "../change/NextLsn.ts"
 import { Source } from "../replication/ChangeArrays.ts"
 import { openReplicationStream, type StreamOptions } from "../replication/OpenStream.ts"
@@ -25,6 +25,7 @@ import type { Progress } from "../replication/Replication.ts"
 import { runOpening } from "../replication/ReplicationStream.ts"
 import * as WalProgress from "../replication/WalProgress.ts"
 import type { WalSender } from "../replication/WalSender.ts"
+import type { SeamFilter } from "./SeamFilter.ts"
 import type {
   ChangeAfterSnapshot,
   SnapshotChange,
@@ -124,15 +125,19 @@ export const make = Effect.fnUntraced(function* (options: SnapshotReplicationOpt
       ? Effect.all([marks.wait(first), deliver(changes)], { concurrency: "unbounded", discard: true })
       : deliver(changes)
   })
-  const stream = Effect.gen(function* () {
+  const stream = Effect.fnUntraced(function* (filter: SeamFilter | undefined) {
     yield* updateProgress(progress, (current) => ({ ...current, phase: "streaming" }))
     // A slot that is missing here was lost: it is never made without its snapshot.
     const opening = yield* openReplicationStream(walProgress, { ...options, createSlot: undefined } as StreamOptions)
-    return yield* runOpening(opening, deliver, hasBegun)
+    const deliverKept = (changes: NonEmptyReadonlyArray<Change>) => {
+      const kept = filter === undefined ? changes : filter.keepAll(changes)
+      return isReadonlyArrayNonEmpty(kept) ? deliver(kept) : Effect.void
+    }
+    return yield* runOpening(opening, deliverKept, hasBegun)
   })
   yield* Effect.gen(function* () {
-    if (options.snapshot !== "never") yield* takeSnapshot({ ...options, progress }, deliverSnapshot)
-    if (options.snapshot !== "only") return yield* Effect.scoped(stream)
+    const { filter } = yield* takeSnapshot({ ...options, progress }, deliverSnapshot)
+    if (options.snapshot !== "only") return yield* Effect.scoped(stream(filter))
     yield* Queue.end(elements)
     return undefined
   }).pipe(
