@@ -1,6 +1,8 @@
+import { tmpdir } from "node:os"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 import { latest, type PostgresVersion, projectName, versions } from "./test/support/PostgresVersion.ts"
+import { roomInMemory } from "./test/support/roomInMemory.ts"
 import { Summary } from "./test/support/Summary.ts"
 
 /** What these prove does not depend on the version of the server; of single tests the option `once` says so. */
@@ -45,6 +47,9 @@ const excluded = (version: PostgresVersion): ReadonlyArray<string> => {
   if (process.env.REPLICANT_TEST === "everything") return onceOnly
   return [...onceOnly, ...onNewest, ...(version === versions[0] ? [] : atTheEnds)]
 }
+
+// For workers as for what starts the servers that they share: both take it from here.
+process.env.TMPDIR ??= roomInMemory() ?? tmpdir()
 
 /**
  * `unit` needs nothing but this checkout; `server-14` to `server-18` run the same files, each on PostgreSQL of that

@@ -8,7 +8,7 @@ import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { Proxy } from "../support/Proxy.ts"
-import { confirmed } from "../support/Slot.ts"
+import { untilConfirmed } from "../support/Slot.ts"
 import { tapWalSender } from "../support/WalSenderTap.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -229,8 +229,7 @@ describe("a server that stops", () => {
       // A server that was never told of any flush waits for no more than that all is received.
       yield* workspace.sql("INSERT INTO t VALUES (0)")
       yield* stream.saw("Commit", 1)
-      const { endLsn } = stream.changes.find((change) => change._tag === "Commit")!
-      yield* eventually(Effect.map(confirmed(workspace), (lsn) => lsn >= endLsn))
+      yield* untilConfirmed(workspace, stream.changes)
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Insert", 2)
       const stopping = yield* Effect.forkScoped(server.stop("fast"))

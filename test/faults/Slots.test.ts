@@ -8,6 +8,7 @@ import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { Proxy } from "../support/Proxy.ts"
+import { untilConfirmed } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 import { watchState } from "../support/watchState.ts"
 
@@ -63,6 +64,7 @@ describe("a slot in use", () => {
         const first = yield* follow(workspace, { options: { ...takeOver, state } })
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         yield* first.saw("Commit", 1)
+        yield* untilConfirmed(workspace, first.changes)
         const pid = yield* activePid(workspace)
         const taking = yield* watchState
         const second = yield* follow(workspace, { options: { ...takeOver, state: taking.state } })

@@ -5,11 +5,13 @@
  *
  * Each value is one run over its bytes for the delimiter, which also tells whether they are all ASCII, and then the value.
  */
+import type { CopiedRows } from "../change/OutputPlugin.ts"
 import { bigintAt, booleanAt, byteaAt, floatAt, integerAt, textAt } from "./ColumnBytes.ts"
 import { propertyKey, textExpressions } from "./CompiledRowReader.ts"
 import {
   backslash,
   type CopyRowReader,
+  type CopyScratch,
   expectRow,
   failOnWidth,
   interpretedCopyReader,
@@ -17,6 +19,7 @@ import {
   nullLetter,
   tab
 } from "./CopyRow.ts"
+import { compileAfter, mostCompiledColumns } from "./RowReader.ts"
 import { type ColumnReader, readCustom, refuse } from "./Tuple.ts"
 
 /** What the generated code calls, by the names it calls it. */
@@ -90,9 +93,14 @@ export const compileCopyReader = (columns: ReadonlyArray<ColumnReader>): CopyRow
   }
 }
 
-/** Beyond this V8 leaves the generated function unoptimized, and it is slower than the loop. */
-const mostCompiledColumns = 200
-
-/** The fastest reader that there may be: a copy is of many rows, so it is compiled at once. */
-export const makeCopyReader = (columns: ReadonlyArray<ColumnReader>): CopyRowReader =>
-  (columns.length > mostCompiledColumns ? undefined : compileCopyReader(columns)) ?? interpretedCopyReader(columns)
+/** A reader that compiles itself when its relation proves busy, where the runtime lets it. */
+export const makeCopyReader = (columns: ReadonlyArray<ColumnReader>, scratch: CopyScratch): CopiedRows["readRow"] => {
+  let read = interpretedCopyReader(columns)
+  if (columns.length > mostCompiledColumns) return (reader) => read(reader, scratch)
+  let rows = 0
+  return (reader) => {
+    rows += 1
+    if (rows === compileAfter) read = compileCopyReader(columns) ?? read
+    return read(reader, scratch)
+  }
+}

@@ -45,7 +45,7 @@ export class CopyScratch {
   readonly tuple = new TupleScratch()
   /** Where the value ends that was written out last: at its tab or newline. */
   end = 0
-  private kept = new Uint8Array(1024)
+  private kept = new Uint8Array(0)
   private reader: ByteReader | undefined
 
   /** The value that begins at `start` and has an escape. */

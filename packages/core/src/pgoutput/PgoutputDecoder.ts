@@ -36,6 +36,7 @@ export class PgoutputDecoder implements Decoder {
   /** The relation last used, as most rows follow one of their own: spares the look-up. */
   private latest: KnownRelation | undefined = undefined
   private readonly scratch = new TupleScratch()
+  private readonly copyScratch = new CopyScratch()
   private readonly phases: Phases
 
   constructor(relations: RelationCache, phases: Phases = "one") {
@@ -65,9 +66,7 @@ export class PgoutputDecoder implements Decoder {
   copiedRows(relation: number): CopiedRows {
     const known = this.relations.get(relation)
     if (known === undefined) throw new TypeError(`relation ${relation} was never described`)
-    const scratch = new CopyScratch()
-    const { readCopied } = known
-    return { relation: known.relation, readRow: (reader) => readCopied(reader, scratch) }
+    return { relation: known.relation, readRow: known.copyReader(this.copyScratch) }
   }
 
   /** Decodes what follows the byte that is the message's kind, and its xid where it stands in a block. */

@@ -78,9 +78,8 @@ const lay = ({ from, isPartial, row, to }: Touch, rows: Map<string, Row>): void 
   const before = from === undefined ? undefined : rows.get(from)
   if (from !== undefined && from !== to) rows.delete(from)
   if (to === undefined) return
+  // A row that was not read came by the stream, or will be read where it is now.
   if (before !== undefined) rows.set(to, isPartial ? { ...before, ...row } : row)
-  // Whatever was read under this key is gone by now; what is there came by the stream.
-  else if (from !== to) rows.delete(to)
 }
 
 export class TouchedKeys {
