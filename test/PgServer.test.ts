@@ -119,7 +119,7 @@ describe("PgServer", () => {
 
   it.live("smart stop waits for clients, and tells when that takes too long", () =>
     Effect.gen(function* () {
-      const server = yield* PgServer.make({ timeout: "8 seconds" })
+      const server = yield* PgServer.make({ timeout: "4 seconds" })
       yield* server.connect()
       const error = yield* Effect.flip(server.stop("smart"))
       assert.strictEqual(error.stage, "Stop")

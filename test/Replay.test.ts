@@ -62,7 +62,7 @@ const modes: ReadonlyArray<Mode> = [
     publication: "FOR ALL TABLES WITH (publish_via_partition_root = true)",
     workload: { partitions: "root" }
   },
-  { title: "over a connection that is cut again and again", cuts: 6 },
+  { title: "over a connection that is cut again and again", cuts: 6, workload: { statements: 2000 } },
   {
     title: "with transactions that are prepared, told when they commit",
     server: prepares,
@@ -75,7 +75,13 @@ const modes: ReadonlyArray<Mode> = [
     database: small,
     workload: { types: "binary" }
   },
-  { title: "in progress and cut again and again", pgoutput: { streaming: "on" }, database: small, cuts: 6 },
+  {
+    title: "in progress and cut again and again",
+    pgoutput: { streaming: "on" },
+    database: small,
+    cuts: 6,
+    workload: { statements: 2000 }
+  },
   { title: "in progress, in parallel, by protocol 4", pgoutput: { streaming: "parallel" }, database: small, since: 16 },
   {
     title: "with transactions that are prepared, told as they are, by protocol 3",
@@ -96,6 +102,9 @@ const modes: ReadonlyArray<Mode> = [
 
 /** So little that some transactions in progress are gathered in files, others in memory. */
 const spill = TransactionSpill.layer({ maxBytesInMemory: 600_000 }).pipe(Layer.provide(NodeFileSystem.layer))
+
+/** How many a workload makes; cuts need more to fall into. */
+const statements = Number(process.env.REPLAY_STATEMENTS ?? 1000)
 
 const seed = process.env.REPLAY_SEED === undefined ? randomInt(2 ** 31) : Number(process.env.REPLAY_SEED)
 
@@ -172,7 +181,7 @@ const seldom = (replayer: Replayer) => {
 }
 
 const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode) {
-  const options: WorkloadOptions = { ...mode.workload, seed }
+  const options: WorkloadOptions = { statements, ...mode.workload, seed }
   const tables = workloadTables(options)
   const source = yield* makeWorkspace(server, { sql: tables, publication: mode.publication })
   const target = yield* makeWorkspace(server, { sql: tables })

@@ -22,6 +22,9 @@ let rows = 0
 let sum = 0
 let blocks = 0
 
+/** What the program holds by itself, before it is connected. */
+const idleBytes = process.memoryUsage.rss()
+
 const program = Effect.gen(function* () {
   const done = yield* Deferred.make<void>()
   const end = Effect.as(Deferred.succeed(done, undefined), undefined)
@@ -51,5 +54,5 @@ const program = Effect.gen(function* () {
 )
 
 await Effect.runPromise(program)
-const { maxRSS } = process.resourceUsage()
-process.stdout.write(JSON.stringify({ rows, sum, blocks, peakMegabytes: Math.round(maxRSS / 1024) }))
+const overIdle = process.resourceUsage().maxRSS * 1024 - idleBytes
+process.stdout.write(JSON.stringify({ rows, sum, blocks, overIdleMegabytes: Math.round(overIdle / 1e6) }))

@@ -64,7 +64,7 @@ const runtime = {
 }
 
 /** The expression for a value whose text is `bytes[start, at)`; `undefined` is what it gives for a text it refuses. */
-const expressions = {
+export const textExpressions = {
   boolean: "booleanAt(bytes, start, at)",
   integer: "integerAt(bytes, start, at)",
   bigint: "bigintAt(bytes, start, at)",
@@ -76,7 +76,7 @@ const textOf = (column: ColumnReader, index: number): string => {
   const { form } = column.decoder
   if (form === "text") return `v${index} = cutter.cut(reader, bytes, start, at)`
   if (form === "custom") return `v${index} = readCustom(reader, scratch, columns[${index}], start, at)`
-  return `v${index} = ${expressions[form]}
+  return `v${index} = ${textExpressions[form]}
     if (v${index} === undefined) v${index} = refuse(reader, columns[${index}], start, at)`
 }
 
@@ -220,7 +220,7 @@ const { ${Object.keys(runtime).join(", ")} } = runtime
 ${isInParts(columns) ? partsSource(columns) : wholeSource(columns)}`
 
 /** `"__proto__": …` in a literal sets the prototype; as a computed key it is a property like any other. */
-const propertyKey = (name: string): string => (name === "__proto__" ? `["__proto__"]` : JSON.stringify(name))
+export const propertyKey = (name: string): string => (name === "__proto__" ? `["__proto__"]` : JSON.stringify(name))
 
 /** The body of a function that gives a {@link MakeRow}. */
 export const makeRowSource = (columns: ReadonlyArray<ColumnReader>): string => {

@@ -28,7 +28,7 @@ import {
 } from "./Tuple.ts"
 
 /** A value from the bytes of its text, which lie within the message. */
-const readText = (
+export const readText = (
   reader: ByteReader,
   scratch: TupleScratch,
   column: ColumnReader,
@@ -94,7 +94,7 @@ export const interpretedRowReader =
   }
 
 /** Compiling costs about what it saves over this many rows: quieter shapes of rows are not worth it. */
-const compileAfter = 128
+export const compileAfter = 128
 
 /** A reader that compiles itself when rows of its shape prove busy, where the runtime lets it. */
 export const makeRowReader = (columns: ReadonlyArray<ColumnReader>): RowReader => {
