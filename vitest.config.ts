@@ -64,7 +64,9 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["packages/*/test/**/*.test.ts", "test/architecture.test.ts"],
-          testTimeout: 10_000
+          testTimeout: 10_000,
+          // Files leave nothing behind that another could see; to load all that they test again for each is half the time.
+          isolate: false
         }
       },
       ...versions.map((version) => ({

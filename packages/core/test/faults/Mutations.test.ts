@@ -2,7 +2,7 @@
  * Recorded streams, damaged at random, through the whole client: frames, copy stream, decoders, handler, acknowledgements.
  * What single decoders do with damaged bytes is tried in test/fuzz; here it is what becomes of the program.
  *
- * `FUZZ_SEED=…` runs the same again, `STREAM_MUTATIONS=…` more or fewer than 20,000.
+ * `FUZZ_SEED=…` runs the same again, `STREAM_MUTATIONS=…` more or fewer than 10,000.
  */
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
@@ -29,7 +29,7 @@ import { mutate, mutateSequence } from "../support/Mutation.ts"
 import { Random } from "../support/Random.ts"
 import { type Mode, maxFrameLength } from "./Hostile.ts"
 
-const rounds = Number(process.env.STREAM_MUTATIONS ?? 20_000)
+const rounds = Number(process.env.STREAM_MUTATIONS ?? 10_000)
 
 /** What was recorded of one plugin, as frames, a list a stream. */
 interface Recording {
