@@ -110,7 +110,7 @@ describe("acknowledgement", () => {
     { since: 15 }
   )
 
-  onServer("postgres", "out of order confirms the longest finished prefix", (server) =>
+  onServer("postgres", "[C6] out of order confirms the longest finished prefix", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: items, publication: onlyItems })
       const layer = Replication.layer(logicalOptions(workspace)).pipe(Layer.provide(walSender(workspace)))
