@@ -58,7 +58,7 @@ const runtime = {
 }
 
 /** The expression for a value whose text is `bytes[start, at)`; `undefined` is what it gives for a text it refuses. */
-const expressions = {
+export const textExpressions = {
   boolean: "booleanAt(bytes, start, at)",
   integer: "integerAt(bytes, start, at)",
   bigint: "bigintAt(bytes, start, at)",
@@ -70,7 +70,7 @@ const textOf = (column: ColumnReader, index: number): string => {
   const { form } = column.decoder
   if (form === "text") return `v${index} = cutter.cut(reader, bytes, start, at)`
   if (form === "custom") return `v${index} = readCustom(reader, scratch, columns[${index}], start, at)`
-  return `v${index} = ${expressions[form]}
+  return `v${index} = ${textExpressions[form]}
     if (v${index} === undefined) v${index} = refuse(reader, columns[${index}], start, at)`
 }
 
@@ -130,7 +130,7 @@ const columnCode = (column: ColumnReader, index: number): string => `
   }`
 
 /** `"__proto__": …` in a literal sets the prototype; as a computed key it is a property like any other. */
-const propertyKey = (name: string): string => (name === "__proto__" ? `["__proto__"]` : JSON.stringify(name))
+export const propertyKey = (name: string): string => (name === "__proto__" ? `["__proto__"]` : JSON.stringify(name))
 
 /** The body of the factory: a function of `runtime` and `columns` that gives the reader. */
 export const rowReaderSource = (columns: ReadonlyArray<ColumnReader>): string => {

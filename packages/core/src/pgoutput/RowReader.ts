@@ -28,7 +28,7 @@ import {
 } from "./Tuple.ts"
 
 /** A value from the bytes of its text, which lie within the message. */
-const readText = (
+export const readText = (
   reader: ByteReader,
   scratch: TupleScratch,
   column: ColumnReader,
@@ -94,9 +94,9 @@ export const interpretedRowReader =
   }
 
 /** Compiling costs about what it saves over this many rows: quieter relations are not worth it. */
-const compileAfter = 128
+export const compileAfter = 128
 /** Beyond this V8 leaves the generated function unoptimized, and it is slower than the loop. */
-const mostCompiledColumns = 200
+export const mostCompiledColumns = 200
 
 /** A reader that compiles itself when its relation proves busy, where the runtime lets it. */
 export const makeRowReader = (columns: ReadonlyArray<ColumnReader>): RowReader => {

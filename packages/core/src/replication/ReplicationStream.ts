@@ -155,7 +155,7 @@ export const runReplicationStream = <E, R>(
 }
 
 /** Hands the gap over, where there is one, then starts the stream and runs it. */
-const runOpening = Effect.fnUntraced(function* <E, R>(
+export const runOpening = Effect.fnUntraced(function* <E, R>(
   opening: Opening,
   onChanges: OnChanges<E, R>,
   onStart: Effect.Effect<void>

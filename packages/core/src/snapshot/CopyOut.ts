@@ -5,6 +5,7 @@
  * Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
  */
 import type { Row } from "../change/Change.ts"
+import type { CopiedRows } from "../change/OutputPlugin.ts"
 import type { Relation } from "../change/Relation.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
@@ -39,7 +40,7 @@ export class CopyOut {
   private readonly frames = new Frames()
   private readonly reader: ByteReader
   private readonly decoder: SnapshotDecoder
-  private relation: Relation | undefined
+  private readRow: CopiedRows["readRow"] | undefined
   private rows = 0
   private told: number | undefined
   private stage: "asked" | "copying" | "copied" | "ready" = "ready"
@@ -51,7 +52,7 @@ export class CopyOut {
 
   /** A copy of this relation's rows has been asked for. */
   begin(relation: Relation): void {
-    this.relation = relation
+    this.readRow = this.decoder.rowsOf(relation)
     this.rows = 0
     this.told = undefined
     this.stage = "asked"
@@ -64,8 +65,8 @@ export class CopyOut {
 
   /** Decodes some hundred rows of what was lent. */
   decode(): CopyOutRead {
-    const { frames } = this
-    const relation = this.relation!
+    const { frames, reader } = this
+    const readRow = this.readRow!
     const rows: Array<Row> = []
     const notices: Array<ServerMessage> = []
     let bytes = 0
@@ -76,7 +77,7 @@ export class CopyOut {
         isLeft = frames.next()
         if (!isLeft) break
         if (frames.tag === BackendMessage.copyDataTag && this.stage === "copying") {
-          rows.push(this.decoder.decodeRow(relation, frames.bytes, frames.start, frames.end))
+          rows.push(readRow(reader.reset(frames.bytes, frames.start, frames.end)))
           bytes += frames.end - frames.start
         } else {
           failure = this.decodeOther(notices)

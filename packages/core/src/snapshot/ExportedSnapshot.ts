@@ -16,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import type * as Lsn from "../Lsn.ts"
 import { qualifiedName, quoteLiteral } from "../protocol/ReplicationCommand.ts"
-import { ConnectionError, type ReplicationError, SlotInUse } from "../ReplicationError.ts"
+import { ConnectionError, type ReplicationError, SlotCreationBlocked, SlotInUse } from "../ReplicationError.ts"
 import * as Catalog from "../replication/Catalog.ts"
 import { checkPublications } from "../replication/Publication.ts"
 import { createReplicationSlot, getReplicationSlot } from "../replication/ReplicationSlot.ts"
@@ -72,7 +72,8 @@ const beginReading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 const query = (connection: ReplicantConnection, text: string) => Catalog.queryAt(connection, text, { stage: "Query" })
 
-const connect = Effect.fnUntraced(function* (
+/** A session that nothing but its lock timeout limits, with values printed as the stream's are. */
+export const connect = Effect.fnUntraced(function* (
   lockTimeout: number
 ): Effect.fn.Return<ReplicantConnection, ReplicationError, WalSender | Scope.Scope> {
   const connection = yield* (yield* WalSender).connect
@@ -91,7 +92,7 @@ const excludeOthers = Effect.fnUntraced(function* (connection: ReplicantConnecti
 const hasState = (sqlState: string) => (error: ReplicationError) =>
   error._tag === "ServerError" && error.sqlState === sqlState
 
-const isLockTimeout = hasState("55P03")
+export const isLockTimeout = hasState("55P03")
 const areSlotsExhausted = hasState("53400")
 const isSlotMissing = hasState("42704")
 
@@ -101,7 +102,7 @@ const LockRow = Schema.Struct({ schema: Schema.String, name: Schema.String, pid:
  * Who keeps us from locking tables, asked on another connection than the one that holds what locks we have. `published` is
  * left out where not even a list of them was to be had.
  */
-const lockedBy = Effect.fnUntraced(function* (
+export const lockedBy = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
   lockTimeout: number,
   published?: Listing | undefined
@@ -177,7 +178,12 @@ export const exportSnapshot = Effect.fn("Replicant.exportSnapshot")(function* (
     snapshot: "export",
     timeout: lockTimeout
   } as const
-  const created = yield* createReplicationSlot(keeper, temporary)
+  const created = yield* createReplicationSlot(keeper, temporary).pipe(
+    // The slot by the name that the user knows it by.
+    Effect.catchTag("SlotCreationBlocked", ({ transactions }) =>
+      Effect.fail(new SlotCreationBlocked({ slot: options.slot, transactions }))
+    )
+  )
   const snapshot = quoteLiteral(created.snapshotName ?? "")
   yield* Effect.forEach(
     readers,

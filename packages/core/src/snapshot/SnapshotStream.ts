@@ -14,7 +14,7 @@ import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import type * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import { InvalidOption, type ReplicationError, SlotAlreadyExists } from "../ReplicationError.ts"
+import { InvalidOption, SlotAlreadyExists } from "../ReplicationError.ts"
 import {
   defaultReconnect,
   type Handled,
@@ -23,12 +23,16 @@ import {
   withLogicalStreamArray
 } from "../replication/LogicalStream.ts"
 import type { WalSender } from "../replication/WalSender.ts"
+import type { CheckpointStore } from "./CheckpointService.ts"
 import { copyProgress, copyTables, describeTables, snapshotTable } from "./CopyTables.ts"
 import { exportSnapshot, makePermanent, slotExists, watchSlot } from "./ExportedSnapshot.ts"
+import { withControl } from "./SnapshotAttachment.ts"
 import type { ChangeAfterSnapshot, SnapshotChange, SnapshotCompleted, SnapshotStarted } from "./SnapshotChange.ts"
+import { type ControlState, interceptArrays, interceptEach, type SnapshotControl } from "./SnapshotControl.ts"
 import { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
 import { type ProgressRef, updateProgress } from "./SnapshotProgress.ts"
+import { SnapshotRetry } from "./SnapshotRetry.ts"
 
 /**
  * `initial`: a snapshot when the slot does not exist, then the stream. `never`: the stream alone, from a slot that exists.
@@ -43,6 +47,22 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
   readonly connections?: number | undefined
   /** How long to wait for the tables' locks, and for transactions that are running when the slot is made: 10 s. */
   readonly lockTimeout?: Duration.Input | undefined
+  /**
+   * Keeps how far the copy is, so that it goes on where it stood after a lost connection or, with a store that outlives the
+   * process, a restart. Left out, it begins anew. Only with `initial`; under the key `snapshot/` and the slot's name.
+   *
+   * @example
+   * checkpoints: yield* CheckpointStore.CheckpointStore
+   */
+  readonly checkpoints?: CheckpointStore["Service"] | undefined
+  /** Pages (mostly of 8 kB) that are copied at a time, and between two checkpoints: 2048, that is 16 MB. */
+  readonly piecePages?: number | undefined
+  /**
+   * Lets published tables be read anew while the stream goes on: `Snapshot.makeControl` makes one. Needs pgoutput with its
+   * messages, and is refused with `twoPhase`. With `checkpoints`, requests go on after a restart, under `tables/` and the
+   * slot's name.
+   */
+  readonly control?: SnapshotControl | undefined
   /** Told how far the snapshot is. */
   readonly progress?: ProgressRef | undefined
 }
@@ -50,7 +70,8 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
 /** What becomes of it: only a snapshot by itself ever ends. */
 export type Ended<Mode extends SnapshotMode> = Mode extends "only" ? SnapshotCompleted : never
 
-type Deliver<E, R> = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Effect.Effect<unknown, E, R>
+/** Takes what a snapshot hands over; the marks are by themselves. What it does with a mark is done when it has ended. */
+export type Deliver<E, R> = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Effect.Effect<unknown, E, R>
 
 /** The handler's own failure on its way past our retries. */
 class HandlerFailed<E> extends Data.TaggedError("HandlerFailed")<{ readonly error: E }> {}
@@ -64,6 +85,9 @@ interface Attempts {
   mayBeDone: boolean
 }
 
+const lockMillis = (lockTimeout: Duration.Input = "10 seconds"): number =>
+  Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(lockTimeout)))
+
 const failOnOption = (option: string, problem: string) => Effect.fail(new InvalidOption({ option, problem }))
 
 const validated = <Mode extends SnapshotMode>(
@@ -74,7 +98,7 @@ const validated = <Mode extends SnapshotMode>(
   if (options.plugin.name !== "pgoutput" || options.plugin.publications.length === 0) {
     return failOnOption("plugin", "a snapshot is of what publications publish, which only pgoutput has")
   }
-  const lockTimeout = Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(options.lockTimeout ?? "10 seconds")))
+  const lockTimeout = lockMillis(options.lockTimeout)
   return Effect.succeed({ connections, lockTimeout })
 }
 
@@ -155,9 +179,14 @@ const attemptSnapshot = Effect.fnUntraced(function* <Mode extends SnapshotMode, 
   }
 })
 
-/** A deadlock with somebody's DDL is over once our locks are gone. */
-const isWorthRetrying = (error: SnapshotError): boolean =>
-  error._tag === "ServerError" && error.sqlState === "40P01" ? true : error.isRetryable
+/** One snapshot, and no other where it fails: for who tries again by itself. */
+export const takeSnapshot = <Mode extends SnapshotMode, R>(
+  options: SnapshotStreamOptions<Mode>,
+  deliver: Deliver<never, R>
+): Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender> =>
+  Effect.scoped(attemptSnapshot(options, { count: 0, hasDelivered: false, mayBeDone: false }, deliver)).pipe(
+    Effect.catchTag("HandlerFailed", (failed) => failed.error)
+  ) as Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender>
 
 /** Snapshots one after the other, until one is whole. */
 const runSnapshot = <Mode extends SnapshotMode, E, R>(
@@ -166,13 +195,16 @@ const runSnapshot = <Mode extends SnapshotMode, E, R>(
 ): Effect.Effect<SnapshotCompleted | undefined, SnapshotError | E, R | WalSender> => {
   const attempts: Attempts = { count: 0, hasDelivered: false, mayBeDone: false }
   const schedule = (options.reconnect ?? defaultReconnect) as Schedule.Schedule<unknown, unknown>
+  const retry = new SnapshotRetry()
+  let isWorthRetrying = false
   return Effect.scoped(attemptSnapshot(options, attempts, deliver)).pipe(
-    Effect.tapError((error) =>
-      error._tag !== "HandlerFailed" && isWorthRetrying(error)
+    Effect.tapError((error) => {
+      isWorthRetrying = error._tag !== "HandlerFailed" && retry.next(error)
+      return isWorthRetrying
         ? Effect.logWarning(`the snapshot begins anew after ${error._tag}: ${error.message}`)
         : Effect.void
-    ),
-    Effect.retry({ while: (error) => error._tag !== "HandlerFailed" && isWorthRetrying(error), schedule }),
+    }),
+    Effect.retry({ while: () => isWorthRetrying, schedule }),
     Effect.catchTag("HandlerFailed", (failed) => Effect.fail(failed.error as E)),
     Effect.annotateLogs({ slot: options.slot }),
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
@@ -183,13 +215,19 @@ const runSnapshot = <Mode extends SnapshotMode, E, R>(
 const runWith = <Mode extends SnapshotMode, E, R>(
   options: SnapshotStreamOptions<Mode>,
   deliver: Deliver<E, R>,
-  stream: (options: LogicalStreamOptions) => Effect.Effect<never, ReplicationError | E, R | WalSender>
+  stream: (
+    options: LogicalStreamOptions,
+    control: ControlState | undefined
+  ) => Effect.Effect<never, SnapshotError | E, R | WalSender>
 ): Effect.Effect<Ended<Mode>, SnapshotError | E, R | WalSender> =>
   Effect.gen(function* () {
     const completed = options.snapshot === "never" ? undefined : yield* runSnapshot(options, deliver)
     if (options.snapshot === "only") return completed as Ended<Mode>
     yield* updateProgress(options.progress, (current) => ({ ...current, phase: "streaming" }))
-    return yield* stream({ ...options, createSlot: undefined } as LogicalStreamOptions)
+    const streaming: LogicalStreamOptions = { ...options, createSlot: undefined }
+    if (options.control === undefined) return yield* stream(streaming, undefined)
+    const attached = { ...options, lockTimeout: lockMillis(options.lockTimeout) }
+    return yield* withControl(options.control, attached, (control) => stream(streaming, control))
   })
 
 /**
@@ -217,7 +255,10 @@ export const withSnapshotStream = <E, R, const Mode extends SnapshotMode>(
   runWith<Mode, E, R>(
     options,
     (changes) => Effect.forEach(changes, handler, { discard: true }),
-    (streaming) => withLogicalStream<E, R>(streaming, handler)
+    (streaming, control) =>
+      control === undefined
+        ? withLogicalStream<E, R>(streaming, handler)
+        : withLogicalStream(streaming, interceptEach(control, handler))
   )
 
 /**
@@ -228,4 +269,8 @@ export const withSnapshotStreamArray = <E, R, const Mode extends SnapshotMode>(
   options: SnapshotStreamOptions<Mode>,
   handler: (changes: NonEmptyReadonlyArray<ChangeAfterSnapshot>) => Effect.Effect<Handled, E, R>
 ): Effect.Effect<Ended<Mode>, SnapshotError | E, R | WalSender> =>
-  runWith<Mode, E, R>(options, handler, (streaming) => withLogicalStreamArray<E, R>(streaming, handler))
+  runWith<Mode, E, R>(options, handler, (streaming, control) =>
+    control === undefined
+      ? withLogicalStreamArray<E, R>(streaming, handler)
+      : withLogicalStreamArray(streaming, interceptArrays(control, handler))
+  )

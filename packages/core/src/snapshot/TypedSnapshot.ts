@@ -6,21 +6,23 @@
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Effect from "effect/Effect"
+import type * as Stream from "effect/Stream"
 import type { Begin, Change, Insert } from "../change/Change.ts"
 import type { Relation } from "../change/Relation.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
-import { readArrays, readEach } from "../replication/ChangeArrays.ts"
+import { readArrays, readEach, readStream } from "../replication/ChangeArrays.ts"
 import type { Any, Row } from "../table/Table.ts"
 import type { RowMismatch, TableError } from "../table/TableError.ts"
 import type { OnMismatch, TypedChange } from "../table/TypedChange.ts"
 import { TypedChanges, type TypedOptions } from "../table/TypedChanges.ts"
-import type { ChangeAfterSnapshot, SnapshotChange, SnapshotRow, SnapshotStarted } from "./SnapshotChange.ts"
+import type { ChangeAfterSnapshot, SnapshotChange, SnapshotRow } from "./SnapshotChange.ts"
+import type { TableSnapshotChange } from "./TableSnapshotChange.ts"
 
 /** A row of a declared table that was there when the snapshot was taken. */
 export interface TypedSnapshotRow<T extends Any> {
   readonly _tag: "SnapshotRow"
   readonly table: T["name"]
-  readonly snapshot: SnapshotStarted
+  readonly snapshot: SnapshotRow["snapshot"]
   readonly relation: Relation
   readonly row: Row<T>
 }
@@ -40,6 +42,7 @@ type OfEach<T extends Any, Policy extends OnMismatch> = T extends Any
 /** Everything that a stream with a snapshot delivers over a set of tables. Of a union of tables: narrow by `table`. */
 export type TypedChangeAfterSnapshot<T extends Any, Policy extends OnMismatch = "fail"> =
   | Exclude<SnapshotChange, SnapshotRow>
+  | TableSnapshotChange
   | OfEach<T, Policy>
   | TypedChange<T, Policy>
 
@@ -100,6 +103,24 @@ class TypedAfterSnapshot<T extends Any, Policy extends OnMismatch> {
     return change
   }
 }
+
+/**
+ * A stream of rows and changes as a stream of the typed ones of these tables. Those of other tables are dropped; what
+ * marks the snapshot passes, and so do `Begin`, `Commit` and their kin.
+ *
+ * @example
+ * const replication = yield* Snapshot.SnapshotReplication
+ * yield* replication.changes.pipe(
+ *   Snapshot.changes([Orders, Customers]),
+ *   Stream.runForEach((change) => Effect.andThen(store(change), replication.acknowledgeChange(change)))
+ * )
+ */
+export const changes =
+  <T extends Any, Policy extends OnMismatch = "fail">(tables: ReadonlyArray<T>, options?: TypedOptions<Policy>) =>
+  <E, R>(
+    self: Stream.Stream<ChangeAfterSnapshot, E, R>
+  ): Stream.Stream<TypedChangeAfterSnapshot<T, Policy>, E | TableError, R> =>
+    readStream(() => new TypedAfterSnapshot(tables, options))(self)
 
 /**
  * A handler of typed rows and changes as one for `withSnapshotStream`. It is not called for those of other tables.

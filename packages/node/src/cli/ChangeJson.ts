@@ -4,7 +4,7 @@
  *
  * Written by hand rather than by `JSON.stringify`, which knows no bigint, no NaN, no -0 and no text that is JSON already.
  */
-import { type Begin, type Change, Lsn, PgTimestamp, type Relation, type Row, type TypeDecoder } from "@replicant/core"
+import { type Begin, Lsn, PgTimestamp, type Relation, type Row, type Snapshot, type TypeDecoder } from "@replicant/core"
 
 /** The text of a `json` or `jsonb` column: goes into the line as it is, numbers with all their digits. */
 export class JsonText {
@@ -93,6 +93,12 @@ const oldRow = (old: { readonly _tag: "Key" | "Full"; readonly row: Row } | unde
 const unchangedOf = ({ unchanged }: { readonly unchanged: ReadonlyArray<string> }): string =>
   unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
 
+/** What a snapshot has is as of its seam: what follows it has no smaller `lsn`. */
+const seam = ({ consistentPoint }: Snapshot.SnapshotStarted): string => `,"lsn":"${Lsn.format(consistentPoint)}"`
+
+const volume = ({ bytes, rows }: { readonly bytes: number; readonly rows: number }): string =>
+  `,"rows":${rows},"bytes":${bytes}`
+
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
 /** Messages are bytes that mostly are text. */
@@ -104,14 +110,38 @@ const content = (bytes: Uint8Array): string => {
   }
 }
 
+/** An element of a snapshot as one line, without its line break. */
+const encodeSnapshot = (change: Snapshot.SnapshotChange): string => {
+  switch (change._tag) {
+    case "SnapshotRow":
+      return `${place("snapshotRow", change.relation)}${seam(change.snapshot)},"row":${encodeObject(change.row)}}`
+    case "SnapshotStarted": {
+      const tables = change.tables.map(
+        ({ estimatedRows, relation: { name, schema } }) =>
+          `{"schema":${quote(schema)},"table":${quote(name)},"estimatedRows":${estimatedRows ?? null}}`
+      )
+      return `{"kind":"snapshotStarted"${seam(change)},"attempt":${change.attempt},"tables":[${tables.join(",")}]}`
+    }
+    case "SnapshotTableCompleted":
+      return `${place("snapshotTableCompleted", change.relation)}${seam(change.snapshot)}${volume(change)}}`
+    case "SnapshotCompleted":
+      return `{"kind":"snapshotCompleted"${seam(change.snapshot)}${volume(change)}}`
+  }
+}
+
 /**
  * A change as one line, without its line break.
  *
  * @example
  * encodeChange(insert) // => {"kind":"insert","schema":"public","table":"orders","lsn":"0/1A2B3C8","xid":742,...}
  */
-export const encodeChange = (change: Change): string => {
+export const encodeChange = (change: Snapshot.ChangeAfterSnapshot): string => {
   switch (change._tag) {
+    case "SnapshotRow":
+    case "SnapshotStarted":
+    case "SnapshotTableCompleted":
+    case "SnapshotCompleted":
+      return encodeSnapshot(change)
     case "Begin":
       return `{"kind":"begin"${transaction(change)}}`
     case "Commit":

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { Change } from "@replicant/core"
 import * as Schema from "effect/Schema"
 import { encodeChange, encodeValue, JsonText, types } from "../../src/cli/ChangeJson.ts"
-import { begin, commit, insert, lsn, message, orders, relation } from "../support/Changes.ts"
+import { begin, commit, insert, lsn, message, orders, relation, snapshot } from "../support/Changes.ts"
 
 const parse = (change: Change): Record<string, unknown> => JSON.parse(encodeChange(change))
 
@@ -157,5 +157,19 @@ describe("encodeChange", () => {
         { name: "note", type: "text", key: false }
       ]
     })
+  })
+
+  it("tells a snapshot: where it stands, its rows as of there, its ends", () => {
+    const lines = snapshot("0/1A2B3C8", [{ id: 9_007_199_254_740_993n, note: null }], 2).map((change) =>
+      JSON.parse(encodeChange(change))
+    )
+    const at = { lsn: "0/1A2B3C8" }
+    const table = { schema: "public", table: "orders" }
+    assert.deepStrictEqual(lines, [
+      { kind: "snapshotStarted", ...at, attempt: 2, tables: [{ ...table, estimatedRows: null }] },
+      { kind: "snapshotRow", ...table, ...at, row: { id: "9007199254740993", note: null } },
+      { kind: "snapshotTableCompleted", ...table, ...at, rows: 1, bytes: 20 },
+      { kind: "snapshotCompleted", ...at, rows: 1, bytes: 20 }
+    ])
   })
 })
