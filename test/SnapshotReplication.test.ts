@@ -16,7 +16,7 @@ const orders =
 const Orders = Table.make("public.orders", Schema.Struct({ id: Schema.Number, note: Schema.String }), { key: ["id"] })
 
 const layer = (workspace: Workspace, snapshot: Snapshot.SnapshotMode) =>
-  Snapshot.layer(snapshotOptions(workspace, snapshot)).pipe(Layer.provide(walSender(workspace)))
+  Snapshot.layer({ ...snapshotOptions(workspace, snapshot), connections: 1 }).pipe(Layer.provide(walSender(workspace)))
 
 const slots = (workspace: Workspace) =>
   workspace.sql(`SELECT slot_name, temporary FROM pg_replication_slots WHERE database = '${workspace.database}'`)

@@ -9,8 +9,6 @@ export {
   type SnapshotProgress,
   type TableProgress
 } from "./SnapshotProgress.ts"
-export type { SnapshotRequest, SnapshotRequestOptions, SnapshotRequestProgress } from "./SnapshotRequest.ts"
-export * from "./SnapshotRequestError.ts"
 export {
   layer,
   make,
@@ -19,6 +17,8 @@ export {
   type SnapshotReplicationOptions,
   type SnapshotReplicationProgress
 } from "./SnapshotReplication.ts"
+export type { SnapshotRequest, SnapshotRequestOptions, SnapshotRequestProgress } from "./SnapshotRequest.ts"
+export * from "./SnapshotRequestError.ts"
 export {
   type Ended,
   type SnapshotMode,
