@@ -33,7 +33,7 @@ const onNewest = faults(
   "Security"
 )
 const atTheEnds = [
-  "test/Cli.test.ts",
+  "test/Cli*.test.ts",
   "test/Codegen.test.ts",
   "test/Replay.test.ts",
   ...faults("Checkpoints", "Data", "NetworkCuts", "Server", "SlotCreation", "Standby")
