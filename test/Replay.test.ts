@@ -2,7 +2,8 @@
  * The whole of it, proved by its result: a second database that is fed from the stream alone equals the first, table by
  * table, after a workload of its seed's own making. What a stream leaves out, doubles, misplaces or bends shows here.
  *
- * A failure names its seed; `REPLAY_SEED=…` runs it again. The statements are then the same, how they interleave is not.
+ * A failure names its seed; `REPLAY_SEED=…` runs it again. The statements are then the same, how they interleave is
+ * not.
  */
 import { randomInt } from "node:crypto"
 import { NodeFileSystem } from "@effect/platform-node"

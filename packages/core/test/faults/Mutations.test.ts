@@ -1,6 +1,7 @@
 /**
- * Recorded streams, damaged at random, through the whole client: frames, copy stream, decoders, handler, acknowledgements.
- * What single decoders do with damaged bytes is tried in test/fuzz; here it is what becomes of the program.
+ * Recorded streams, damaged at random, through the whole client: frames, copy stream, decoders, handler,
+ * acknowledgements. What single decoders do with damaged bytes is tried in test/fuzz; here it is what becomes of the
+ * program.
  *
  * `FUZZ_SEED=…` runs the same again, `STREAM_MUTATIONS=…` more or fewer than 10,000.
  */
@@ -115,8 +116,8 @@ const damaged = ({ streams }: Recording, random: Random): ReadonlyArray<Uint8Arr
     : [mutate([Fake.concat(...random.pick(streams)), Fake.concat(...random.pick(streams))], random)]
 
 /**
- * The furthest position that may be acknowledged after these bytes, were every unit in them handled: where the stream was
- * when nothing was open. Told from the frames alone, without the decoders that are tried.
+ * The furthest position that may be acknowledged after these bytes, were every unit in them handled: where the stream
+ * was when nothing was open. Told from the frames alone, without the decoders that are tried.
  */
 const capOf = (bytes: Uint8Array, tellsOpen: boolean): Lsn.Lsn => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
