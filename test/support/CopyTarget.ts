@@ -143,6 +143,7 @@ export class CopyTarget {
         break
       case "SnapshotTableCompleted":
       case "TableSnapshotStarted":
+      case "TableSnapshotResumed":
       case "TableSnapshotCompleted":
         break
       case "Commit":
