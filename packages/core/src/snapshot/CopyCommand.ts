@@ -12,6 +12,9 @@ import type { PublishedTable } from "./PublishedTables.ts"
 /** One COPY: a table, or some of its pages. */
 export interface CopyPiece {
   readonly table: PublishedTable
+  /** OID of the table or partition that it is of, and its place among the pieces of that one: 0, 1, 2 and on. */
+  readonly part: number
+  readonly index: number
   readonly command: string
 }
 
@@ -42,10 +45,11 @@ export const copyPieces = (table: PublishedTable): ReadonlyArray<CopyPiece> => {
   const columns = table.columns.map((column) => quoteIdentifier(column.name)).join(", ")
   const filter = filterOf(table)
   return table.parts.flatMap((part) =>
-    pageRanges(part.pages, part.isHeap).map((range) => {
+    pageRanges(part.pages, part.isHeap).map((range, index) => {
       const conditions = [...range, ...(filter === undefined ? [] : [`(${filter})`])]
       const where = conditions.length === 0 ? "" : ` WHERE ${conditions.join(" AND ")}`
-      return { table, command: `COPY (SELECT ${columns} FROM ONLY ${qualifiedName(part)}${where}) TO STDOUT` }
+      const command = `COPY (SELECT ${columns} FROM ONLY ${qualifiedName(part)}${where}) TO STDOUT`
+      return { table, part: part.oid, index, command }
     })
   )
 }

@@ -15,7 +15,7 @@ import type { CopyBoth, ReplicantConnection } from "../replication/WalSender.ts"
 import { type CopyPiece, copyPieces } from "./CopyCommand.ts"
 import { CopyOut, type CopyOutRead } from "./CopyOut.ts"
 import type { PublishedTable } from "./PublishedTables.ts"
-import type { SnapshotChange, SnapshotRow, SnapshotStarted, SnapshotTable } from "./SnapshotChange.ts"
+import type { SnapshotBeginning, SnapshotChange, SnapshotRow, SnapshotTable } from "./SnapshotChange.ts"
 import type { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import * as SnapshotProgress from "./SnapshotProgress.ts"
 
@@ -65,16 +65,13 @@ export const snapshotTable = ({ estimatedRows, relation }: TableCopy): SnapshotT
 
 /** What the connections of one snapshot share. */
 export interface CopyJob {
-  readonly snapshot: SnapshotStarted
+  readonly snapshot: SnapshotBeginning
   readonly tables: ReadonlyArray<TableCopy>
   readonly decoder: SnapshotDecoder
   readonly handOver: HandOver
+  /** Run after every row of a piece has been handed over, and before the table's end is. */
+  readonly onPiece?: ((piece: CopyPiece, table: TableCopy) => Effect.Effect<unknown, ReplicationError>) | undefined
   readonly progress: SnapshotProgress.ProgressRef | undefined
-}
-
-interface Piece {
-  readonly table: TableCopy
-  readonly command: string
 }
 
 const tableProgress = ({ bytes, estimatedRows, piecesLeft, relation, rows }: TableCopy) => ({
@@ -91,7 +88,7 @@ export const copyProgress = (tables: ReadonlyArray<TableCopy>): ReadonlyArray<Sn
 
 const toRows = (
   rows: ReadonlyArray<SnapshotRow["row"]>,
-  snapshot: SnapshotStarted,
+  snapshot: SnapshotBeginning,
   relation: Relation
 ): ReadonlyArray<SnapshotRow> => rows.map((row) => ({ _tag: "SnapshotRow", snapshot, relation, row }))
 
@@ -146,7 +143,7 @@ class Reader {
     this.out = new CopyOut(decoder, connection.slices)
   }
 
-  read(job: CopyJob, { command, table }: Piece): Effect.Effect<void, ReplicationError> {
+  read(job: CopyJob, table: TableCopy, command: string): Effect.Effect<void, ReplicationError> {
     this.out.begin(table.relation)
     const start =
       this.copy === undefined
@@ -173,7 +170,7 @@ export const copyTables = Effect.fnUntraced(function* (
   job: CopyJob,
   readers: ReadonlyArray<ReplicantConnection>
 ): Effect.fn.Return<void, ReplicationError> {
-  const pieces = job.tables.flatMap((table) => table.pieces.map(({ command }): Piece => ({ table, command })))
+  const pieces = job.tables.flatMap((table) => table.pieces.map((piece) => ({ table, piece })))
   let next = 0
   const shares = readers.map((connection) => new Reader(connection, job.decoder))
   // A partitioned table may have no partition.
@@ -181,15 +178,17 @@ export const copyTables = Effect.fnUntraced(function* (
   yield* Effect.forEach(
     shares,
     Effect.fnUntraced(function* (reader) {
-      for (let piece = pieces[next++]; piece !== undefined; piece = pieces[next++]) {
-        yield* reader.read(job, piece)
-        piece.table.piecesLeft -= 1
-        if (piece.table.piecesLeft === 0) yield* completeTable(job, piece.table)
+      for (let taken = pieces[next++]; taken !== undefined; taken = pieces[next++]) {
+        const { piece, table } = taken
+        yield* reader.read(job, table, piece.command)
+        if (job.onPiece !== undefined) yield* job.onPiece(piece, table)
+        table.piecesLeft -= 1
+        if (table.piecesLeft === 0) yield* completeTable(job, table)
       }
     }),
     { concurrency: "unbounded", discard: true }
   )
   // The locks were held to the end, if who holds them is there at the end.
   const [table] = job.tables
-  if (table !== undefined) yield* shares[0]!.read(job, { table, command: "COPY (SELECT WHERE false) TO STDOUT" })
+  if (table !== undefined) yield* shares[0]!.read(job, table, "COPY (SELECT WHERE false) TO STDOUT")
 })

@@ -23,6 +23,7 @@ import {
   withLogicalStreamArray
 } from "../replication/LogicalStream.ts"
 import type { WalSender } from "../replication/WalSender.ts"
+import type { CheckpointStore } from "./CheckpointService.ts"
 import { copyProgress, copyTables, describeTables, snapshotTable } from "./CopyTables.ts"
 import { exportSnapshot, makePermanent, slotExists, watchSlot } from "./ExportedSnapshot.ts"
 import type { ChangeAfterSnapshot, SnapshotChange, SnapshotCompleted, SnapshotStarted } from "./SnapshotChange.ts"
@@ -43,6 +44,16 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
   readonly connections?: number | undefined
   /** How long to wait for the tables' locks, and for transactions that are running when the slot is made: 10 s. */
   readonly lockTimeout?: Duration.Input | undefined
+  /**
+   * Keeps how far the copy is, so that it goes on where it stood after a lost connection or, with a store that outlives the
+   * process, a restart. Left out, it begins anew. Only with `initial`; under the key `snapshot/` and the slot's name.
+   *
+   * @example
+   * checkpoints: yield* CheckpointStore.CheckpointStore
+   */
+  readonly checkpoints?: CheckpointStore["Service"] | undefined
+  /** Pages (mostly of 8 kB) that are copied at a time, and between two checkpoints: 2048, that is 16 MB. */
+  readonly piecePages?: number | undefined
   /** Told how far the snapshot is. */
   readonly progress?: ProgressRef | undefined
 }

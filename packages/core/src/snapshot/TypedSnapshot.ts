@@ -14,13 +14,13 @@ import type { Any, Row } from "../table/Table.ts"
 import type { RowMismatch, TableError } from "../table/TableError.ts"
 import type { OnMismatch, TypedChange } from "../table/TypedChange.ts"
 import { TypedChanges, type TypedOptions } from "../table/TypedChanges.ts"
-import type { ChangeAfterSnapshot, SnapshotChange, SnapshotRow, SnapshotStarted } from "./SnapshotChange.ts"
+import type { ChangeAfterSnapshot, SnapshotBeginning, SnapshotChange, SnapshotRow } from "./SnapshotChange.ts"
 
 /** A row of a declared table that was there when the snapshot was taken. */
 export interface TypedSnapshotRow<T extends Any> {
   readonly _tag: "SnapshotRow"
   readonly table: T["name"]
-  readonly snapshot: SnapshotStarted
+  readonly snapshot: SnapshotBeginning
   readonly relation: Relation
   readonly row: Row<T>
 }
