@@ -21,7 +21,8 @@ export class CopyNotSetUp extends Schema.TaggedError<CopyNotSetUp>(errorId("Copy
 }) {
   get remedy(): string {
     const commands = this.missing.flatMap(({ command }) => (command === undefined ? [] : [command]))
-    return ["let the copy make all of it: create", ...commands.map((command) => `at the target: ${command}`)].join("; or ")
+    const byHand = commands.length === 0 ? "" : `; or make it at the target: ${commands.join("; ")}`
+    return `let the copy make it: create${byHand}`
   }
   get isRetryable(): boolean {
     return false

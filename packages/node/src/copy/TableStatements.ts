@@ -51,9 +51,7 @@ const byKey = (key: UniqueKey, of: "row" | "old", parameters: Parameters): strin
 
 /** The columns that a relation sends and the target lacks. */
 export const missingColumns = (relation: Relation.Relation, target: TargetTable): ReadonlyArray<string> =>
-  relation.columns
-    .filter(({ name }) => !target.columns.some((column) => column.name === name))
-    .map(({ name }) => name)
+  relation.columns.filter(({ name }) => !target.columns.some((column) => column.name === name)).map(({ name }) => name)
 
 /** Statements of one relation, as the source describes it now, over one table of the target. */
 export class TableStatements {

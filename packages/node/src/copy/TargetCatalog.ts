@@ -164,10 +164,7 @@ const misfit = (source: SourceColumn, target: TargetColumn): string | undefined 
 }
 
 /** What of the published tables does not fit the target's; empty where all is well. */
-export const mismatches = (
-  published: ReadonlyArray<CatalogTable>,
-  { tables }: TargetTables
-): ReadonlyArray<string> =>
+export const mismatches = (published: ReadonlyArray<CatalogTable>, { tables }: TargetTables): ReadonlyArray<string> =>
   published.flatMap((source) => {
     const label = tableKey(source)
     const target = tables.get(label)
@@ -184,7 +181,9 @@ export const mismatches = (
       }),
       ...target.columns
         .filter(({ isRequired, name }) => isRequired && !sent.has(name))
-        .map(({ name }) => `${label}, column ${quoteIdentifier(name)} is NOT NULL, has no default, and is not published`)
+        .map(
+          ({ name }) => `${label}, column ${quoteIdentifier(name)} is NOT NULL, has no default, and is not published`
+        )
     ]
   })
 

@@ -2,7 +2,7 @@
  * A session at the target: its settings, the lock by which no two copies of one slot are at work, and three ways to write:
  * a query, a batch of prepared statements, rows by COPY. What fails is told without values.
  */
-import { type ReplicationError, serverError, type ServerError } from "@replicant/core"
+import { type ReplicationError, type ServerError, serverError } from "@replicant/core"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -97,9 +97,7 @@ const make = (self: PgClient.PgClient, serverVersion: number): TargetSession => 
     Effect.callback((resume) => {
       self.client.query(
         makeQuery((error, counts) =>
-          resume(
-            error === undefined ? Effect.succeed(counts) : Effect.fail(failure(error, self.config, self.lost))
-          )
+          resume(error === undefined ? Effect.succeed(counts) : Effect.fail(failure(error, self.config, self.lost)))
         )
       )
     })
