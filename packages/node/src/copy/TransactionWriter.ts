@@ -79,7 +79,7 @@ export class TransactionWriter {
   storeIdleFlush(lsn: Lsn.Lsn): Effect.Effect<void, WriteError | "busy"> {
     return Effect.suspend(
       (): Effect.Effect<void, WriteError | "busy"> =>
-        this.writer.isOpen
+        this.writer.isOpen || this.isWriting
           ? Effect.fail("busy")
           : this.writer.run([CopyPosition.idle(this.writer.slot, lsn)], ["position"])
     )
