@@ -42,6 +42,15 @@ export const caughtUp = Effect.fnUntraced(function* (source: Workspace, target: 
   )
 })
 
+/** Waits until a mark that is written now, with a number of its own, is in the target: for stores that both are. */
+export const endMark = Effect.fnUntraced(function* (source: Workspace, target: Workspace, n: number) {
+  yield* source.sql(`INSERT INTO end_mark OVERRIDING SYSTEM VALUE VALUES (${n})`)
+  yield* eventually(
+    Effect.map(target.sql(`SELECT FROM end_mark WHERE n = ${n}`), (rows) => rows.length === 1),
+    { what: `mark ${n} was applied` }
+  )
+})
+
 export interface Copying {
   readonly totals: Copy.CopyTotals
   /** Ends it as a program would. */

@@ -180,7 +180,16 @@ export const setup = Effect.fnUntraced(function* (
     if (filled.length > 0) yield* Effect.logInfo(`emptying ${filled.join(", ")} at the target, as asked`)
   }
   if (!found.hasTable) {
-    yield* target.query(CopyPosition.createTable)
+    yield* target.query(CopyPosition.createTable).pipe(
+      Effect.catchIf(
+        (error) => error._tag === "TargetFailed" && error.sqlState === "42501",
+        () =>
+          new TargetDenied({
+            detail: "the target's role may not make the schema replicant",
+            remedy: `GRANT CREATE ON DATABASE "${there?.database}" TO the role; or make it as another: ${CopyPosition.createTable}; GRANT USAGE ON SCHEMA replicant TO the role; GRANT SELECT, INSERT, UPDATE ON replicant.copy_position TO the role`
+          })
+      )
+    )
     yield* Effect.logInfo("made table replicant.copy_position at the target")
   }
   if (!found.hasOrigin) {
