@@ -12,7 +12,7 @@ import * as FrontendMessage from "../protocol/FrontendMessage.ts"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
 import { logNotice } from "../replication/OpenStream.ts"
 import type { CopyBoth, ReplicantConnection } from "../replication/WalSender.ts"
-import { type CopyPiece, copyPieces } from "./CopyCommand.ts"
+import type { CopyPiece } from "./CopyCommand.ts"
 import { CopyOut, type CopyOutRead } from "./CopyOut.ts"
 import type { PublishedTable } from "./PublishedTables.ts"
 import type { SnapshotBeginning, SnapshotChange, SnapshotRow, SnapshotTable } from "./SnapshotChange.ts"
@@ -35,12 +35,13 @@ export interface TableCopy {
 /** The tables that will be copied. Throws nothing, but fails for one that the stream could not decode either. */
 export const describeTables = (
   tables: ReadonlyArray<PublishedTable>,
-  decoder: SnapshotDecoder
+  decoder: SnapshotDecoder,
+  piecesOf: (table: PublishedTable) => ReadonlyArray<CopyPiece>
 ): Effect.Effect<ReadonlyArray<TableCopy>, DecodeError> =>
   Effect.try({
     try: () =>
       tables.map((table) => {
-        const pieces = copyPieces(table)
+        const pieces = piecesOf(table)
         const estimates = table.parts.map((part) => part.estimatedRows)
         return {
           relation: decoder.describe(table),
