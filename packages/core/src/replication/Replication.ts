@@ -7,7 +7,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import type { Change } from "../change/Change.ts"
@@ -19,6 +18,7 @@ import type { ReplicationError } from "../ReplicationError.ts"
 import { Source } from "./ChangeArrays.ts"
 import type { IdentifySystem } from "./IdentifySystem.ts"
 import { openReplicationStream, type StreamOptions } from "./OpenStream.ts"
+import type { ReadsAhead } from "./ReadsAhead.ts"
 import { type ChangeArray, readAhead } from "./ReplicationStream.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
@@ -64,11 +64,11 @@ export class Replication extends Context.Service<
 
 /** The next whole transactions: reads that end none are taken in, and the next is waited for. */
 const pullTransactions = Effect.fnUntraced(function* (
-  queue: Queue.Dequeue<ChangeArray, ReplicationError>,
+  reads: ReadsAhead<ChangeArray, ReplicationError>,
   fold: TransactionFold
 ): Effect.fn.Return<Arr.NonEmptyReadonlyArray<Transaction>, ReplicationError> {
   while (true) {
-    const { bytes, changes } = yield* Queue.take(queue)
+    const { bytes, changes } = yield* reads.take
     const transactions = fold.fold(changes, bytes)
     if (!Array.isArray(transactions)) return yield* transactions
     if (Arr.isReadonlyArrayNonEmpty(transactions)) return transactions
@@ -79,16 +79,16 @@ const pullTransactions = Effect.fnUntraced(function* (
 export const make = Effect.fnUntraced(function* (options: ReplicationOptions, inProgress: InProgressMode = "gather") {
   const progress = yield* WalProgress.make
   const opening = yield* openReplicationStream(progress, options, { inProgress })
-  const queue = yield* readAhead(opening).pipe(
+  const reads = yield* readAhead(opening).pipe(
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
     Effect.annotateLogs({ slot: options.slot })
   )
   const source = new Source()
   const fold = new TransactionFold(options.maxTransactionBytes)
   return Replication.of({
-    changes: source.stream(Effect.map(Queue.take(queue), ({ changes }) => changes)),
+    changes: source.stream(Effect.map(reads.take, ({ changes }) => changes)),
     transactions: Stream.unwrap(
-      Effect.as(Effect.fromResult(wholeTransactions(options.plugin)), source.stream(pullTransactions(queue, fold)))
+      Effect.as(Effect.fromResult(wholeTransactions(options.plugin)), source.stream(pullTransactions(reads, fold)))
     ),
     acknowledge: (nextLsn) =>
       WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, nextLsn)),

@@ -4,7 +4,6 @@
  *
  * One serves a whole snapshot, also of several connections: it decodes one row at a time and waits for nothing.
  */
-
 import type { Row } from "../change/Change.ts"
 import { Run } from "../change/NextLsn.ts"
 import { Batch, type CopiedRows, type Decoder, type OutputPlugin } from "../change/OutputPlugin.ts"
@@ -41,7 +40,7 @@ export class SnapshotDecoder {
     return this.copied.get(relation)!
   }
 
-  /** One row, all of these bytes with its newline. Throws `DecodeError`. */
+  /** One row of theirs, in `bytes[start, end)`, as COPY sends it. Throws `DecodeError` and nothing else. */
   decodeRow(relation: Relation, bytes: Uint8Array, start: number, end: number): Row {
     return this.rowsOf(relation)(this.reader.reset(bytes, start, end))
   }
