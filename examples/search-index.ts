@@ -6,9 +6,9 @@
  * before, so a crash costs a repetition; and since every operation names its document, a repetition changes nothing.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { defaultReconnect, Pgoutput, Snapshot, Table } from "@replicant/core"
+import { CheckpointStore, defaultReconnect, Pgoutput, Snapshot, Table } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
-import { Config, Console, Effect, FileSystem, Option, Schema, Stream } from "effect"
+import { Config, Console, Effect, FileSystem, Layer, Option, Schema, Stream } from "effect"
 
 const Article = Schema.Struct({ id: Schema.Number, title: Schema.String, body: Schema.String })
 const Articles = Table.make("public.articles", Article, { key: ["id"] })
@@ -126,15 +126,26 @@ const follow = Effect.gen(function* () {
   )
 })
 
-const program = follow.pipe(
-  Effect.scoped,
-  Effect.provide(
+/** Half a copy is not lost: how far it is stands in a file, as soon as its articles are in the index. */
+const replication = Layer.unwrap(
+  Effect.map(CheckpointStore.CheckpointStore, (checkpoints) =>
     Snapshot.layer({
       slot: "search_index",
       plugin: Pgoutput.make({ publications: ["articles"] }),
-      snapshot: "initial"
+      snapshot: "initial",
+      checkpoints,
+      piecePages: 64
     })
-  ),
+  )
+)
+
+const checkpoints = Layer.unwrap(
+  Effect.map(Config.String("CHECKPOINTS"), (directory) => CheckpointStore.file({ directory }))
+)
+
+const program = follow.pipe(
+  Effect.scoped,
+  Effect.provide(Layer.provide(replication, checkpoints)),
   Effect.retry({ while: (error) => "isRetryable" in error && error.isRetryable, schedule: defaultReconnect })
 )
 
@@ -144,6 +155,5 @@ const find = Effect.fnUntraced(function* (word: string) {
 }, Effect.scoped)
 
 const [, , command, word = ""] = process.argv
-const main: Effect.Effect<void, unknown, FileSystem.FileSystem> =
-  command === "find" ? find(word) : Effect.provide(program, PgWalSender.layerConfig)
-main.pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)
+const main = command === "find" ? find(word) : Effect.provide(program, PgWalSender.layerConfig)
+Effect.asVoid(main).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

@@ -273,7 +273,11 @@ describe("search-index.ts", () => {
             ALTER TABLE articles ALTER body SET STORAGE EXTERNAL; CREATE PUBLICATION articles FOR TABLE articles;
             INSERT INTO articles SELECT i, 'old tea ' || i, repeat('leaf ', 30) FROM generate_series(1, 20000) i`
         })
-        const environment = { DATABASE_URL: workspace.url(), INDEX_FILE: yield* temporaryFile("index.jsonl") }
+        const environment = {
+          DATABASE_URL: workspace.url(),
+          INDEX_FILE: yield* temporaryFile("index.jsonl"),
+          CHECKPOINTS: yield* temporaryFile("checkpoints")
+        }
         const found = Effect.fnUntraced(function* (word: string) {
           const asked = yield* runExample("search-index", environment, "find", word)
           yield* asked.exitCode
@@ -296,7 +300,7 @@ describe("search-index.ts", () => {
             Effect.sync(() => Fs.existsSync(environment.INDEX_FILE) && Fs.statSync(environment.INDEX_FILE).size > least)
           )
         const half = yield* runExample("search-index", environment)
-        yield* isFilling(100_000)
+        yield* isFilling(1_500_000)
         yield* workspace.sql("DELETE FROM articles WHERE id <= 100; INSERT INTO articles VALUES (0, 'tea', 'new')")
         yield* half.kill
         yield* workspace.sql("DELETE FROM articles WHERE id BETWEEN 101 AND 200")
@@ -320,6 +324,8 @@ describe("search-index.ts", () => {
         yield* inStep(second)
         assert.strictEqual(yield* second.interrupt, 130)
         assert.lengthOf(yield* found("coffee"), 1)
+        const voided = Fs.readFileSync(environment.INDEX_FILE, "utf8").match(/"Clear"/g)
+        assert.lengthOf(voided ?? [], 1, "what was killed half way was gone on with")
         assert.notInclude(second.output(), "begins anew")
       }),
     { timeout: 90_000 }

@@ -98,6 +98,12 @@ const snapshotOf = (flags: StreamFlags): Result.Result<StreamPlan["snapshot"], U
       "leave out --until-lsn, or use --snapshot initial"
     )
   }
+  if (mode === "only" && Option.isSome(flags.checkpoint)) {
+    return wrong(
+      "--checkpoint is of --snapshot initial: rows by themselves would be of different times",
+      "leave it out"
+    )
+  }
   if (Option.isSome(flags.checkpoint) && (flags.temporary || Option.isNone(flags.slot))) {
     return wrong("--checkpoint goes on under the slot's name", "give --slot NAME, and leave out --temporary")
   }

@@ -92,6 +92,7 @@ describe("streamPlan", () => {
     const nameless = { publication: ["p"], checkpoint, snapshot: initial }
     assert.match(refusal({ ...nameless, slot, temporary: true }), /under the slot's name/)
     const only = Option.some("only" as const)
+    assert.match(refusal({ slot, publication: ["p"], checkpoint, snapshot: only }), /of --snapshot initial/)
     assert.match(
       refusal({ publication: ["p"], snapshot: only, untilLsn: Option.some(Lsn.zero) }),
       /before any LSN; leave out --until-lsn/
