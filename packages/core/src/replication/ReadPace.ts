@@ -20,6 +20,9 @@ export const targetBytes = 896 * 1024
 /** No receive window is smaller: a read of fewer bytes did not fill it. */
 export const leastWindow = 64 * 1024
 
+/** Less than this comes a millisecond where the server itself has little to send, however old: waiting gathers nothing. */
+export const trickleBytes = 1024
+
 /** Messages of this many bytes fill a read by themselves: nothing is gained by waiting. */
 export const largeMessageBytes = 8 * 1024
 
@@ -73,6 +76,7 @@ export interface LastRead extends Recent {
  * waitMillis({ messageBytes: 80, bytesPerMilli: 4096, share: 1, behindMillis: 60_000 }, 20) // => 20
  */
 export const waitMillis = (read: LastRead, maxWait: number): number => {
-  if (maxWait <= 0 || read.behindMillis <= behindMillis || read.messageBytes >= largeMessageBytes) return 0
+  if (maxWait <= 0 || read.behindMillis <= behindMillis) return 0
+  if (read.bytesPerMilli < trickleBytes || read.messageBytes >= largeMessageBytes) return 0
   return Math.max(1, Math.round(read.share * Math.min(maxWait, targetBytes / read.bytesPerMilli)))
 }

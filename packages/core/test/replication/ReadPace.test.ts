@@ -17,6 +17,10 @@ describe("ReadPace", () => {
     assert.strictEqual(waitMillis({ ...small, bytesPerMilli: 102_400 }, 20), 9)
   })
 
+  it("does not wait for what a busy server sends late, and little of", () => {
+    assert.strictEqual(waitMillis({ ...small, bytesPerMilli: 100 }, 20), 0)
+  })
+
   it("does not wait for large messages", () => {
     assert.strictEqual(waitMillis({ ...small, messageBytes: 100_000 }, 20), 0)
   })
