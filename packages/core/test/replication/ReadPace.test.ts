@@ -61,6 +61,10 @@ describe("ReadPace", () => {
     assert.isAbove(drain(100_000, 204_800).bytesPerMilli, 3 * (204_800 / 20))
   })
 
+  it("does not take a steady server for a full receive window", () => {
+    assert.strictEqual(drain(30_000, 4_000_000, 0.02).wait, 20)
+  })
+
   it("waits as long for a slow server as it may", () => {
     assert.isAbove(drain(2000, 4_000_000).wait, 15)
   })
