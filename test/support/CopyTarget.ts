@@ -142,6 +142,8 @@ export class CopyTarget {
         this.commit()
         break
       case "SnapshotTableCompleted":
+      case "TableSnapshotStarted":
+      case "TableSnapshotCompleted":
         break
       case "Commit":
         this.applyTransaction(change.commitLsn)
