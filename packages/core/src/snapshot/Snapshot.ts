@@ -1,5 +1,6 @@
 /** The public module `Snapshot`: what is there, then what changes. */
 export type { ChunkOptions } from "./ChunkPace.ts"
+export type { RateLimit } from "./RateLimit.ts"
 export type * from "./SnapshotChange.ts"
 export { make as makeControl, type SnapshotControl } from "./SnapshotControl.ts"
 export * from "./SnapshotError.ts"
@@ -9,6 +10,14 @@ export {
   type SnapshotProgress,
   type TableProgress
 } from "./SnapshotProgress.ts"
+export {
+  layer,
+  make,
+  type SnapshotMark,
+  SnapshotReplication,
+  type SnapshotReplicationOptions,
+  type SnapshotReplicationProgress
+} from "./SnapshotReplication.ts"
 export type { SnapshotRequest, SnapshotRequestOptions, SnapshotRequestProgress } from "./SnapshotRequest.ts"
 export * from "./SnapshotRequestError.ts"
 export {

@@ -49,7 +49,7 @@ export const excludeOthers = Effect.fnUntraced(function* (connection: ReplicantC
   if (row?.locked !== "t") return yield* new SlotInUse({ slot })
 })
 
-/** Somebody else holds a table. */
+/** Somebody else holds a table for longer than `lock_timeout`. */
 export const isLockTimeout = (error: ReplicationError): boolean =>
   error._tag === "ServerError" && error.sqlState === "55P03"
 
