@@ -23,6 +23,7 @@ import {
 import type { WalSender } from "../replication/WalSender.ts"
 import type { CheckpointStore } from "./CheckpointService.ts"
 import { defaultPiecePages } from "./CopyCommand.ts"
+import { type RateLimit, rateLimitProblem } from "./RateLimit.ts"
 import { attemptResumable, findFilter } from "./ResumableAttempt.ts"
 import type { SeamFilter } from "./SeamFilter.ts"
 import { withControl } from "./SnapshotAttachment.ts"
@@ -63,6 +64,8 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
    * slot's name.
    */
   readonly control?: SnapshotControl | undefined
+  /** Spares the source: no more than this a second, over all connections. Changes after the snapshot are not held back. */
+  readonly rateLimit?: RateLimit | undefined
   /** Told how far the snapshot is. */
   readonly progress?: ProgressRef | undefined
 }
@@ -78,7 +81,8 @@ const failOnOption = (option: string, problem: string) => Effect.fail(new Invali
 const validated = <Mode extends SnapshotMode>(
   options: SnapshotStreamOptions<Mode>
 ): Effect.Effect<AttemptOptions, InvalidOption> => {
-  const { checkpoints, connections = 2, piecePages = defaultPiecePages, plugin, progress, slot, snapshot } = options
+  const { checkpoints, connections = 2, piecePages = defaultPiecePages, progress, rateLimit } = options
+  const { plugin, slot, snapshot } = options
   if (!Number.isInteger(connections) || connections < 1) return failOnOption("connections", "is not a number from 1")
   if (!Number.isInteger(piecePages) || piecePages < 1) return failOnOption("piecePages", "is not a number from 1")
   if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
@@ -87,9 +91,11 @@ const validated = <Mode extends SnapshotMode>(
   if (checkpoints !== undefined && snapshot === "only") {
     return failOnOption("checkpoints", "a snapshot by itself cannot go on: tables would be of different times")
   }
+  const rateProblem = rateLimit === undefined ? undefined : rateLimitProblem(rateLimit)
+  if (rateProblem !== undefined) return failOnOption("rateLimit", rateProblem)
   const lockTimeout = lockMillis(options.lockTimeout)
   const purpose = snapshot === "only" ? "only" : "stream"
-  return Effect.succeed({ slot, purpose, plugin, connections, lockTimeout, piecePages, progress })
+  return Effect.succeed({ slot, purpose, plugin, connections, lockTimeout, piecePages, progress, rateLimit })
 }
 
 /** One attempt, whole or taken up again. */
