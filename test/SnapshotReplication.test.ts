@@ -173,7 +173,7 @@ describe("the service of a snapshot and its stream", () => {
       )
       yield* Effect.forkScoped(follow)
       yield* eventually(workspace.isStreaming())
-      assert.strictEqual(yield* Ref.get(starts), 2)
+      yield* eventually(Effect.map(Ref.get(starts), (count) => count === 2))
       yield* workspace.sql("INSERT INTO orders VALUES (3, 'c')")
       yield* eventually(Effect.sync(() => rows.size === 3))
     })

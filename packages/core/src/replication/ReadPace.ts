@@ -20,6 +20,12 @@ export const targetBytes = 896 * 1024
 /** No receive window is smaller: a read of fewer bytes did not fill it. */
 export const leastWindow = 64 * 1024
 
+/** So many reads of one size, one after the other, are no coincidence. */
+const sameReads = 3
+
+/** Less than this comes a millisecond where the server itself has little to send, however old: waiting gathers nothing. */
+export const trickleBytes = 1024
+
 /** Messages of this many bytes fill a read by themselves: nothing is gained by waiting. */
 export const largeMessageBytes = 8 * 1024
 
@@ -43,15 +49,16 @@ export class RecentReads {
   private millis = 0
   private share = 1
   private lastBytes = 0
+  private same = 0
 
   /** Enters a read, and the milliseconds since the one before it began. */
   next(bytes: number, changes: number, elapsedMillis: number): Recent {
     this.bytes = this.bytes * 0.8 + bytes
     this.changes = this.changes * 0.8 + changes
     this.millis = this.millis * 0.8 + elapsedMillis
-    const isFull = bytes >= leastWindow && Math.abs(bytes - this.lastBytes) < bytes / 32
-    this.share = isFull ? Math.max(1 / 16, this.share / 2) : Math.min(1, this.share * 1.25)
+    this.same = bytes >= leastWindow && Math.abs(bytes - this.lastBytes) < bytes / 128 ? this.same + 1 : 1
     this.lastBytes = bytes
+    this.share = this.same >= sameReads ? Math.max(1 / 16, this.share / 2) : Math.min(1, this.share * 1.25)
     return {
       messageBytes: this.bytes / Math.max(1, this.changes),
       bytesPerMilli: this.bytes / Math.max(0.05, this.millis),
@@ -73,6 +80,7 @@ export interface LastRead extends Recent {
  * waitMillis({ messageBytes: 80, bytesPerMilli: 4096, share: 1, behindMillis: 60_000 }, 20) // => 20
  */
 export const waitMillis = (read: LastRead, maxWait: number): number => {
-  if (maxWait <= 0 || read.behindMillis <= behindMillis || read.messageBytes >= largeMessageBytes) return 0
+  if (maxWait <= 0 || read.behindMillis <= behindMillis) return 0
+  if (read.bytesPerMilli < trickleBytes || read.messageBytes >= largeMessageBytes) return 0
   return Math.max(1, Math.round(read.share * Math.min(maxWait, targetBytes / read.bytesPerMilli)))
 }

@@ -81,8 +81,7 @@ const failOnOption = (option: string, problem: string) => Effect.fail(new Invali
 const validated = <Mode extends SnapshotMode>(
   options: SnapshotStreamOptions<Mode>
 ): Effect.Effect<AttemptOptions, InvalidOption> => {
-  const { checkpoints, connections = 2, piecePages = defaultPiecePages, progress, rateLimit } = options
-  const { plugin, slot, snapshot } = options
+  const { checkpoints, connections = 2, piecePages = defaultPiecePages, plugin, progress, slot, snapshot } = options
   if (!Number.isInteger(connections) || connections < 1) return failOnOption("connections", "is not a number from 1")
   if (!Number.isInteger(piecePages) || piecePages < 1) return failOnOption("piecePages", "is not a number from 1")
   if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
@@ -91,11 +90,20 @@ const validated = <Mode extends SnapshotMode>(
   if (checkpoints !== undefined && snapshot === "only") {
     return failOnOption("checkpoints", "a snapshot by itself cannot go on: tables would be of different times")
   }
-  const rateProblem = rateLimit === undefined ? undefined : rateLimitProblem(rateLimit)
+  const rateProblem = options.rateLimit === undefined ? undefined : rateLimitProblem(options.rateLimit)
   if (rateProblem !== undefined) return failOnOption("rateLimit", rateProblem)
   const lockTimeout = lockMillis(options.lockTimeout)
   const purpose = snapshot === "only" ? "only" : "stream"
-  return Effect.succeed({ slot, purpose, plugin, connections, lockTimeout, piecePages, progress, rateLimit })
+  return Effect.succeed({
+    slot,
+    purpose,
+    plugin,
+    connections,
+    lockTimeout,
+    piecePages,
+    progress,
+    rateLimit: options.rateLimit
+  })
 }
 
 /** One attempt, whole or taken up again. */

@@ -25,7 +25,9 @@ const testFiles = ["test", "packages/core/test", "packages/node/test"].flatMap((
     .map((path) => Path.posix.join(directory, path.replaceAll("\\", "/")))
 )
 
-/** Ids in brackets before a title, those that `fault` and its kin are given, and those at the head of a row of cases. */
+/**
+ * Ids in brackets before a title, those that `fault` and its kin are given, and those at the head of a row of cases.
+ */
 const idsIn = (text: string): ReadonlyArray<string> =>
   [
     ...text.matchAll(

@@ -17,6 +17,10 @@ describe("ReadPace", () => {
     assert.strictEqual(waitMillis({ ...small, bytesPerMilli: 102_400 }, 20), 9)
   })
 
+  it("does not wait for what a busy server sends late, and little of", () => {
+    assert.strictEqual(waitMillis({ ...small, bytesPerMilli: 100 }, 20), 0)
+  })
+
   it("does not wait for large messages", () => {
     assert.strictEqual(waitMillis({ ...small, messageBytes: 100_000 }, 20), 0)
   })
@@ -55,6 +59,10 @@ describe("ReadPace", () => {
   it("does not take a full receive window for a slow server", () => {
     // Waiting for all that was wanted would bring one window in 20 ms.
     assert.isAbove(drain(100_000, 204_800).bytesPerMilli, 3 * (204_800 / 20))
+  })
+
+  it("does not take a steady server for a full receive window", () => {
+    assert.strictEqual(drain(30_000, 4_000_000, 0.02).wait, 20)
   })
 
   it("waits as long for a slow server as it may", () => {
