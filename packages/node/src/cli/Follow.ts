@@ -32,6 +32,7 @@ export interface FollowSnapshot {
   readonly connections: number | undefined
   /** Where it is kept how far it is, so that another run goes on. */
   readonly checkpoints: CheckpointStore.CheckpointStore["Service"] | undefined
+  readonly rateLimit: Snapshot.RateLimit | undefined
   readonly progress: Snapshot.ProgressRef
 }
 

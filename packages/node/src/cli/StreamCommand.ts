@@ -126,9 +126,10 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
     if (plan.snapshot === "initial" && plan.createSlot === "temporary") yield* dropAtEnd(plan.slot)
     const { snapshot } = plan
     const connections = Option.getOrUndefined(flags.connections)
+    const rateLimit = Option.getOrUndefined(Option.map(flags.rateLimit, (rows) => ({ rows })))
     const checkpoints = yield* checkpointStore(flags)
     const followed = follow({
-      snapshot: snapshot === undefined ? undefined : { snapshot, connections, checkpoints, progress },
+      snapshot: snapshot === undefined ? undefined : { snapshot, connections, checkpoints, rateLimit, progress },
       stream: {
         slot: plan.slot,
         plugin: plan.plugin,
@@ -206,6 +207,12 @@ export const command = Command.make(
       Flag.optional
     ),
     connections,
+    rateLimit: Flag.Int("rate-limit").pipe(
+      Flag.withMetavar("rows"),
+      Flag.withDescription("Let a snapshot read no more than so many rows a second"),
+      Flag.filter(atLeastOne, expectedCount),
+      Flag.optional
+    ),
     checkpoint: Flag.Directory("checkpoint").pipe(
       Flag.withDescription("Keep there how far a snapshot is, so that another run goes on with it"),
       Flag.optional

@@ -24,6 +24,7 @@ export interface StreamFlags {
   readonly snapshot: Option.Option<Snapshot.SnapshotMode>
   readonly connections: Option.Option<number>
   readonly checkpoint: Option.Option<string>
+  readonly rateLimit: Option.Option<number>
 }
 
 export interface StreamPlan {
@@ -83,7 +84,8 @@ const snapshotOf = (flags: StreamFlags): Result.Result<StreamPlan["snapshot"], U
   if (mode === "never") {
     const [given] = [
       ...(Option.isSome(flags.connections) ? ["--connections"] : []),
-      ...(Option.isSome(flags.checkpoint) ? ["--checkpoint"] : [])
+      ...(Option.isSome(flags.checkpoint) ? ["--checkpoint"] : []),
+      ...(Option.isSome(flags.rateLimit) ? ["--rate-limit"] : [])
     ]
     return given === undefined
       ? Result.succeed(undefined)

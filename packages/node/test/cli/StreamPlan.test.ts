@@ -20,6 +20,7 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   snapshot: Option.none(),
   connections: Option.none(),
   checkpoint: Option.none(),
+  rateLimit: Option.none(),
   ...given
 })
 
@@ -87,6 +88,7 @@ describe("streamPlan", () => {
     assert.match(refusal({ slot, plugin: "wal2json", snapshot: initial }), /a snapshot is of publications/)
     assert.match(refusal({ publication: ["p"], snapshot: initial }), /no slot is named/)
     assert.match(refusal({ slot, publication: ["p"], connections: Option.some(2) }), /--connections is of a snapshot/)
+    assert.match(refusal({ slot, publication: ["p"], rateLimit: Option.some(9) }), /--rate-limit is of a snapshot/)
     const checkpoint = Option.some("/var/lib/audit")
     assert.match(refusal({ slot, publication: ["p"], checkpoint }), /--checkpoint is of a snapshot/)
     const nameless = { publication: ["p"], checkpoint, snapshot: initial }
