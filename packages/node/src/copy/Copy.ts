@@ -187,7 +187,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
   const streaming = streamOptions(run, prepared, transactions)
   // Without a checkpoint there is nothing to go on with but the stream.
   if (position.state !== "copying" && position.snapshot === undefined) {
-    const createSlot = position.state === "copied" ? ("permanent" as const) : undefined
+    const createSlot = position.endLsn === Lsn.zero ? ("permanent" as const) : undefined
     return yield* withLogicalStreamArray({ ...streaming, createSlot }, handler)
   }
   return yield* Snapshot.withSnapshotStreamArray(
