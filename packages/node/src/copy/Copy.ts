@@ -56,6 +56,8 @@ export interface Options {
   readonly replicated?: "apply" | "skip" | undefined
   /** How many connections read the first copy: 2. */
   readonly connections?: number | undefined
+  /** Pages (mostly of 8 kB) that are copied at a time, and committed at the target with their checkpoint: 2048. */
+  readonly piecePages?: number | undefined
   /** Told how far the first copy is. */
   readonly progress?: Snapshot.ProgressRef | undefined
   /** Told every change of the stream's state. */
@@ -195,6 +197,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
       ...streaming,
       snapshot: "initial",
       connections: options.connections,
+      piecePages: options.piecePages,
       progress: options.progress,
       checkpoints: checkpointStore(writer)
     },

@@ -102,8 +102,12 @@ export class SnapshotWriter {
     return Effect.gen(function* () {
       yield* self.reset()
       yield* self.commit(checkpoint, undefined)
+      const count = (wanted: string) => tables.filter(({ state }) => state === wanted).length
+      yield* Effect.logInfo(
+        `the first copy goes on: ${count("complete")} tables are complete, ${count("partial")} in part, ${count("pending")} to come`
+      )
       for (const { relation, state } of tables) {
-        if (state === "pending" || CopyPosition.isPositionTable(relation)) continue
+        if (state !== "partial" || CopyPosition.isPositionTable(relation)) continue
         self.resumed.add(tableKey(relation))
         const { statements } = yield* self.begin(relation)
         if (!statements.canUpsert) {
