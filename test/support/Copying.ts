@@ -1,7 +1,7 @@
 /** A copy under test: `Copy.run` in a fiber of its own, and when the target has all that the source has committed. */
 import { Lsn } from "@replicant/core"
 import { Copy } from "@replicant/node"
-import { Effect, Fiber, Redacted, type Scope } from "effect"
+import { Effect, Fiber, Redacted, References, type Scope } from "effect"
 import { eventually } from "./eventually.ts"
 import type { Workspace } from "./Workspace.ts"
 
@@ -33,11 +33,13 @@ export const markTable = "CREATE TABLE end_mark (n bigint GENERATED ALWAYS AS ID
 export const caughtUp = Effect.fnUntraced(function* (source: Workspace, target: Workspace, slot = source.slot) {
   const last = Lsn.fromString(yield* source.currentWalLsn)!
   yield* source.sql("INSERT INTO end_mark DEFAULT VALUES")
+  const hasAll = Effect.map(positionOf(target, slot), (row) => {
+    const position = Lsn.fromString(String(row?.end_lsn))
+    return row?.state !== "copying" && position !== undefined && position >= last
+  })
+  // A first copy is there before its slot is made to stay.
   yield* eventually(
-    Effect.map(positionOf(target, slot), (row) => {
-      const position = Lsn.fromString(String(row?.end_lsn))
-      return row?.state === "streaming" && position !== undefined && position >= last
-    }),
+    Effect.zipWith(hasAll, source.isStreaming(slot), (all, streams) => all && streams),
     { what: `all up to ${Lsn.format(last)} was applied`, deadline: "60 seconds" }
   )
 })
@@ -66,7 +68,10 @@ export const startCopy = Effect.fnUntraced(function* (
   options: Copy.Options
 ): Effect.fn.Return<Copying, never, Scope.Scope> {
   const totals = Copy.makeTotals()
-  const fiber = yield* Copy.run({ totals, ...options }).pipe(Effect.forkScoped)
+  const fiber = yield* Copy.run({ totals, ...options }).pipe(
+    Effect.provideService(References.MinimumLogLevel, "Warn"),
+    Effect.forkScoped
+  )
   return {
     totals: options.totals ?? totals,
     stop: Fiber.interrupt(fiber),

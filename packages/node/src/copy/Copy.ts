@@ -56,6 +56,8 @@ export interface Options {
   readonly replicated?: "apply" | "skip" | undefined
   /** How many connections read the first copy: 2. */
   readonly connections?: number | undefined
+  /** Pages (mostly of 8 kB) that are copied at a time, and committed at the target with their checkpoint: 2048. */
+  readonly piecePages?: number | undefined
   /** Told how far the first copy is. */
   readonly progress?: Snapshot.ProgressRef | undefined
   /** Told every change of the stream's state. */
@@ -187,7 +189,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
   const streaming = streamOptions(run, prepared, transactions)
   // Without a checkpoint there is nothing to go on with but the stream.
   if (position.state !== "copying" && position.snapshot === undefined) {
-    const createSlot = position.state === "copied" ? ("permanent" as const) : undefined
+    const createSlot = position.endLsn === Lsn.zero ? ("permanent" as const) : undefined
     return yield* withLogicalStreamArray({ ...streaming, createSlot }, handler)
   }
   return yield* Snapshot.withSnapshotStreamArray(
@@ -195,6 +197,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
       ...streaming,
       snapshot: "initial",
       connections: options.connections,
+      piecePages: options.piecePages,
       progress: options.progress,
       checkpoints: checkpointStore(writer)
     },

@@ -28,6 +28,13 @@ export interface CopyPosition {
 export const createTable =
   "CREATE SCHEMA IF NOT EXISTS replicant; CREATE TABLE IF NOT EXISTS replicant.copy_position (slot text PRIMARY KEY, system_id text NOT NULL, timeline int NOT NULL, state text NOT NULL, end_lsn pg_lsn NOT NULL, idle_flush pg_lsn, snapshot text)"
 
+/**
+ * Whether it is this table. Where the source is itself the target of another copy, a publication FOR ALL TABLES has it, and
+ * its row over there is not ours.
+ */
+export const isPositionTable = ({ name, schema }: { readonly schema: string; readonly name: string }): boolean =>
+  schema === "replicant" && name === "copy_position"
+
 /** Whether the table is there. */
 export const tableExists = (session: TargetSession): Effect.Effect<boolean, SessionError> =>
   Effect.map(

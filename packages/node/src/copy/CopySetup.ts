@@ -2,7 +2,7 @@
  * What must hold before the first row: who the two servers are, what is published, whether the target's tables fit, and where
  * an earlier run stood. Whatever is to be made is made here, and only where that was asked for.
  */
-import { identifySystem, Publication, type ReplicantConnection, ReplicationSlot } from "@replicant/core"
+import { identifySystem, Lsn, Publication, type ReplicantConnection, ReplicationSlot } from "@replicant/core"
 import * as Effect from "effect/Effect"
 import { catalogTables } from "../codegen/TableCatalog.ts"
 import type { CatalogTable } from "../codegen/TableModule.ts"
@@ -74,7 +74,8 @@ const checkTables = Effect.fnUntraced(function* (
   target: TargetSession,
   publications: ReadonlyArray<string>
 ): Effect.fn.Return<TargetTables, CopyError> {
-  const published = yield* catalogTables(source, { _tag: "Publications", publications })
+  const all = yield* catalogTables(source, { _tag: "Publications", publications })
+  const published = all.filter((table) => !CopyPosition.isPositionTable(table))
   if (published.length === 0) {
     return yield* new CopyMismatch({ problems: [`nothing is published by ${publications.join(", ")}`] })
   }
@@ -131,7 +132,8 @@ const checkTogether = (
       remedy: `choose another slot; or copy anew: replicant slot drop ${slot}, and empty the tables`
     })
   }
-  if (!isSlotThere && position?.state === "streaming") {
+  const isBehind = position !== undefined && position.endLsn > Lsn.zero && position.snapshot === undefined
+  if (!isSlotThere && (position?.state === "streaming" || isBehind)) {
     return new CopyPositionLost({
       slot,
       problem: "it is gone from the source, with the changes that it kept",

@@ -51,7 +51,9 @@ export class SnapshotWriter {
     const self = this
     return Effect.gen(function* () {
       for (const change of changes) {
-        if (change._tag === "SnapshotRow") {
+        if ("relation" in change && CopyPosition.isPositionTable(change.relation)) {
+          if (change._tag === "SnapshotRangeCompleted") yield* self.commit(change.checkpoint, undefined)
+        } else if (change._tag === "SnapshotRow") {
           const copy = self.copies.get(change.relation) ?? (yield* self.begin(change.relation))
           copy.buffer.add(change.row)
           if (copy.buffer.size >= maxBuffer) yield* self.flush(copy)
@@ -87,7 +89,9 @@ export class SnapshotWriter {
     return Effect.gen(function* () {
       yield* self.reset()
       yield* self.open()
-      const filled = yield* self.filled(tables.map(({ relation }) => relation))
+      const filled = yield* self.filled(
+        tables.map(({ relation }) => relation).filter((table) => !CopyPosition.isPositionTable(table))
+      )
       if (filled.length > 0) yield* self.writer.execute(emptyTables(filled))
       yield* self.commit(checkpoint, undefined)
     })
@@ -98,8 +102,12 @@ export class SnapshotWriter {
     return Effect.gen(function* () {
       yield* self.reset()
       yield* self.commit(checkpoint, undefined)
+      const count = (wanted: string) => tables.filter(({ state }) => state === wanted).length
+      yield* Effect.logInfo(
+        `the first copy goes on: ${count("complete")} tables are complete, ${count("partial")} in part, ${count("pending")} to come`
+      )
       for (const { relation, state } of tables) {
-        if (state === "pending") continue
+        if (state !== "partial" || CopyPosition.isPositionTable(relation)) continue
         self.resumed.add(tableKey(relation))
         const { statements } = yield* self.begin(relation)
         if (!statements.canUpsert) {
@@ -108,9 +116,10 @@ export class SnapshotWriter {
           })
         }
       }
-      if (unpublished.length > 0) {
+      const left = unpublished.filter((table) => !CopyPosition.isPositionTable(table))
+      if (left.length > 0) {
         yield* self.open()
-        yield* self.writer.execute(emptyTables(unpublished))
+        yield* self.writer.execute(emptyTables(left))
       }
       return undefined
     })

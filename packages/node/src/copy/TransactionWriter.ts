@@ -5,7 +5,7 @@
  *
  * What comes again is passed over by its position, and what came in part is undone when it begins anew.
  */
-import { type Change, type Commit, type Handled, type Insert, Lsn, type Truncate } from "@replicant/core"
+import { type Change, type Commit, type Handled, type Insert, Lsn, type Relation, type Truncate } from "@replicant/core"
 import * as Effect from "effect/Effect"
 import * as CopyPosition from "./CopyPosition.ts"
 import { copyLine } from "./CopyRows.ts"
@@ -34,6 +34,18 @@ export interface TransactionOptions {
   readonly committed: Lsn.Lsn
 }
 
+/** Every relation that changes are of. */
+const relationsOf = (changes: ReadonlyArray<Change>): ReadonlySet<Relation.Relation> => {
+  const relations = new Set<Relation.Relation>()
+  for (const change of changes) {
+    if (change._tag === "Truncate") for (const relation of change.relations) relations.add(relation)
+    else if (change._tag === "Insert" || change._tag === "Update" || change._tag === "Delete") {
+      relations.add(change.relation)
+    }
+  }
+  return relations
+}
+
 export class TransactionWriter {
   private readonly writer: TargetWriter
   private readonly options: TransactionOptions
@@ -58,16 +70,11 @@ export class TransactionWriter {
     return Effect.gen(function* () {
       const { writer } = self
       if (self.beginsAnew(changes)) yield* writer.rollback()
-      for (const relation of new Set(changes.flatMap((change) => ("relation" in change ? [change.relation] : [])))) {
+      const own = changes.filter((change) => !("relation" in change && CopyPosition.isPositionTable(change.relation)))
+      for (const relation of relationsOf(own)) {
         if (writer.known(relation) === undefined) yield* writer.describe(relation)
       }
-      for (const change of changes) {
-        if (change._tag !== "Truncate") continue
-        for (const relation of change.relations) {
-          if (writer.known(relation) === undefined) yield* writer.describe(relation)
-        }
-      }
-      const last = self.plan(changes)
+      const last = self.plan(own)
       yield* self.carryOut()
       if (last === undefined) return undefined
       self.committed = Lsn.max(self.committed, last.endLsn)
@@ -174,7 +181,8 @@ export class TransactionWriter {
    * back. Sequences are not copied, so none is restarted.
    */
   private planTruncate({ relations }: Truncate): void {
-    const names = relations.map((relation) => {
+    const own = relations.filter((relation) => !CopyPosition.isPositionTable(relation))
+    const names = own.map((relation) => {
       const { table, target } = this.writer.known(relation)!
       return target.isPartitioned ? table : `ONLY ${table}`
     })
