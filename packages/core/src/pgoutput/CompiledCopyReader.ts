@@ -19,7 +19,7 @@ import {
   nullLetter,
   tab
 } from "./CopyRow.ts"
-import { compileAfter, mostCompiledColumns } from "./RowReader.ts"
+import { compileAfter } from "./RowReader.ts"
 import { type ColumnReader, readCustom, refuse } from "./Tuple.ts"
 
 /** What the generated code calls, by the names it calls it. */
@@ -92,6 +92,9 @@ export const compileCopyReader = (columns: ReadonlyArray<ColumnReader>): CopyRow
     return undefined
   }
 }
+
+/** Beyond this V8 leaves the generated function unoptimized, and it is slower than the loop. */
+const mostCompiledColumns = 200
 
 /** A reader that compiles itself when its relation proves busy, where the runtime lets it. */
 export const makeCopyReader = (columns: ReadonlyArray<ColumnReader>, scratch: CopyScratch): CopiedRows["readRow"] => {

@@ -13,12 +13,12 @@ import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
 import { monotonicMillis } from "../replication/KeepAlive.ts"
 import { logNotice } from "../replication/OpenStream.ts"
 import type { CopyBoth, ReplicantConnection } from "../replication/WalSender.ts"
-import { type CopyPiece, copyPieces } from "./CopyCommand.ts"
+import type { CopyPiece } from "./CopyCommand.ts"
 import { CopyOut, type CopyOutRead } from "./CopyOut.ts"
 import { ProgressMeter } from "./ProgressMeter.ts"
 import type { PublishedTable } from "./PublishedTables.ts"
 import { type RateLimit, RateLimiter } from "./RateLimit.ts"
-import type { SnapshotChange, SnapshotRow, SnapshotStarted, SnapshotTable } from "./SnapshotChange.ts"
+import type { SnapshotBeginning, SnapshotChange, SnapshotRow, SnapshotTable } from "./SnapshotChange.ts"
 import type { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import * as SnapshotProgress from "./SnapshotProgress.ts"
 
@@ -38,12 +38,13 @@ export interface TableCopy {
 /** The tables that will be copied. Throws nothing, but fails for one that the stream could not decode either. */
 export const describeTables = (
   tables: ReadonlyArray<PublishedTable>,
-  decoder: SnapshotDecoder
+  decoder: SnapshotDecoder,
+  piecesOf: (table: PublishedTable) => ReadonlyArray<CopyPiece>
 ): Effect.Effect<ReadonlyArray<TableCopy>, DecodeError> =>
   Effect.try({
     try: () =>
       tables.map((table) => {
-        const pieces = copyPieces(table)
+        const pieces = piecesOf(table)
         const estimates = table.parts.map((part) => part.estimatedRows)
         return {
           relation: decoder.describe(table),
@@ -68,7 +69,7 @@ export const snapshotTable = ({ estimatedRows, relation }: TableCopy): SnapshotT
 
 /** What the connections of one snapshot share. */
 export interface CopyJob {
-  readonly snapshot: SnapshotStarted
+  readonly snapshot: SnapshotBeginning
   readonly tables: ReadonlyArray<TableCopy>
   readonly decoder: SnapshotDecoder
   readonly handOver: HandOver
@@ -105,7 +106,7 @@ export const copyProgress = (tables: ReadonlyArray<TableCopy>): ReadonlyArray<Sn
 
 const toRows = (
   rows: ReadonlyArray<SnapshotRow["row"]>,
-  snapshot: SnapshotStarted,
+  snapshot: SnapshotBeginning,
   relation: Relation
 ): ReadonlyArray<SnapshotRow> => rows.map((row) => ({ _tag: "SnapshotRow", snapshot, relation, row }))
 

@@ -32,6 +32,8 @@ const named = { schema: Schema.String, name: Schema.String, isReadable: Schema.B
 const Part = Schema.Struct({
   ...named,
   oid: Schema.Number,
+  /** The name of its file, a number: another one once it is written anew. */
+  fileNode: Schema.Number,
   /** Its size in pages of the server's. Approximate, and no bound. */
   pages: Schema.Number,
   /** Whether ranges of `ctid` can be scanned. */
@@ -46,6 +48,8 @@ const Table = Schema.Struct({
   name: Schema.String,
   replicaIdentity: Schema.String,
   columns: Schema.Array(Column),
+  /** Columns of the index that identifies rows, published or not; 0 where there is none. */
+  keyLength: Schema.Number,
   /** More than one is what the walsender refuses. */
   columnLists: Schema.Number,
   /** Of each publication; a null is every row. */
@@ -96,6 +100,7 @@ const isReadable =
 
 const part = `json_build_object(
   'oid', l.oid::bigint, 'schema', ln.nspname, 'name', l.relname, 'isReadable', ${isReadable},
+  'fileNode', coalesce(pg_catalog.pg_relation_filenode(l.oid)::bigint, 0),
   'pages', pg_catalog.pg_relation_size(l.oid) / pg_catalog.current_setting('block_size')::int,
   'isHeap', coalesce((SELECT am.amname = 'heap' FROM pg_catalog.pg_am am WHERE am.oid = l.relam), false),
   'estimatedRows', CASE WHEN l.reltuples >= 0 THEN l.reltuples END,
@@ -114,7 +119,13 @@ const fingerprint = (publications: string, serverVersion: number): string => {
   ].join(", ")})`
 }
 
-const listingQuery = (names: ReadonlyArray<string>, serverVersion: number): string => {
+/** A table by its names, where only one is asked for. */
+export interface ListedName {
+  readonly schema: string
+  readonly name: string
+}
+
+const listingQuery = (names: ReadonlyArray<string>, serverVersion: number, only?: ListedName | undefined): string => {
   const publications = names.map(quoteLiteral).join(", ")
   return `WITH RECURSIVE ${baseTypes}, listed AS MATERIALIZED (${listed(publications, serverVersion)}
   ), t AS (
@@ -131,6 +142,7 @@ const listingQuery = (names: ReadonlyArray<string>, serverVersion: number): stri
       `FROM pg_catalog.pg_attribute a JOIN base b ON b.oid = a.atttypid JOIN pg_catalog.pg_type bt ON bt.oid = b.base
         JOIN pg_catalog.pg_namespace bn ON bn.oid = bt.typnamespace WHERE ${isSentColumn(serverVersion)}`
     )},
+    'keyLength', coalesce((SELECT max(i.indnkeyatts) FROM pg_catalog.pg_index i WHERE ${identifiesRows("c")}), 0),
     'columnLists', t.lists, 'filters', t.filters,
     'parts', ${jsonArray(
       part,
@@ -145,15 +157,17 @@ const listingQuery = (names: ReadonlyArray<string>, serverVersion: number): stri
     )}
   ) ORDER BY c.oid), '[]'::json) AS tables,
   ${fingerprint(publications, serverVersion)} AS fingerprint, current_user AS role
-  FROM t JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`
+  FROM t JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  ${only === undefined ? "" : `WHERE n.nspname = ${quoteLiteral(only.schema)} AND c.relname = ${quoteLiteral(only.name)}`}`
 }
 
-/** Asks what these publications publish now. They must exist, and be one at least. */
+/** Asks what these publications publish now, of all tables or of one. They must exist, and be one at least. */
 export const listPublishedTables = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
-  publications: ReadonlyArray<string>
+  publications: ReadonlyArray<string>,
+  only?: ListedName | undefined
 ): Effect.fn.Return<Listing, ReplicationError> {
-  const text = listingQuery(publications, connection.serverVersion)
+  const text = listingQuery(publications, connection.serverVersion, only)
   const rows = yield* Catalog.queryAt(connection, text, { stage: "Query" })
   return yield* Catalog.decodeRow(ListingRow, rows[0], "pg_publication_tables")
 })

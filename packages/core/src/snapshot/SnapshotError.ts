@@ -1,6 +1,7 @@
-/** Two ways to fail that only a snapshot knows; the rest are those of the stream, see `ReplicationError.ts`. */
+/** Two ways to fail that only a snapshot knows. Others are its store's, and those of the stream: `ReplicationError.ts`. */
 import * as Schema from "effect/Schema"
 import type { ReplicationError } from "../ReplicationError.ts"
+import type { CheckpointError } from "./CheckpointService.ts"
 
 /**
  * Another session holds tables in a way that keeps everybody else out (ALTER TABLE, TRUNCATE, VACUUM FULL, LOCK TABLE) for
@@ -49,4 +50,4 @@ export class SnapshotDisturbed extends Schema.TaggedError<SnapshotDisturbed>("@r
 }
 
 /** Every way a snapshot fails. A handler's own errors come beside it, untouched. */
-export type SnapshotError = ReplicationError | SnapshotLocked | SnapshotDisturbed
+export type SnapshotError = ReplicationError | SnapshotLocked | SnapshotDisturbed | CheckpointError

@@ -8,6 +8,7 @@ import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { portableText } from "../../src/protocol/ByteReader.ts"
 import { encodeFrame } from "../../src/protocol/Frames.ts"
 import type { CopyBoth, ReplicantConnection } from "../../src/replication/WalSender.ts"
+import { copyPieces } from "../../src/snapshot/CopyCommand.ts"
 import { type CopyJob, copyTables, describeTables } from "../../src/snapshot/CopyTables.ts"
 import type { PublishedTable } from "../../src/snapshot/PublishedTables.ts"
 import type { SnapshotChange, SnapshotStarted } from "../../src/snapshot/SnapshotChange.ts"
@@ -19,12 +20,13 @@ const published = (oid: number, name: string, pages: number, estimatedRows: numb
   schema: "public",
   name,
   replicaIdentity: "d",
+  keyLength: 1,
   columns: [{ name: "id", isKey: true, typeOid: 23, typeModifier: -1, type: null }],
   columnLists: 1,
   filters: [null],
   parts: [
     {
-      ...{ oid: oid + 1, schema: "public", name, pages, estimatedRows },
+      ...{ oid: oid + 1, schema: "public", name, fileNode: oid, pages, estimatedRows },
       ...{ isHeap: true, isReadable: true, hasRowSecurity: false }
     }
   ],
@@ -74,7 +76,7 @@ const makeJob = Effect.fnUntraced(function* (tables: ReadonlyArray<PublishedTabl
   const seen: Array<SnapshotChange | string> = []
   const job: CopyJob = {
     snapshot,
-    tables: yield* describeTables(tables, decoder),
+    tables: yield* describeTables(tables, decoder, (table) => copyPieces(table)),
     decoder,
     handOver: (changes) => Effect.sync(() => void seen.push(...changes)),
     onPiece: ({ index, part }) => Effect.sync(() => void seen.push(`${part}/${index}`)),
