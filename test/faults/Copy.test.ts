@@ -79,6 +79,14 @@ const round = Effect.fnUntraced(function* (server: Server, seed: number) {
   const said: Array<string> = []
   const running = yield* Ref.make<Replicant>(yield* start)
   const done: Array<string> = []
+  // Killed, or cut off while it was still checking, which it does not try twice: it is started again, as a service would.
+  const supervising = Effect.gen(function* () {
+    while (true) {
+      said.push((yield* Effect.retry((yield* Ref.get(running)).ended)).stderr)
+      yield* Ref.set(running, yield* start)
+    }
+  })
+  const supervisor = yield* Effect.forkScoped(supervising)
   const killing = Effect.gen(function* () {
     for (let kill = 0; kill < kills; kill++) {
       // Any moment will do, and each round has others: that is what is tried here.
@@ -87,12 +95,7 @@ const round = Effect.fnUntraced(function* (server: Server, seed: number) {
       done.push(what)
       const killer = killers[what]
       if (killer !== undefined) yield* source.sql(killer(source, target))
-      else {
-        const current = yield* Ref.get(running)
-        yield* current.kill("SIGKILL")
-        said.push((yield* current.ended).stderr)
-        yield* Ref.set(running, yield* start)
-      }
+      else yield* (yield* Ref.get(running)).kill("SIGKILL")
     }
   })
   const stirring = Effect.gen(function* () {
@@ -109,11 +112,11 @@ const round = Effect.fnUntraced(function* (server: Server, seed: number) {
   )
   yield* killing
   yield* Fiber.join(work)
-  const current = yield* Ref.get(running)
-  const label = () =>
-    `COPY_SEED=${seed}, killed: ${done.join(", ")}; they said: ${said.join("\n--\n")}\n--\n${current.stderr()}`
+  const label = () => `COPY_SEED=${seed}, killed: ${done.join(", ")}; they said: ${said.join("\n--\n")}`
   yield* caughtUp(source, target).pipe(Effect.mapError((error) => new Error(`${error}; ${label()}`)))
   assert.deepStrictEqual(yield* checksums(target), yield* checksums(source), label())
+  yield* Fiber.interrupt(supervisor)
+  const current = yield* Ref.get(running)
   yield* current.kill("SIGINT")
   assert.strictEqual((yield* current.ended).code, 0, label())
   return [...said, current.stderr()].filter((text) => text.includes("the first copy goes on: ")).length
