@@ -82,7 +82,7 @@ const round = Effect.fnUntraced(function* (server: Server, seed: number) {
   // Killed, or cut off while it was still checking, which it does not try twice: it is started again, as a service would.
   const supervising = Effect.gen(function* () {
     while (true) {
-      said.push((yield* Effect.retry((yield* Ref.get(running)).ended)).stderr)
+      said.push((yield* Effect.retry((yield* Ref.get(running)).ended, { times: 1000 })).stderr)
       yield* Ref.set(running, yield* start)
     }
   })
