@@ -362,7 +362,7 @@ describe("a copy with a store", () => {
          DROP PUBLICATION IF EXISTS chosen; CREATE PUBLICATION chosen FOR TABLE ${names.join(", ")}, nokey`
         )
         const overrides = { plugin: Pgoutput.make({ publications: ["chosen"] }), connections: 1 }
-        yield* killedAfter({ workspace, store, target, overrides }, 10)
+        yield* killedAfter({ workspace, store, target, overrides }, 6)
         const recorded = target.rows("nokey").length
         assert(recorded > 0 && recorded < 500)
         yield* workspace.sql(`
@@ -456,13 +456,13 @@ describe("a copy with a store", () => {
         const { store, target, workspace } = yield* prepare(server, twoTables)
         const working = `${workspace.slot}_copying`
         const lose = [
-          `SELECT pg_drop_replication_slot('${working}')`,
-          `SELECT pg_logical_emit_message(true, 'x', 'x'); SELECT pg_replication_slot_advance('${working}', pg_current_wal_lsn())`
+          [`SELECT pg_drop_replication_slot('${working}')`],
+          ["UPDATE a SET n = 3 WHERE id = 1", `SELECT pg_replication_slot_advance('${working}', pg_current_wal_lsn())`]
         ]
-        for (const statement of lose) {
+        for (const statements of lose) {
           yield* killedAfter({ workspace, store, target }, 5)
           // The walsenders may not have noticed yet that their client has gone.
-          yield* eventually(Effect.as(workspace.sql(statement), true))
+          yield* Effect.forEach(statements, (statement) => eventually(Effect.as(workspace.sql(statement), true)))
           const again = yield* killedAfter({ workspace, store, target }, 5)
           assert.deepStrictEqual(tags(again.seen, "SnapshotStarted", "SnapshotResumed"), ["SnapshotStarted"])
         }
