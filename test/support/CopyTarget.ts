@@ -142,6 +142,9 @@ export class CopyTarget {
         this.commit()
         break
       case "SnapshotTableCompleted":
+      case "TableSnapshotStarted":
+      case "TableSnapshotResumed":
+      case "TableSnapshotCompleted":
         break
       case "Commit":
         this.applyTransaction(change.commitLsn)
