@@ -348,9 +348,9 @@ describe("a copy with a store", () => {
         yield* workspace.sql("UPDATE a SET n = 2; DELETE FROM a WHERE id % 2 = 0")
         yield* assertEqual(workspace, target, ["a"])
         const begins = second.seen.flatMap((element) =>
-        element._tag === "Insert" || element._tag === "Update" || element._tag === "Delete" ? [element.begin] : []
-      )
-      assert.strictEqual(new Set(begins).size, 1)
+          element._tag === "Insert" || element._tag === "Update" || element._tag === "Delete" ? [element.begin] : []
+        )
+        assert.strictEqual(new Set(begins).size, 1)
       })
   )
 
