@@ -18,7 +18,8 @@ const benchmarks: Readonly<Record<string, ReadonlyArray<string>>> = {
   decode: ["--rounds", "1", "--seconds", "0.1"],
   latency: ["--rounds", "1", "--seconds", "1"],
   memory: ["--scale", "0.02", "--seconds", "3"],
-  scale: ["--rounds", "1", "--seconds", "0.05"]
+  scale: ["--rounds", "1", "--seconds", "0.05"],
+  snapshot: ["--rounds", "1", "--rows", "100000"]
 }
 
 const runOne = (name: string, flags: ReadonlyArray<string>): number =>

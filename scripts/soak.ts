@@ -3,8 +3,8 @@
  * `npm run soak -- --minutes 30`. Its server is its own, and gone at the end. Ends with code 0 where nothing was lost,
  * torn, reordered or leaked, and every consumer left in good order; duplicates are counted, and are no fault.
  *
- * `--minutes N` (10), `--postgres 14..18` (18), `--heap N` (none): megabytes of heap that a consumer may have, which tells
- * memory that is needed from memory that nobody has collected yet. What it needs is under test/support/soak.
+ * `--minutes N` (10), `--postgres 14..18` (18), `--heap N` (none): megabytes of heap that a consumer may have, which
+ * tells memory that is needed from memory that nobody has collected yet. What it needs is under test/support/soak.
  */
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"

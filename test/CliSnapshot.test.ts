@@ -1,4 +1,7 @@
 /** `replicant stream --snapshot`, as its user has it: the rows that are there, then what changes. */
+import * as Fs from "node:fs"
+import * as Os from "node:os"
+import * as Path from "node:path"
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
 import { eventually } from "./support/eventually.ts"
@@ -141,4 +144,38 @@ describe("replicant stream --snapshot", () => {
       once
     )
   }
+
+  onServer(
+    "postgres",
+    "goes on with --checkpoint where it was killed: both outputs together have every row",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, {
+          sql: `CREATE TABLE orders (id int PRIMARY KEY, pad text); ALTER TABLE orders ALTER pad SET STORAGE PLAIN;
+            INSERT INTO orders SELECT i, repeat('x', 3900) FROM generate_series(1, 12000) i`
+        })
+        const directory = yield* Effect.acquireRelease(
+          Effect.sync(() => Fs.mkdtempSync(Path.join(Os.tmpdir(), "replicant-checkpoint-"))),
+          (path) => Effect.sync(() => Fs.rmSync(path, { recursive: true, force: true }))
+        )
+        const resumable = args(workspace, "--snapshot", "initial", "--checkpoint", directory, "--boundaries")
+        const running = yield* startReplicant([...resumable, "--connections", "1"], environment(workspace))
+        // What follows the end of a range comes when that is recorded.
+        let isRangeDone = false
+        running.process.stdout.on("data", (text: string) => {
+          if (isRangeDone) running.process.kill("SIGKILL")
+          isRangeDone ||= text.includes("snapshotRangeCompleted")
+        })
+        const first = yield* running.ended
+        assert.notInclude(first.stdout, '"snapshotCompleted"')
+        const second = yield* replicant([...resumable, "--limit", "1"], environment(workspace))
+        assert.strictEqual(second.code, 0, second.stderr)
+        assert.strictEqual(kinds(second.stdout)[0], "snapshotResumed")
+        const rows = (stdout: string) =>
+          Array.from(stdout.matchAll(/"kind":"snapshotRow".*?"id":(\d+)/g), ([, id]) => Number(id))
+        assert.isBelow(rows(second.stdout).length, 12_000, "what was recorded does not come again")
+        assert.strictEqual(new Set([...rows(first.stdout), ...rows(second.stdout)]).size, 12_000)
+      }),
+    { ...once, timeout: 60_000 }
+  )
 })

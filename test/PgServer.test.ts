@@ -60,7 +60,9 @@ const native = Path.resolve(
   "../native"
 )
 
-/** A copy of the programs as an install leaves it that ran no install scripts: without the links of shared libraries. */
+/**
+ * A copy of the programs as an install leaves it that ran no install scripts: without the links of shared libraries.
+ */
 const withoutLinks = Effect.flatMap(temporary, (directory) =>
   Effect.promise(() =>
     Fs.cp(native, Path.join(directory, "native"), {

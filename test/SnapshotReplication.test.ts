@@ -3,8 +3,8 @@
  * rows are durable, and not before.
  */
 import { assert, describe } from "@effect/vitest"
-import { nextLsn, Snapshot, Table } from "@replicant/core"
-import { Effect, Exit, Fiber, Layer, Ref, Schema, Scope, Stream } from "effect"
+import { CheckpointStore, nextLsn, Snapshot, Table } from "@replicant/core"
+import { Context, Effect, Exit, Fiber, Layer, Ref, Schema, Scope, Stream } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
 import { snapshotOptions } from "./support/FollowSnapshot.ts"
@@ -16,7 +16,7 @@ const orders =
 const Orders = Table.make("public.orders", Schema.Struct({ id: Schema.Number, note: Schema.String }), { key: ["id"] })
 
 const layer = (workspace: Workspace, snapshot: Snapshot.SnapshotMode) =>
-  Snapshot.layer(snapshotOptions(workspace, snapshot)).pipe(Layer.provide(walSender(workspace)))
+  Snapshot.layer({ ...snapshotOptions(workspace, snapshot), connections: 1 }).pipe(Layer.provide(walSender(workspace)))
 
 const slots = (workspace: Workspace) =>
   workspace.sql(`SELECT slot_name, temporary FROM pg_replication_slots WHERE database = '${workspace.database}'`)
@@ -173,9 +173,46 @@ describe("the service of a snapshot and its stream", () => {
       )
       yield* Effect.forkScoped(follow)
       yield* eventually(workspace.isStreaming())
-      assert.strictEqual(yield* Ref.get(starts), 2)
+      yield* eventually(Effect.map(Ref.get(starts), (count) => count === 2))
       yield* workspace.sql("INSERT INTO orders VALUES (3, 'c')")
       yield* eventually(Effect.sync(() => rows.size === 3))
+    })
+  )
+
+  onServer("postgres", "goes on, with a store for checkpoints, from the last range that was acknowledged", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, {
+        sql: `CREATE TABLE orders (id int PRIMARY KEY, note text);
+          INSERT INTO orders SELECT i, repeat('x', 500) FROM generate_series(1, 5000) i`
+      })
+      const store = yield* Effect.map(Layer.build(CheckpointStore.memory), (context) =>
+        Context.get(context, CheckpointStore.CheckpointStore)
+      )
+      const resumable = { ...snapshotOptions(workspace, "initial"), connections: 1, checkpoints: store, piecePages: 16 }
+      /** Follows until so many ranges were acknowledged, or to the end. */
+      const take = (ranges: number) =>
+        Effect.gen(function* () {
+          const replication = yield* Snapshot.SnapshotReplication
+          let left = ranges
+          return yield* replication.changes.pipe(
+            Stream.tap((change) =>
+              change._tag === "SnapshotRangeCompleted" && left-- <= 0
+                ? Effect.void
+                : replication.acknowledgeChange(change)
+            ),
+            Stream.takeUntil((change) => left < 0 || change._tag === "SnapshotCompleted"),
+            Stream.runCollect
+          )
+        }).pipe(Effect.provide(Layer.provide(Snapshot.layer(resumable), walSender(workspace))))
+      const first = yield* take(3)
+      yield* workspace.sql("INSERT INTO orders VALUES (0, 'new')")
+      const second = yield* take(Number.POSITIVE_INFINITY)
+      assert.strictEqual(first[0]?._tag, "SnapshotStarted")
+      assert.strictEqual(second[0]?._tag, "SnapshotResumed")
+      const rows = (seen: ReadonlyArray<Snapshot.ChangeAfterSnapshot>) =>
+        seen.flatMap((change) => (change._tag === "SnapshotRow" ? [change.row.id] : []))
+      assert.isBelow(rows(second).length, 5000, "what was acknowledged does not come again")
+      assert.strictEqual(new Set([...rows(first), ...rows(second)]).size, 5001)
     })
   )
 })

@@ -1,6 +1,7 @@
 /**
- * What a real server said, mangled on its way: the client fails by type, lets go of its slot, and has acknowledged nothing
- * that it did not understand, so that the next connection loses nothing. And what a real server sends that is odd, and right.
+ * What a real server said, mangled on its way: the client fails by type, lets go of its slot, and has acknowledged
+ * nothing that it did not understand, so that the next connection loses nothing. And what a real server sends that is
+ * odd, and right.
  *
  * Every mangle of every kind of message is tried in packages/core/test/faults, against a walsender of our own.
  */

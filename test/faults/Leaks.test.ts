@@ -154,7 +154,8 @@ describe("round after round", () => {
         assert.isAtMost(timers(), before.timers + 3)
         assert.strictEqual(listeners(), before.listeners)
         const grown = (yield* collectGarbage) - before.heap
-        // Compiled code and the runner's own keeping; a connection or a fiber that stayed would be ten times this a round.
+        // Compiled code and the runner's own keeping; a connection or a fiber that stayed would be ten times this a
+        // round.
         assert.isBelow(grown, 2_000_000 + rounds * 2000, "bytes of heap")
         yield* Effect.logInfo(`${rounds} rounds: heap ${grown >= 0 ? "+" : ""}${Math.round(grown / 1024)} KiB`)
       }),

@@ -1,6 +1,6 @@
 /**
- * A network that ends, stalls, swallows and trickles. Each test holds what arrived against what was committed. Limits are
- * scaled: a `receiverTimeout` of 1 or 2 s stands for the 30 s that it is by default.
+ * A network that ends, stalls, swallows and trickles. Each test holds what arrived against what was committed. Limits
+ * are scaled: a `receiverTimeout` of 1 or 2 s stands for the 30 s that it is by default.
  */
 import Dns from "node:dns"
 import { assert, describe } from "@effect/vitest"

@@ -2,8 +2,8 @@
  * What must not get out: passwords, connection strings, keys and row values, planted in every place where they are, and
  * looked for in everything that is let out: logs of all levels, spans, metrics, failures, and what the command prints.
  *
- * Rows do reach the handler, and the command's standard output. A handler's own failure is the program's, and holds what it
- * was given.
+ * Rows do reach the handler, and the command's standard output. A handler's own failure is the program's, and holds
+ * what it was given.
  */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"

@@ -1,4 +1,7 @@
-/** Faults of the server: it ends the connection, stops, crashes, or has no room. Another server in its place: Standby.test.ts. */
+/**
+ * Faults of the server: it ends the connection, stops, crashes, or has no room. Another server in its place:
+ * Standby.test.ts.
+ */
 import { assert, describe } from "@effect/vitest"
 import { type Change, Lsn, nextLsn, withLogicalStream } from "@replicant/core"
 import { PgServer, type PgServerOptions } from "@replicant/node/testing"
@@ -181,7 +184,8 @@ describe("a server that crashes", () => {
         )
         assert.deepStrictEqual(arrived(stream.changes), committed, "all, and in the order of their commits")
         const ends = stream.changes.flatMap((change) => (change._tag === "Commit" ? [change.endLsn] : []))
-        // The server has forgotten what was acknowledged since its checkpoint (fact 10); within one process we have not.
+        // The server has forgotten what was acknowledged since its checkpoint (fact 10); within one process we have
+        // not.
         assert.strictEqual(new Set(ends).size, ends.length, "no commit was handled twice")
       })
   )

@@ -23,6 +23,7 @@ import { followSnapshot, rowText, snapshotOptions, snapshotRows, takeSnapshot } 
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { runWorkload, workloadTables } from "../support/RandomWorkload.ts"
 import { makeReplayer, type Replayer, verbatim } from "../support/Replayer.ts"
+import { tableChecksum, tableNames } from "../support/TableChecksum.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
 const slotsOf = (workspace: Workspace) =>
@@ -49,22 +50,6 @@ const waitsForLock = (workspace: Workspace) =>
       `SELECT FROM pg_stat_activity WHERE datname = '${workspace.database}' AND wait_event_type = 'Lock' AND wait_event = 'relation'`
     ),
     (rows) => rows.length > 0
-  )
-
-const tableNames = (workspace: Workspace) =>
-  Effect.map(
-    workspace.sql(
-      `SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace ORDER BY relname`
-    ),
-    (rows) => rows.map((row) => String(row.relname))
-  )
-
-const checksum = (workspace: Workspace, table: string) =>
-  Effect.map(
-    workspace.sql(`SET timezone = 'UTC'; SET extra_float_digits = 3;
-      SELECT count(*)::int AS rows, md5(string_agg(md5(line), '' ORDER BY line)) AS sum
-      FROM (SELECT t::text COLLATE "C" AS line FROM ONLY ${quoteIdentifier(table)} t) lines`),
-    ([row]) => ({ table, rows: Number(row?.rows), sum: row?.sum })
   )
 
 /** Rows as transactions of their own, before any that the stream can have. */
@@ -144,7 +129,7 @@ describe("P1: writes during a snapshot", () => {
         )
         const label = `SNAPSHOT_SEED=${seed} ${JSON.stringify({ ...report, ...counts })}`
         for (const table of yield* tableNames(source)) {
-          assert.deepStrictEqual(yield* checksum(target, table), yield* checksum(source, table), label)
+          assert.deepStrictEqual(yield* tableChecksum(target, table), yield* tableChecksum(source, table), label)
         }
         assert.isAbove(counts.rows, 20, label)
         assert.isAbove(report.committed, 50, label)

@@ -1,6 +1,6 @@
 /**
- * A target that follows one table of a workspace, by key, as a careful consumer does: rows and changes are upserted, a moved
- * row takes what it had along. It begins with whatever a test put into it.
+ * A target that follows one table of a workspace, by key, as a careful consumer does: rows and changes are upserted, a
+ * moved row takes what it had along. It begins with whatever a test put into it.
  */
 import { type CheckpointStore, type Handled, nextLsn, Pgoutput, type Row, Snapshot } from "@replicant/core"
 import { Effect, Fiber, Schedule, type Scope } from "effect"
@@ -30,7 +30,10 @@ export interface FollowTableOptions {
   readonly options?: Partial<Snapshot.SnapshotStreamOptions<"never">> | undefined
   readonly pgoutput?: Partial<Pgoutput.Options> | undefined
   readonly checkpoints?: CheckpointStore.CheckpointStore["Service"] | undefined
-  /** Whether a row that the target holds outside of this is emptied where the table begins: so it is unless told otherwise. */
+  /**
+   * Whether a row that the target holds outside of this is emptied where the table begins: so it is unless told
+   * otherwise.
+   */
   readonly empties?: boolean | undefined
   /** Arrays at a time, or single changes. */
   readonly isArray?: boolean | undefined

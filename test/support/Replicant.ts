@@ -30,17 +30,18 @@ const environment = (extra: Readonly<Record<string, string>>): NodeJS.ProcessEnv
   ...extra
 })
 
-/** Starts the program; the scope kills it if it still runs. */
+/** Starts the program, or another module of ours in its place; the scope kills it if it still runs. */
 export const startReplicant = Effect.fnUntraced(function* (
   args: ReadonlyArray<string>,
-  env: Readonly<Record<string, string>> = {}
+  env: Readonly<Record<string, string>> = {},
+  module: string = bin
 ): Effect.fn.Return<Replicant, never, Scope.Scope> {
   let stdout = ""
   let stderr = ""
   let isClosed = false
   const child = yield* Effect.acquireRelease(
     Effect.sync(() =>
-      spawn(process.execPath, [bin, ...args], { env: environment(env), stdio: ["ignore", "pipe", "pipe"] })
+      spawn(process.execPath, [module, ...args], { env: environment(env), stdio: ["ignore", "pipe", "pipe"] })
     ),
     (running) =>
       Effect.sync(() => {

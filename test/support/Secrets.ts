@@ -1,6 +1,6 @@
 /**
- * Secrets that are planted where secrets are, and programs that are listened to: for tests that look for them in what is
- * let out. `Emitted.ts` is what listens.
+ * Secrets that are planted where secrets are, and programs that are listened to: for tests that look for them in what
+ * is let out. `Emitted.ts` is what listens.
  */
 import { assert } from "@effect/vitest"
 import { type Change, type LogicalStreamOptions, nextLsn, withLogicalStream } from "@replicant/core"
@@ -24,7 +24,9 @@ export const leaks = (emitted: ReadonlyArray<Emission>, secrets: ReadonlyArray<s
     secrets.filter((secret) => text.includes(secret)).map((secret) => `${secret} by ${by}: ${text.slice(0, 2000)}`)
   )
 
-/** A test whose body is listened to. Whatever it lets out must hold none of the secrets, and there must be something. */
+/**
+ * A test whose body is listened to. Whatever it lets out must hold none of the secrets, and there must be something.
+ */
 export const listened = (
   title: string,
   body: (server: Server, emitted: Emitted) => Effect.Effect<unknown, unknown, Scope.Scope>,

@@ -48,8 +48,8 @@ export interface Workspace {
   /** The row of a slot, of {@link slot} unless told otherwise. */
   readonly findSlot: (name?: string) => Effect.Effect<SlotRow | undefined, PgServerFailed>
   /**
-   * Whether somebody streams from that slot, or from any of this database's when none is named. That a slot is active is
-   * not enough: it is so while it is being made, and what is committed then is not in it.
+   * Whether somebody streams from that slot, or from any of this database's when none is named. That a slot is active
+   * is not enough: it is so while it is being made, and what is committed then is not in it.
    */
   readonly isStreaming: (name?: string) => Effect.Effect<boolean, PgServerFailed>
   /** `pg_current_wal_lsn()`. */
@@ -79,8 +79,9 @@ BEGIN
 END $$`
 
 /**
- * Runs SQL in one session for as long as it is asked every now and then: tests look many times a second, and a backend of
- * its own for each look would be most of what they cost. Left alone it closes soon, for a server that stops waits for it.
+ * Runs SQL in one session for as long as it is asked every now and then: tests look many times a second, and a backend
+ * of its own for each look would be most of what they cost. Left alone it closes soon, for a server that stops waits
+ * for it.
  */
 const makeLook = Effect.fnUntraced(function* (url: string) {
   const session = yield* RcRef.make({ acquire: PgSession.connect(url), idleTimeToLive: "100 millis" })

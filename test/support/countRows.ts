@@ -16,7 +16,7 @@ import { Deferred, Effect, Layer, Redacted } from "effect"
 
 const [url = "", slot = "", publication = "", mode = "gathered"] = process.argv.slice(2)
 
-const plugin = Pgoutput.make({ publications: [publication], streaming: "on" })
+const plugin = Pgoutput.make({ publications: [publication], streaming: mode === "after its commit" ? undefined : "on" })
 
 let rows = 0
 let sum = 0
@@ -33,7 +33,7 @@ const program = Effect.gen(function* () {
     sum += Number(id)
   }
   const stream =
-    mode === "gathered"
+    mode !== "as it comes"
       ? withLogicalStream({ slot, plugin }, (change: Change) => {
           if (change._tag === "Insert") count(change.row.id)
           return change._tag === "Commit" ? end : Effect.undefined

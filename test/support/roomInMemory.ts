@@ -1,7 +1,7 @@
 /**
  * Where servers for tests may have their data: in memory, where there is room. Databases are made and dropped by the
- * hundred, and what a disk's file system does for it is as much as all the rest of a run. Whether anything survives a power
- * cut is no test's question: servers for tests do not fsync either.
+ * hundred, and what a disk's file system does for it is as much as all the rest of a run. Whether anything survives a
+ * power cut is no test's question: servers for tests do not fsync either.
  */
 import { readFileSync, statfsSync } from "node:fs"
 

@@ -5,7 +5,10 @@ import type { Workspace } from "./Workspace.ts"
 /** How many rows the transaction has that begins with this id. */
 export const rowsFrom = (id: number): number => 1 + (id % 4)
 
-/** Commits transactions of one to four rows, one every few milliseconds, until it is told to end; that tells the last id. */
+/**
+ * Commits transactions of one to four rows, one every few milliseconds, until it is told to end; that tells the last
+ * id.
+ */
 export const writeAlong = Effect.fnUntraced(function* (workspace: Workspace) {
   const session = yield* workspace.session
   let next = 1

@@ -14,6 +14,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as CodegenCommand from "./cli/CodegenCommand.ts"
+import * as CopyCommand from "./cli/CopyCommand.ts"
 import * as DemoCommand from "./cli/DemoCommand.ts"
 import * as LiveLine from "./cli/LiveLine.ts"
 import * as PublicationCommand from "./cli/PublicationCommand.ts"
@@ -63,6 +64,7 @@ export const command = Root.command.pipe(
     identify,
     SlotCommand.command,
     PublicationCommand.command,
+    CopyCommand.command,
     CodegenCommand.command,
     DemoCommand.command
   ])

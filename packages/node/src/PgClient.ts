@@ -1,5 +1,5 @@
 /**
- * A `pg` client in replication mode, within a scope: opened, asked, and robbed of its socket.
+ * A `pg` client in replication mode, within a scope: opened, asked, and robbed of its socket. Or in an ordinary session.
  *
  * The only file that touches what `pg` keeps private: `Connection` with its `stream`, its `attachListeners` and its
  * events. Nothing that goes wrong in there reaches the process as an uncaught error.
@@ -36,7 +36,7 @@ interface PrivateConnection extends EventEmitter {
 
 /** `pg` takes these, too. */
 interface ReplicationClientConfig extends pg.ClientConfig {
-  readonly replication: "database"
+  readonly replication?: "database" | undefined
   readonly scramMaxIterations: number
 }
 
@@ -80,9 +80,11 @@ export interface OpenOptions {
   readonly tls: ConnectionOptions | undefined
   /** Called when the server asks for it. */
   readonly password: () => Redacted.Redacted | undefined
+  /** `sql` is an ordinary session: it knows the extended protocol, and no replication commands. A walsender if left out. */
+  readonly session?: "replication" | "sql" | undefined
 }
 
-const makeClient = (config: PgConfig, { password, tls }: OpenOptions): PgClient => {
+const makeClient = (config: PgConfig, { password, session, tls }: OpenOptions): PgClient => {
   const tcp = new Socket()
   const settings: ReplicationClientConfig = {
     host: config.host,
@@ -105,7 +107,7 @@ const makeClient = (config: PgConfig, { password, tls }: OpenOptions): PgClient 
     keepAliveInitialDelayMillis: keepAliveDelay,
     types: { getTypeParser: sameText },
     stream: () => tcp,
-    replication: "database"
+    ...(session === "sql" ? {} : { replication: "database" })
   }
   const client = new pg.Client(settings)
   const connection = client.connection as unknown as PrivateConnection

@@ -31,17 +31,18 @@ import { tlsOptions } from "./PgTls.ts"
 /** `sslmode=prefer`: the one case in which a server without TLS is spoken to in plain text. */
 const openPlain = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
-  password: PgClient.OpenOptions["password"]
+  options: Omit<PgClient.OpenOptions, "tls">
 ): Effect.fn.Return<PgClient.PgClient, Error, Scope.Scope> {
   if (!isLocal(config.host)) {
     yield* Effect.logWarning(`${config.host} has no TLS: going on in plain text, as sslmode=prefer allows`)
   }
-  return yield* PgClient.open(config, { tls: undefined, password })
+  return yield* PgClient.open(config, { ...options, tls: undefined })
 })
 
 const openClient = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
-  history: PasswordHistory
+  history: PasswordHistory,
+  session?: PgClient.OpenOptions["session"]
 ): Effect.fn.Return<PgClient.PgClient, ReplicationError, Scope.Scope> {
   const secret = yield* askPassword(config)
   const tls = yield* tlsOptions(config)
@@ -50,10 +51,10 @@ const openClient = Effect.fnUntraced(function* (
     isUsed = true
     return secret
   }
-  const client = yield* PgClient.open(config, { tls, password }).pipe(
+  const client = yield* PgClient.open(config, { tls, password, session }).pipe(
     Effect.catchIf(
       (thrown) => config.sslmode === "prefer" && isWithoutTls(thrown),
-      () => openPlain(config, password)
+      () => openPlain(config, { password, session })
     ),
     Effect.mapError((thrown) => {
       const error = connectFailure(thrown, config)
@@ -85,12 +86,13 @@ const objection = Effect.fnUntraced(function* (client: PgClient.PgClient, wanted
   }
 })
 
-const handshake = Effect.fnUntraced(function* (
+/** A client of one server, in a session that will do. */
+const openChecked = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
   history: PasswordHistory,
-  wanted: TargetSessionAttrs
-): Effect.fn.Return<Omit<ReplicantConnection, "inConnectTimeout">, ReplicationError, Scope.Scope> {
-  const client = yield* openClient(config, history)
+  { session, wanted }: { readonly wanted: TargetSessionAttrs; readonly session?: PgClient.OpenOptions["session"] }
+): Effect.fn.Return<PgClient.PgClient, ReplicationError, Scope.Scope> {
+  const client = yield* openClient(config, history, session)
   const problem = yield* objection(client, wanted)
   if (problem !== undefined) {
     return yield* new ConnectionError({
@@ -98,6 +100,15 @@ const handshake = Effect.fnUntraced(function* (
       detail: `connection to ${address(config)}: ${problem}, and target_session_attrs is ${config.targetSessionAttrs}`
     })
   }
+  return client
+})
+
+const handshake = Effect.fnUntraced(function* (
+  config: PgConfig.PgConfig,
+  history: PasswordHistory,
+  wanted: TargetSessionAttrs
+): Effect.fn.Return<Omit<ReplicantConnection, "inConnectTimeout">, ReplicationError, Scope.Scope> {
+  const client = yield* openChecked(config, history, { wanted })
   const [row] = yield* PgClient.query(client, "SHOW server_version_num")
   return {
     serverVersion: Number(row?.server_version_num),
@@ -107,44 +118,70 @@ const handshake = Effect.fnUntraced(function* (
   }
 })
 
-/** One server. An attempt that fails, or is interrupted, has closed its socket by then: its scope may live on. */
+/** One attempt within its time. One that fails, or is interrupted, has closed its socket by then: its scope may live on. */
+const attemptInTime = Effect.fnUntraced(function* <A>(
+  inConnectTimeout: ReturnType<typeof ConnectTimeout.make>,
+  open: Effect.Effect<A, ReplicationError, Scope.Scope>
+): Effect.fn.Return<A, ReplicationError, Scope.Scope> {
+  const attempt = yield* Scope.fork(yield* Effect.scope)
+  return yield* inConnectTimeout(open).pipe(
+    Scope.provide(attempt),
+    Effect.onError((cause) => Scope.close(attempt, Exit.failCause(cause)))
+  )
+})
+
+/** One server. */
 const connectTo = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
   history: PasswordHistory,
   wanted: TargetSessionAttrs
 ): Effect.fn.Return<ReplicantConnection, ReplicationError, Scope.Scope> {
-  const attempt = yield* Scope.fork(yield* Effect.scope)
+  // What is left of the time goes on counting after the handshake.
   const inConnectTimeout = ConnectTimeout.make(config)
-  const connection = yield* inConnectTimeout(handshake(config, history, wanted)).pipe(
-    Scope.provide(attempt),
-    Effect.onError((cause) => Scope.close(attempt, Exit.failCause(cause)))
-  )
-  return { ...connection, inConnectTimeout }
+  return { ...(yield* attemptInTime(inConnectTimeout, handshake(config, history, wanted))), inConnectTimeout }
 })
 
 /** Whether the next server may do where this one did not. One that refuses us is not passed over, nor is a wrong name. */
 const isElsewhereBetter = (error: ReplicationError): boolean =>
   error._tag === "ConnectionError" ? error.reason !== "Tls" : error._tag === "ServerError" && error.sqlState === "57P03"
 
-/** The driver for one server, or for the first of several that will do. */
-export const make = (config: PgConfig.PgConfig): WalSender["Service"] => {
-  const history = new PasswordHistory(config)
+/** Tries the servers of a configuration in turn, and gives what the first that will do comes to. */
+const firstServer = Effect.fnUntraced(function* <A, R>(
+  config: PgConfig.PgConfig,
+  connect: (server: PgConfig.PgConfig, wanted: TargetSessionAttrs) => Effect.Effect<A, ReplicationError, R>
+): Effect.fn.Return<A, ReplicationError, R> {
   const servers = [config, ...config.others.map((server) => ({ ...config, ...server }))]
   const { targetSessionAttrs } = config
   const rounds: ReadonlyArray<TargetSessionAttrs> =
     targetSessionAttrs === "prefer-standby" ? ["standby", "any"] : [targetSessionAttrs]
   const candidates = rounds.flatMap((wanted) => servers.map((server) => ({ server, wanted })))
-  return {
-    connect: Effect.gen(function* () {
-      for (const [index, { server, wanted }] of candidates.entries()) {
-        const tried = yield* Effect.result(connectTo(server, history, wanted))
-        if (Result.isSuccess(tried)) return tried.success
-        if (index === candidates.length - 1 || !isElsewhereBetter(tried.failure)) return yield* tried.failure
-        yield* Effect.logDebug(`trying the next server: ${tried.failure.message}`)
-      }
-      return yield* Effect.die(new Error("no server to try"))
-    }).pipe(Effect.withSpan("PgWalSender.connect"))
+  for (const [index, { server, wanted }] of candidates.entries()) {
+    const tried = yield* Effect.result(connect(server, wanted))
+    if (Result.isSuccess(tried)) return tried.success
+    if (index === candidates.length - 1 || !isElsewhereBetter(tried.failure)) return yield* Effect.fail(tried.failure)
+    yield* Effect.logDebug(`trying the next server: ${tried.failure.message}`)
   }
+  return yield* Effect.die(new Error("no server to try"))
+})
+
+/** The driver for one server, or for the first of several that will do. */
+export const make = (config: PgConfig.PgConfig): WalSender["Service"] => {
+  const history = new PasswordHistory(config)
+  return {
+    connect: firstServer(config, (server, wanted) => connectTo(server, history, wanted)).pipe(
+      Effect.withSpan("PgWalSender.connect")
+    )
+  }
+}
+
+/** An ordinary session of the same servers, for what no walsender does: closed with the scope. */
+export const openSession = (
+  config: PgConfig.PgConfig
+): Effect.Effect<PgClient.PgClient, ReplicationError, Scope.Scope> => {
+  const history = new PasswordHistory(config)
+  return firstServer(config, (server, wanted) =>
+    attemptInTime(ConnectTimeout.make(server), openChecked(server, history, { wanted, session: "sql" }))
+  )
 }
 
 /**

@@ -103,6 +103,8 @@ export const readOnDemand = (socket: Socket, toError: (thrown: unknown) => Conne
 
   const send = (bytes: Uint8Array): Effect.Effect<void, ConnectionError> =>
     Effect.callback((resume) => {
+      // The socket would take bytes that the peer's end does not want any more.
+      if (failure !== undefined) return resume(Effect.fail(failure))
       socket.write(bytes, (thrown) => {
         if (thrown !== undefined && thrown !== null) failure ??= toError(thrown)
         resume(thrown === undefined || thrown === null ? Effect.void : Effect.fail(failure ?? toError(thrown)))

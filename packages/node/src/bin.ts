@@ -11,7 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Runtime from "effect/Runtime"
 import * as Cli from "./Cli.ts"
-import { exitCodes } from "./cli/Report.ts"
+import { Ending, exitCodes } from "./cli/Report.ts"
 
 const signalCodes = { SIGINT: exitCodes.interrupted, SIGTERM: exitCodes.terminated } as const
 
@@ -27,10 +27,13 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
   })
 }
 
+const ending: Ending = { interruptedCode: undefined }
+
 const teardown: Runtime.Teardown = (exit, onExit) =>
-  onExit(Exit.isSuccess(exit) ? (exit.value as number) : (first?.code ?? exitCodes.failed))
+  onExit(Exit.isSuccess(exit) ? (exit.value as number) : (ending.interruptedCode ?? first?.code ?? exitCodes.failed))
 
 Cli.run(process.argv.slice(2)).pipe(
   Effect.provide(NodeServices.layer),
+  Effect.provideService(Ending, ending),
   NodeRuntime.runMain({ disableErrorReporting: true, teardown })
 )

@@ -29,7 +29,8 @@ describe("replicant", () => {
       assert.strictEqual(help.exitCode, 0)
       for (const name of ["stream", "identify", "slot", "publication", "demo"]) assert.include(help.stdout, name)
       const streamHelp = yield* run("stream", "--help")
-      for (const flag of ["--until-lsn", "--snapshot", "--connections"]) assert.include(streamHelp.stdout, flag)
+      for (const flag of ["--until-lsn", "--snapshot", "--connections", "--rate-limit", "--checkpoint"])
+        assert.include(streamHelp.stdout, flag)
     })
   )
 

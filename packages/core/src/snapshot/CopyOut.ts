@@ -24,6 +24,14 @@ const inTransaction = 0x54 // T
  */
 const mostRows = 256
 
+/** The most that is decoded at a time. The last row of a portion may go beyond its bytes. */
+export interface Portion {
+  readonly rows: number
+  readonly bytes: number
+}
+
+const unlimited: Portion = { rows: mostRows, bytes: Number.POSITIVE_INFINITY }
+
 /** What a part of a read came to. Rows count also where `failure` says that there will be no more. */
 export interface CopyOutRead {
   readonly rows: ReadonlyArray<Row>
@@ -63,8 +71,9 @@ export class CopyOut {
     this.frames.push(read)
   }
 
-  /** Decodes some hundred rows of what was lent. */
-  decode(): CopyOutRead {
+  /** Decodes some hundred rows of what was lent; fewer, where a portion is to be smaller. */
+  decode(portion: Portion = unlimited): CopyOutRead {
+    const rowsHere = Math.min(mostRows, portion.rows)
     const { frames, reader } = this
     const readRow = this.readRow!
     const rows: Array<Row> = []
@@ -73,7 +82,7 @@ export class CopyOut {
     let failure: ReplicationError | undefined
     let isLeft = true
     try {
-      while (failure === undefined && rows.length < mostRows) {
+      while (failure === undefined && rows.length < rowsHere && bytes < portion.bytes) {
         isLeft = frames.next()
         if (!isLeft) break
         if (frames.tag === BackendMessage.copyDataTag && this.stage === "copying") {

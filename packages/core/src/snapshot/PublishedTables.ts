@@ -32,6 +32,8 @@ const named = { schema: Schema.String, name: Schema.String, isReadable: Schema.B
 const Part = Schema.Struct({
   ...named,
   oid: Schema.Number,
+  /** The name of its file, a number: another one once it is written anew. */
+  fileNode: Schema.Number,
   /** Its size in pages of the server's. Approximate, and no bound. */
   pages: Schema.Number,
   /** Whether ranges of `ctid` can be scanned. */
@@ -46,6 +48,8 @@ const Table = Schema.Struct({
   name: Schema.String,
   replicaIdentity: Schema.String,
   columns: Schema.Array(Column),
+  /** Columns of the index that identifies rows, published or not; 0 where there is none. */
+  keyLength: Schema.Number,
   /** More than one is what the walsender refuses. */
   columnLists: Schema.Number,
   /** Of each publication; a null is every row. */
@@ -96,6 +100,7 @@ const isReadable =
 
 const part = `json_build_object(
   'oid', l.oid::bigint, 'schema', ln.nspname, 'name', l.relname, 'isReadable', ${isReadable},
+  'fileNode', coalesce(pg_catalog.pg_relation_filenode(l.oid)::bigint, 0),
   'pages', pg_catalog.pg_relation_size(l.oid) / pg_catalog.current_setting('block_size')::int,
   'isHeap', coalesce((SELECT am.amname = 'heap' FROM pg_catalog.pg_am am WHERE am.oid = l.relam), false),
   'estimatedRows', CASE WHEN l.reltuples >= 0 THEN l.reltuples END,
@@ -137,6 +142,7 @@ const listingQuery = (names: ReadonlyArray<string>, serverVersion: number, only?
       `FROM pg_catalog.pg_attribute a JOIN base b ON b.oid = a.atttypid JOIN pg_catalog.pg_type bt ON bt.oid = b.base
         JOIN pg_catalog.pg_namespace bn ON bn.oid = bt.typnamespace WHERE ${isSentColumn(serverVersion)}`
     )},
+    'keyLength', coalesce((SELECT max(i.indnkeyatts) FROM pg_catalog.pg_index i WHERE ${identifiesRows("c")}), 0),
     'columnLists', t.lists, 'filters', t.filters,
     'parts', ${jsonArray(
       part,

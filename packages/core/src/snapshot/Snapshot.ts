@@ -1,5 +1,6 @@
 /** The public module `Snapshot`: what is there, then what changes. */
 export type { ChunkOptions } from "./ChunkPace.ts"
+export type { RateLimit } from "./RateLimit.ts"
 export type * from "./SnapshotChange.ts"
 export { make as makeControl, type SnapshotControl } from "./SnapshotControl.ts"
 export * from "./SnapshotError.ts"

@@ -15,6 +15,8 @@ import type { PublishedTable } from "./PublishedTables.ts"
 export interface KeyColumn {
   readonly name: string
   readonly operators: string
+  /** The type that it is compared as, where its own is a domain: polymorphic operators, as those of enums, take none. */
+  readonly base?: string | null | undefined
 }
 
 /** What is read: a published table, by its key, and of its rows those that somebody asked for. */
@@ -32,11 +34,15 @@ const list = (texts: Iterable<string>): string => Array.from(texts).join(", ")
 
 const names = (key: ReadonlyArray<KeyColumn>): string => list(key.map(({ name }) => quoteIdentifier(name)))
 
+/** The column as it is compared. An index over a domain serves its base type as well. */
+const operand = ({ base, name }: KeyColumn): string =>
+  base === null || base === undefined ? quoteIdentifier(name) : `${quoteIdentifier(name)}::${base}`
+
 /** An operator of the key's own. */
 const operator = ({ operators }: KeyColumn, sign: string): string => `OPERATOR(${quoteIdentifier(operators)}.${sign})`
 
 const compare = (column: KeyColumn, sign: string, value: string): string =>
-  `${quoteIdentifier(column.name)} ${operator(column, sign)} ${quoteLiteral(value)}`
+  `${operand(column)} ${operator(column, sign)} ${quoteLiteral(value)}`
 
 const isAt = (key: ReadonlyArray<KeyColumn>, position: KeyPosition): string =>
   key.map((column, index) => compare(column, "=", position[index]!)).join(" AND ")
@@ -45,7 +51,7 @@ const isAt = (key: ReadonlyArray<KeyColumn>, position: KeyPosition): string =>
 const isAfter = (key: ReadonlyArray<KeyColumn>, position: KeyPosition): string => {
   const [first] = key
   if (key.length > 1 && key.every(({ operators }) => operators === first!.operators)) {
-    return `ROW(${names(key)}) ${operator(first!, ">")} ROW(${list(position.map(quoteLiteral))})`
+    return `ROW(${list(key.map(operand))}) ${operator(first!, ">")} ROW(${list(position.map(quoteLiteral))})`
   }
   if (key.length === 1) return compare(first!, ">", position[0]!)
   const steps = key.map((column, index) =>

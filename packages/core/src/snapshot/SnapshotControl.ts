@@ -81,8 +81,9 @@ export class ControlState implements JobOwner {
     this.marks.set(content, mark)
   }
 
-  forget(content: string): void {
-    this.marks.delete(content)
+  /** Expects it no more. False: it has come. */
+  forget(content: string): boolean {
+    return this.marks.delete(content)
   }
 
   /** Whether nothing that is delivered concerns us. */
@@ -209,10 +210,12 @@ class Control implements SnapshotControl {
       const known = state.jobs.find(({ request }) => request.id === options.id)
       if (known !== undefined) return Effect.succeed(known.request)
       const name = tableName(options.table)
-      for (const [option, text] of Object.entries({
-        table: `${name.schema}${name.name}`,
-        where: options.where ?? "x"
-      })) {
+      const texts = [
+        ["table", name.schema],
+        ["table", name.name],
+        ["where", options.where ?? "true"]
+      ] as const
+      for (const [option, text] of texts) {
         if (text.trim() === "") return Effect.fail(new InvalidOption({ option, problem: "is empty" }))
         if (text.includes("\0")) return Effect.fail(new InvalidOption({ option, problem: "holds a zero byte" }))
       }

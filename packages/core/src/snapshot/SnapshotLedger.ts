@@ -101,12 +101,16 @@ export class SnapshotLedger {
     this.isDirty = true
   }
 
-  /** A request is begun from its first row: what was handed over before counts for nothing. */
-  begin(job: SnapshotJob): void {
+  /**
+   * A request is begun from its first row, in the transaction of this commit: what was handed over before counts for nothing.
+   * Until that is acknowledged, another process would have to say so again.
+   */
+  begin(job: SnapshotJob, commitLsn: Lsn.Lsn): void {
     this.undurable = this.undurable.filter((chunk) => chunk.job !== job)
     const entry = this.entries.get(job.request.id)
-    if (entry !== undefined) entry.reached = { after: undefined, rows: 0, bytes: 0 }
+    if (entry !== undefined) entry.reached = undefined
     this.isDirty = true
+    this.handedOver({ job, commitLsn, reached: { after: undefined, rows: 0, bytes: 0 }, settled: [], isLast: false })
   }
 
   /** A request is over, and nothing of it is to be brought again. */

@@ -6,7 +6,7 @@
  * A mark stands between the two: an element that says "all before me must be durable now". A handler says so by ending; a
  * stream cannot see what becomes of what it gave, so here the consumer says it.
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import type * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
@@ -17,7 +17,7 @@ import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import { nextLsn } from "../change/Change.ts"
+import { type Change, nextLsn } from "../change/Change.ts"
 import type { NextLsn } from "../change/NextLsn.ts"
 import { Source } from "../replication/ChangeArrays.ts"
 import { openReplicationStream, type StreamOptions } from "../replication/OpenStream.ts"
@@ -25,7 +25,13 @@ import type { Progress } from "../replication/Replication.ts"
 import { runOpening } from "../replication/ReplicationStream.ts"
 import * as WalProgress from "../replication/WalProgress.ts"
 import type { WalSender } from "../replication/WalSender.ts"
-import type { ChangeAfterSnapshot, SnapshotChange, SnapshotCompleted } from "./SnapshotChange.ts"
+import type { SeamFilter } from "./SeamFilter.ts"
+import type {
+  ChangeAfterSnapshot,
+  SnapshotChange,
+  SnapshotCompleted,
+  SnapshotRangeCompleted
+} from "./SnapshotChange.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
 import { makeProgress, type SnapshotProgress, updateProgress } from "./SnapshotProgress.ts"
 import { type SnapshotMode, type SnapshotStreamOptions, takeSnapshot } from "./SnapshotStream.ts"
@@ -34,11 +40,11 @@ import { type SnapshotMode, type SnapshotStreamOptions, takeSnapshot } from "./S
 export interface SnapshotReplicationOptions
   extends Omit<
     SnapshotStreamOptions<SnapshotMode>,
-    "reconnect" | "shutdownTimeout" | "state" | "maxTransactionBytes"
+    "reconnect" | "shutdownTimeout" | "state" | "maxTransactionBytes" | "control"
   > {}
 
-/** An element before which everything must be durable, and after which the server may forget it. */
-export type SnapshotMark = SnapshotCompleted
+/** An element before which everything must be durable: it is not brought again then, and nothing comes before that is said. */
+export type SnapshotMark = SnapshotRangeCompleted | SnapshotCompleted
 
 /** How far snapshot, stream and consumer are. */
 export interface SnapshotReplicationProgress extends Progress {
@@ -54,7 +60,8 @@ export class SnapshotReplication extends Context.Service<
      * rows of one read are one array, a mark is one by itself. Fails when a connection does, or the snapshot; ends after
      * `SnapshotCompleted` under `"only"`, and never otherwise. Can be run once.
      *
-     * **Nothing comes after `SnapshotCompleted` until it is acknowledged**: gather rows by time, or up to the next mark.
+     * **Nothing comes after a mark until it is acknowledged**: `SnapshotCompleted`, and `SnapshotRangeCompleted` where
+     * checkpoints are kept. So gather rows up to the next mark, or by time, and not by number alone.
      */
     readonly changes: Stream.Stream<ChangeAfterSnapshot, SnapshotError>
     /**
@@ -95,6 +102,11 @@ class Marks {
   }
 }
 
+/** Whether something is recorded once it is durable: of a snapshot by itself only where checkpoints are kept. */
+const isWaitedFor = (change: SnapshotChange, { snapshot }: SnapshotReplicationOptions): change is SnapshotMark =>
+  change._tag === "SnapshotRangeCompleted" ||
+  (change._tag === "SnapshotCompleted" && (snapshot !== "only" || change.checkpoint !== undefined))
+
 /** Builds the service: it is there once its first element is, or the stream has begun. The scope ends it in good order. */
 export const make = Effect.fnUntraced(function* (options: SnapshotReplicationOptions) {
   const walProgress = yield* WalProgress.make
@@ -108,22 +120,24 @@ export const make = Effect.fnUntraced(function* (options: SnapshotReplicationOpt
     Effect.andThen(hasBegun, Queue.offer(elements, changes))
   const deliverSnapshot = Effect.fnUntraced(function* (changes: NonEmptyReadonlyArray<SnapshotChange>) {
     const [first] = changes
-    // By itself a snapshot has nothing that would wait for its rows, and the stream could not end before they are durable.
-    const isMark = first._tag === "SnapshotCompleted" && options.snapshot !== "only"
     // Waited for before it is handed over: the answer may come at once.
-    yield* isMark
+    yield* isWaitedFor(first, options)
       ? Effect.all([marks.wait(first), deliver(changes)], { concurrency: "unbounded", discard: true })
       : deliver(changes)
   })
-  const stream = Effect.gen(function* () {
+  const stream = Effect.fnUntraced(function* (filter: SeamFilter | undefined) {
     yield* updateProgress(progress, (current) => ({ ...current, phase: "streaming" }))
     // A slot that is missing here was lost: it is never made without its snapshot.
     const opening = yield* openReplicationStream(walProgress, { ...options, createSlot: undefined } as StreamOptions)
-    return yield* runOpening(opening, deliver, hasBegun)
+    const deliverKept = (changes: NonEmptyReadonlyArray<Change>) => {
+      const kept = filter === undefined ? changes : filter.keepAll(changes)
+      return isReadonlyArrayNonEmpty(kept) ? deliver(kept) : Effect.void
+    }
+    return yield* runOpening(opening, deliverKept, hasBegun)
   })
   yield* Effect.gen(function* () {
-    if (options.snapshot !== "never") yield* takeSnapshot({ ...options, progress }, deliverSnapshot)
-    if (options.snapshot !== "only") return yield* Effect.scoped(stream)
+    const { filter } = yield* takeSnapshot({ ...options, progress }, deliverSnapshot)
+    if (options.snapshot !== "only") return yield* Effect.scoped(stream(filter))
     yield* Queue.end(elements)
     return undefined
   }).pipe(

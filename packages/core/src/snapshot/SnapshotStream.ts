@@ -2,19 +2,17 @@
  * What is there, then what changes: a snapshot of everything published, and from the same position of the WAL the stream,
  * with no gap between them and no overlap. Docs: docs/snapshots.md.
  *
- * A snapshot is whole or it is nothing. Until its last row has been handled the slot is a temporary one, so whatever fails
- * before leaves no slot behind, and the next attempt begins anew. From then on this is `withLogicalStream`.
+ * The slot is made when the last row has been handled, so that it stands for a whole copy. What fails before that begins
+ * anew, or with a store for checkpoints goes on where it stood. From then on this is `withLogicalStream`.
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
-import * as Data from "effect/Data"
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Metric from "effect/Metric"
-import * as Queue from "effect/Queue"
 import type * as Schedule from "effect/Schedule"
-import * as Scope from "effect/Scope"
-import { InvalidOption, SlotAlreadyExists } from "../ReplicationError.ts"
+import type * as Scope from "effect/Scope"
+import type { Change } from "../change/Change.ts"
+import { InvalidOption } from "../ReplicationError.ts"
 import {
   defaultReconnect,
   type Handled,
@@ -24,15 +22,18 @@ import {
 } from "../replication/LogicalStream.ts"
 import type { WalSender } from "../replication/WalSender.ts"
 import type { CheckpointStore } from "./CheckpointService.ts"
-import { copyProgress, copyTables, describeTables, snapshotTable } from "./CopyTables.ts"
-import { exportSnapshot, makePermanent, slotExists, watchSlot } from "./ExportedSnapshot.ts"
+import { defaultPiecePages } from "./CopyCommand.ts"
+import { type RateLimit, rateLimitProblem } from "./RateLimit.ts"
+import { attemptResumable, findFilter } from "./ResumableAttempt.ts"
+import type { SeamFilter } from "./SeamFilter.ts"
 import { withControl } from "./SnapshotAttachment.ts"
-import type { ChangeAfterSnapshot, SnapshotChange, SnapshotCompleted, SnapshotStarted } from "./SnapshotChange.ts"
+import { type AttemptOptions, type Attempts, attemptWhole, type SnapshotDone } from "./SnapshotAttempt.ts"
+import type { ChangeAfterSnapshot, SnapshotCompleted } from "./SnapshotChange.ts"
 import { type ControlState, interceptArrays, interceptEach, type SnapshotControl } from "./SnapshotControl.ts"
-import { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
 import { type ProgressRef, updateProgress } from "./SnapshotProgress.ts"
 import { SnapshotRetry } from "./SnapshotRetry.ts"
+import type { Deliver, HandlerFailed } from "./SnapshotRun.ts"
 
 /**
  * `initial`: a snapshot when the slot does not exist, then the stream. `never`: the stream alone, from a slot that exists.
@@ -63,27 +64,14 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
    * slot's name.
    */
   readonly control?: SnapshotControl | undefined
+  /** Spares the source: no more than this a second, over all connections. Changes after the snapshot are not held back. */
+  readonly rateLimit?: RateLimit | undefined
   /** Told how far the snapshot is. */
   readonly progress?: ProgressRef | undefined
 }
 
 /** What becomes of it: only a snapshot by itself ever ends. */
 export type Ended<Mode extends SnapshotMode> = Mode extends "only" ? SnapshotCompleted : never
-
-/** Takes what a snapshot hands over; the marks are by themselves. What it does with a mark is done when it has ended. */
-export type Deliver<E, R> = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Effect.Effect<unknown, E, R>
-
-/** The handler's own failure on its way past our retries. */
-class HandlerFailed<E> extends Data.TaggedError("HandlerFailed")<{ readonly error: E }> {}
-
-/** What outlives an attempt. */
-interface Attempts {
-  count: number
-  /** The handler has been given something that a slot made by others would not stand for. */
-  hasDelivered: boolean
-  /** All is handled, and the slot may have been made though nobody could tell us. */
-  mayBeDone: boolean
-}
 
 const lockMillis = (lockTimeout: Duration.Input = "10 seconds"): number =>
   Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(lockTimeout)))
@@ -92,142 +80,136 @@ const failOnOption = (option: string, problem: string) => Effect.fail(new Invali
 
 const validated = <Mode extends SnapshotMode>(
   options: SnapshotStreamOptions<Mode>
-): Effect.Effect<{ readonly connections: number; readonly lockTimeout: number }, InvalidOption> => {
-  const connections = options.connections ?? 2
+): Effect.Effect<AttemptOptions, InvalidOption> => {
+  const { checkpoints, connections = 2, piecePages = defaultPiecePages, plugin, progress, slot, snapshot } = options
   if (!Number.isInteger(connections) || connections < 1) return failOnOption("connections", "is not a number from 1")
-  if (options.plugin.name !== "pgoutput" || options.plugin.publications.length === 0) {
+  if (!Number.isInteger(piecePages) || piecePages < 1) return failOnOption("piecePages", "is not a number from 1")
+  if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
     return failOnOption("plugin", "a snapshot is of what publications publish, which only pgoutput has")
   }
+  if (checkpoints !== undefined && snapshot === "only") {
+    return failOnOption("checkpoints", "a snapshot by itself cannot go on: tables would be of different times")
+  }
+  const rateProblem = options.rateLimit === undefined ? undefined : rateLimitProblem(options.rateLimit)
+  if (rateProblem !== undefined) return failOnOption("rateLimit", rateProblem)
   const lockTimeout = lockMillis(options.lockTimeout)
-  return Effect.succeed({ connections, lockTimeout })
+  const purpose = snapshot === "only" ? "only" : "stream"
+  return Effect.succeed({
+    slot,
+    purpose,
+    plugin,
+    connections,
+    lockTimeout,
+    piecePages,
+    progress,
+    rateLimit: options.rateLimit
+  })
 }
 
-/** One snapshot, from its first connection to its slot. `undefined` when the slot is there already. */
-const attemptSnapshot = Effect.fnUntraced(function* <Mode extends SnapshotMode, E, R>(
+/** One attempt, whole or taken up again. */
+const attemptSnapshot = <Mode extends SnapshotMode, E, R>(
   options: SnapshotStreamOptions<Mode>,
   attempts: Attempts,
   deliver: Deliver<E, R>
-): Effect.fn.Return<SnapshotCompleted | undefined, SnapshotError | HandlerFailed<E>, R | WalSender | Scope.Scope> {
-  const { plugin, slot } = options
-  const { connections, lockTimeout } = yield* validated(options)
-  const readersScope = yield* Effect.acquireRelease(Scope.make(), (scope, exit) => Scope.close(scope, exit))
-  const exported = yield* exportSnapshot(
-    { slot, plugin, connections, lockTimeout, purpose: options.snapshot === "only" ? "only" : "stream" },
-    (open) => Scope.provide(open, readersScope)
+): Effect.Effect<SnapshotDone, SnapshotError | HandlerFailed<E>, R | WalSender | Scope.Scope> => {
+  const { checkpoints: store } = options
+  return Effect.flatMap(validated(options), (valid) =>
+    store === undefined
+      ? attemptWhole(valid, attempts, deliver)
+      : attemptResumable({ ...valid, store }, attempts, deliver)
   )
-  if (exported === slotExists) {
-    return attempts.hasDelivered && !attempts.mayBeDone ? yield* new SlotAlreadyExists({ slot }) : undefined
-  }
-  const decoder = new SnapshotDecoder(plugin, exported.slot.connection.slices)
-  const tables = yield* describeTables(exported.listing.tables, decoder)
-  attempts.count += 1
-  attempts.mayBeDone = false
-  const snapshot: SnapshotStarted = {
-    _tag: "SnapshotStarted",
-    attempt: attempts.count,
-    consistentPoint: exported.consistentPoint,
-    tables: tables.map(snapshotTable)
-  }
-  yield* updateProgress(options.progress, () => ({
-    phase: "copying",
-    attempt: attempts.count,
-    tables: copyProgress(tables)
-  }))
+}
 
-  const queue = yield* Queue.bounded<NonEmptyReadonlyArray<SnapshotChange>, SnapshotError>(1)
-  let isOver = false
-  const handOver = (changes: NonEmptyReadonlyArray<SnapshotChange>) => Queue.offer(queue, changes)
-  const copying = copyTables(
-    { snapshot, tables, decoder, handOver, progress: options.progress },
-    exported.readers
-  ).pipe(
-    // What comes after the last row needs neither lock nor snapshot.
-    Effect.andThen(Scope.close(readersScope, Exit.void)),
-    Effect.andThen(
-      Effect.suspend(() => {
-        const sum = (key: "rows" | "bytes") => tables.reduce((total, table) => total + table[key], 0)
-        return handOver([{ _tag: "SnapshotCompleted", snapshot, rows: sum("rows"), bytes: sum("bytes") }])
-      })
-    ),
-    Effect.andThen(Effect.never)
-  )
-  yield* Effect.raceFirst(copying, watchSlot(exported.slot)).pipe(
-    Effect.onError((cause) => {
-      isOver = true
-      return Queue.failCause(queue, cause)
-    }),
-    Effect.forkScoped({ startImmediately: true })
-  )
+const noAttempts = (): Attempts => ({ count: 0, hasDelivered: false, mayBeDone: false })
 
-  const handle = (changes: NonEmptyReadonlyArray<SnapshotChange>) =>
-    Effect.mapError(deliver(changes), (error) => new HandlerFailed({ error }))
-  attempts.hasDelivered = true
-  yield* handle([snapshot])
-  while (true) {
-    const changes = yield* Queue.take(queue)
-    // What is left in the queue of a snapshot that has failed is nobody's.
-    if (isOver) continue
-    yield* handle(changes)
-    const [first] = changes
-    if (first._tag !== "SnapshotCompleted") continue
-    if (options.snapshot !== "only") {
-      attempts.mayBeDone = true
-      yield* makePermanent(exported.slot, slot)
-    }
-    yield* updateProgress(options.progress, (current) => ({ ...current, phase: "completed" }))
-    return first
-  }
-})
-
-/** One snapshot, and no other where it fails: for who tries again by itself. */
-export const takeSnapshot = <Mode extends SnapshotMode, R>(
-  options: SnapshotStreamOptions<Mode>,
-  deliver: Deliver<never, R>
-): Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender> =>
-  Effect.scoped(attemptSnapshot(options, { count: 0, hasDelivered: false, mayBeDone: false }, deliver)).pipe(
-    Effect.catchTag("HandlerFailed", (failed) => failed.error)
-  ) as Effect.Effect<SnapshotCompleted | undefined, SnapshotError, R | WalSender>
-
-/** Snapshots one after the other, until one is whole. */
+/** Attempts one after the other, until one is whole. */
 const runSnapshot = <Mode extends SnapshotMode, E, R>(
   options: SnapshotStreamOptions<Mode>,
   deliver: Deliver<E, R>
-): Effect.Effect<SnapshotCompleted | undefined, SnapshotError | E, R | WalSender> => {
-  const attempts: Attempts = { count: 0, hasDelivered: false, mayBeDone: false }
+): Effect.Effect<SnapshotDone, SnapshotError | E, R | WalSender> => {
+  const attempts = noAttempts()
   const schedule = (options.reconnect ?? defaultReconnect) as Schedule.Schedule<unknown, unknown>
+  const again = options.checkpoints === undefined ? "the snapshot begins anew" : "the snapshot is taken up again"
   const retry = new SnapshotRetry()
   let isWorthRetrying = false
   return Effect.scoped(attemptSnapshot(options, attempts, deliver)).pipe(
     Effect.tapError((error) => {
       isWorthRetrying = error._tag !== "HandlerFailed" && retry.next(error)
-      return isWorthRetrying
-        ? Effect.logWarning(`the snapshot begins anew after ${error._tag}: ${error.message}`)
-        : Effect.void
+      return isWorthRetrying ? Effect.logWarning(`${again} after ${error._tag}: ${error.message}`) : Effect.void
     }),
     Effect.retry({ while: () => isWorthRetrying, schedule }),
     Effect.catchTag("HandlerFailed", (failed) => Effect.fail(failed.error as E)),
     Effect.annotateLogs({ slot: options.slot }),
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
-  ) as Effect.Effect<SnapshotCompleted | undefined, SnapshotError | E, R | WalSender>
+  ) as Effect.Effect<SnapshotDone, SnapshotError | E, R | WalSender>
+}
+
+/** What the stream has to leave out, where there was no snapshot to tell. */
+const doneBefore = <Mode extends SnapshotMode>({
+  checkpoints,
+  slot
+}: SnapshotStreamOptions<Mode>): Effect.Effect<SnapshotDone, SnapshotError, WalSender> =>
+  checkpoints === undefined
+    ? Effect.succeed({ completed: undefined, filter: undefined })
+    : Effect.map(findFilter(checkpoints, slot), (filter) => ({ completed: undefined, filter }))
+
+/** What the mode asks for, in one attempt and no other where it fails: for who tries again by itself. */
+export const takeSnapshot = <Mode extends SnapshotMode, R>(
+  options: SnapshotStreamOptions<Mode>,
+  deliver: Deliver<never, R>
+): Effect.Effect<SnapshotDone, SnapshotError, R | WalSender> =>
+  options.snapshot === "never"
+    ? doneBefore(options)
+    : (Effect.scoped(attemptSnapshot(options, noAttempts(), deliver)).pipe(
+        Effect.catchTag("HandlerFailed", ({ error }) => Effect.die(error))
+      ) as Effect.Effect<SnapshotDone, SnapshotError, R | WalSender>)
+
+const nothingHandled: Effect.Effect<Handled> = Effect.succeed(undefined)
+
+/** A handler that is not given what the snapshot has told already. */
+const filterEach =
+  <E, R>(
+    filter: SeamFilter,
+    handler: (change: Change) => Effect.Effect<Handled, E, R>
+  ): ((change: Change) => Effect.Effect<Handled, E, R>) =>
+  (change) => {
+    const kept = filter.keep(change)
+    return kept === undefined ? nothingHandled : handler(kept)
+  }
+
+/** The same for arrays. */
+const filterArrays =
+  <E, R>(
+    filter: SeamFilter,
+    handler: (changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<Handled, E, R>
+  ): ((changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<Handled, E, R>) =>
+  (changes) => {
+    const kept = filter.keepAll(changes)
+    return isReadonlyArrayNonEmpty(kept) ? handler(kept) : nothingHandled
+  }
+
+/** What stands between a stream and its handler. */
+interface Between {
+  readonly filter: SeamFilter | undefined
+  readonly control: ControlState | undefined
 }
 
 /** The snapshot that the mode asks for, and then the stream, if it does. */
 const runWith = <Mode extends SnapshotMode, E, R>(
   options: SnapshotStreamOptions<Mode>,
   deliver: Deliver<E, R>,
-  stream: (
-    options: LogicalStreamOptions,
-    control: ControlState | undefined
-  ) => Effect.Effect<never, SnapshotError | E, R | WalSender>
+  stream: (options: LogicalStreamOptions, between: Between) => Effect.Effect<never, SnapshotError | E, R | WalSender>
 ): Effect.Effect<Ended<Mode>, SnapshotError | E, R | WalSender> =>
   Effect.gen(function* () {
-    const completed = options.snapshot === "never" ? undefined : yield* runSnapshot(options, deliver)
+    const { completed, filter } = yield* options.snapshot === "never"
+      ? doneBefore(options)
+      : runSnapshot(options, deliver)
     if (options.snapshot === "only") return completed as Ended<Mode>
     yield* updateProgress(options.progress, (current) => ({ ...current, phase: "streaming" }))
     const streaming: LogicalStreamOptions = { ...options, createSlot: undefined }
-    if (options.control === undefined) return yield* stream(streaming, undefined)
+    if (options.control === undefined) return yield* stream(streaming, { filter, control: undefined })
     const attached = { ...options, lockTimeout: lockMillis(options.lockTimeout) }
-    return yield* withControl(options.control, attached, (control) => stream(streaming, control))
+    return yield* withControl(options.control, attached, (control) => stream(streaming, { filter, control }))
   })
 
 /**
@@ -255,10 +237,10 @@ export const withSnapshotStream = <E, R, const Mode extends SnapshotMode>(
   runWith<Mode, E, R>(
     options,
     (changes) => Effect.forEach(changes, handler, { discard: true }),
-    (streaming, control) =>
-      control === undefined
-        ? withLogicalStream<E, R>(streaming, handler)
-        : withLogicalStream(streaming, interceptEach(control, handler))
+    (streaming, { control, filter }) => {
+      const each = control === undefined ? handler : interceptEach(control, handler)
+      return withLogicalStream(streaming, filter === undefined ? each : filterEach(filter, each))
+    }
   )
 
 /**
@@ -269,8 +251,7 @@ export const withSnapshotStreamArray = <E, R, const Mode extends SnapshotMode>(
   options: SnapshotStreamOptions<Mode>,
   handler: (changes: NonEmptyReadonlyArray<ChangeAfterSnapshot>) => Effect.Effect<Handled, E, R>
 ): Effect.Effect<Ended<Mode>, SnapshotError | E, R | WalSender> =>
-  runWith<Mode, E, R>(options, handler, (streaming, control) =>
-    control === undefined
-      ? withLogicalStreamArray<E, R>(streaming, handler)
-      : withLogicalStreamArray(streaming, interceptArrays(control, handler))
-  )
+  runWith<Mode, E, R>(options, handler, (streaming, { control, filter }) => {
+    const arrays = control === undefined ? handler : interceptArrays(control, handler)
+    return withLogicalStreamArray(streaming, filter === undefined ? arrays : filterArrays(filter, arrays))
+  })

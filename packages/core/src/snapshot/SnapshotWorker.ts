@@ -14,6 +14,7 @@ import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { OutputPlugin } from "../change/OutputPlugin.ts"
+import type * as Lsn from "../Lsn.ts"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../replication/WalSender.ts"
 import { awaitOlder } from "./AwaitOlder.ts"
@@ -23,7 +24,7 @@ import type { SnapshotRow } from "./SnapshotChange.ts"
 import type { AtMark, ControlState, Mark } from "./SnapshotControl.ts"
 import { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import * as SnapshotProgress from "./SnapshotProgress.ts"
-import { endJob, type SnapshotJob, type TableReading, updateJob } from "./SnapshotRequest.ts"
+import { endJob, estimateOf, type SnapshotJob, type TableReading, updateJob } from "./SnapshotRequest.ts"
 import { SnapshotRefused, type SnapshotRequestError } from "./SnapshotRequestError.ts"
 import {
   type Chunk,
@@ -69,18 +70,22 @@ const targetOf = ({ request }: SnapshotJob, { lockTimeout, plugin }: WorkerOptio
   lockTimeout
 })
 
-/** Expects a mark, has it written, and waits until the stream has brought it. */
+/**
+ * Expects a mark, has it written, and waits until the stream has brought it. Where the connection is lost with the server's
+ * answer, the mark may be on its way all the same: it counts if it has come, and else never will.
+ */
 const atMark = <A, E, R>(
   state: ControlState,
   take: Mark["take"],
   write: (content: string) => Effect.Effect<A, E, R>
-): Effect.Effect<A, E, R> =>
+): Effect.Effect<unknown, E, R> =>
   Effect.suspend(() => {
     const content = state.nextId()
     const arrived = Deferred.makeUnsafe<"handled" | "lost">()
     state.expect(content, { take, arrived })
     return write(content).pipe(
-      Effect.tap(() => Deferred.await(arrived)),
+      Effect.catch((error) => (state.forget(content) ? Effect.fail(error) : Effect.void)),
+      Effect.andThen(Deferred.await(arrived)),
       Effect.ensuring(Effect.sync(() => state.forget(content)))
     )
   })
@@ -101,12 +106,6 @@ const describe = Effect.fnUntraced(function* (
   })
   return { chunk, decoder, relation }
 })
-
-const estimateOf = ({ chunk }: TableReading): number | undefined =>
-  chunk.table.parts.reduce<number | undefined>(
-    (sum, { estimatedRows }) => (sum === undefined || estimatedRows === null ? undefined : sum + estimatedRows),
-    0
-  )
 
 /** Begins a table, or goes on with one that an earlier process had begun: says so at a place of the stream. */
 const begin = Effect.fnUntraced(function* (
@@ -130,6 +129,12 @@ const begin = Effect.fnUntraced(function* (
   const { id, where } = job.request
   const estimatedRows = estimateOf(reading)
   job.touched = touched
+  if (!isResumed) {
+    // Nothing of what was read before holds, also if this is not the last try to begin.
+    job.reading = undefined
+    job.snapshot = undefined
+    job.shape = undefined
+  }
   yield* atMark(
     state,
     ({ commitLsn }) => {
@@ -147,7 +152,7 @@ const begin = Effect.fnUntraced(function* (
         job.rows = 0
         job.bytes = 0
         job.snapshot = { _tag: "TableSnapshotStarted", ...read, attempt: job.attempt }
-        state.ledger?.begin(job)
+        state.ledger?.begin(job, commitLsn)
       }
       return [[job.snapshot]]
     },
@@ -157,7 +162,7 @@ const begin = Effect.fnUntraced(function* (
 })
 
 /** The rows that are handed over where a chunk's mark stands, and what is noted there. */
-const takeChunk = (state: ControlState, job: SnapshotJob, chunk: Chunk, commitLsn: bigint): AtMark | undefined => {
+const takeChunk = (state: ControlState, job: SnapshotJob, chunk: Chunk, commitLsn: Lsn.Lsn): AtMark | undefined => {
   const { snapshot, touched } = job
   if (touched === undefined || touched.isLost || touched.isVoid || job.isPaused || snapshot === undefined)
     return undefined
@@ -181,7 +186,7 @@ const takeChunk = (state: ControlState, job: SnapshotJob, chunk: Chunk, commitLs
   const { after, bytes, rows: count } = job
   state.ledger?.handedOver({
     job,
-    commitLsn: commitLsn as never,
+    commitLsn,
     reached: { after, bytes, rows: count },
     settled,
     isLast

@@ -20,13 +20,13 @@ import * as Catalog from "../replication/Catalog.ts"
 import { baseTypes, identifiesRows, jsonArray } from "../replication/CatalogSql.ts"
 import type { WalSender } from "../replication/WalSender.ts"
 import type { ChunkPace } from "./ChunkPace.ts"
-import { connect, isLockTimeout, lockedBy } from "./ExportedSnapshot.ts"
 import { type ListedName, listPublishedTables, type PublishedTable, unreadable } from "./PublishedTables.ts"
 import { ReadingSession } from "./ReadingSession.ts"
 import { type ChunkTable, chunkCommand, chunkEndQuery, type KeyPosition, rereadCommand } from "./SnapshotChunk.ts"
 import type { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import { keyText, keyValues } from "./SnapshotKey.ts"
 import { SnapshotRefused, type SnapshotRequestError } from "./SnapshotRequestError.ts"
+import { connect, isLockTimeout, lockedBy } from "./SnapshotSession.ts"
 import * as TransactionSnapshot from "./TransactionSnapshot.ts"
 
 /** Under this prefix our marks stand in the WAL. */
@@ -55,7 +55,9 @@ export const commitWithMark = (session: ReadingSession, content: string): Effect
   Effect.asVoid(query(session, `${markQuery(content)}; COMMIT`))
 
 const KeyRow = Schema.Struct({
-  key: Schema.fromJsonString(Schema.Array(Schema.Struct({ name: Schema.String, operators: Schema.String }))),
+  key: Schema.fromJsonString(
+    Schema.Array(Schema.Struct({ name: Schema.String, operators: Schema.String, base: Schema.NullOr(Schema.String) }))
+  ),
   standby: Catalog.BooleanFromText
 })
 
@@ -68,9 +70,12 @@ const operators = `coalesce((SELECT opn.nspname FROM pg_catalog.pg_opclass o
     JOIN pg_catalog.pg_namespace opn ON opn.oid = p.oprnamespace
     WHERE o.opcdefault AND o.opcintype = (SELECT b.base FROM base b WHERE b.oid = a.atttypid)), 'pg_catalog')`
 
+/** Of a domain, the type below. Without a modifier: `character` would be of one character. */
+const base = `(SELECT pg_catalog.format_type(b.base, -1) FROM base b WHERE b.oid = a.atttypid AND b.base <> a.atttypid)`
+
 const keyQuery = (oid: number): string => `WITH RECURSIVE ${baseTypes}
   SELECT ${jsonArray(
-    `json_build_object('name', a.attname, 'operators', ${operators}) ORDER BY k.place`,
+    `json_build_object('name', a.attname, 'operators', ${operators}, 'base', ${base}) ORDER BY k.place`,
     `FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON CASE WHEN c.relreplident IN ('f', 'n')
         THEN i.indrelid = c.oid AND i.indisprimary AND i.indisvalid ELSE ${identifiesRows("c")} END
       CROSS JOIN unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY k (attnum, place)

@@ -7,6 +7,7 @@ const part = (overrides: Partial<PublishedTable["parts"][number]> = {}): Publish
   schema: "public",
   name: 'o"dd',
   isReadable: true,
+  fileNode: 0,
   pages: 0,
   isHeap: true,
   estimatedRows: null,
@@ -23,6 +24,7 @@ const table = (overrides: Partial<PublishedTable> = {}): PublishedTable => ({
     { name: "id", isKey: true, typeOid: 23, typeModifier: -1, type: null },
     { name: "a b", isKey: false, typeOid: 25, typeModifier: -1, type: null }
   ],
+  keyLength: 1,
   columnLists: 1,
   filters: [null],
   parts: [part()],

@@ -16,6 +16,7 @@ const table: PublishedTable = {
     { name: "id", isKey: true, typeOid: 23, typeModifier: -1, type: null },
     { name: "note", isKey: false, typeOid: 25, typeModifier: -1, type: null }
   ],
+  keyLength: 1,
   columnLists: 1,
   filters: [null],
   parts: [],

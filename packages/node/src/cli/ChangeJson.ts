@@ -78,6 +78,9 @@ const encodeObject = (row: Row): string => {
 const place = (kind: string, relation: Relation.Relation): string =>
   `{"kind":"${kind}","schema":${quote(relation.schema)},"table":${quote(relation.name)}`
 
+const tableName = ({ name, schema }: { readonly schema: string; readonly name: string }): string =>
+  `{"schema":${quote(schema)},"table":${quote(name)}}`
+
 /** Which transaction a change belongs to. */
 const transaction = (begin: Begin): string =>
   `,"lsn":"${Lsn.format(begin.commitLsn)}","xid":${begin.xid},"time":"${PgTimestamp.format(begin.commitTime)}"`
@@ -94,7 +97,10 @@ const unchangedOf = ({ unchanged }: { readonly unchanged: ReadonlyArray<string> 
   unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
 
 /** What a snapshot has is as of its seam: what follows it has no smaller `lsn`. */
-const seam = ({ consistentPoint }: Snapshot.SnapshotStarted): string => `,"lsn":"${Lsn.format(consistentPoint)}"`
+const seam = ({ consistentPoint }: Snapshot.SnapshotRow["snapshot"]): string =>
+  `,"lsn":"${Lsn.format(consistentPoint)}"`
+
+const lowerFirst = (tag: string): string => `${tag.charAt(0).toLowerCase()}${tag.slice(1)}`
 
 const volume = ({ bytes, rows }: { readonly bytes: number; readonly rows: number }): string =>
   `,"rows":${rows},"bytes":${bytes}`
@@ -110,18 +116,33 @@ const content = (bytes: Uint8Array): string => {
   }
 }
 
-/** An element of a snapshot as one line, without its line break. */
-const encodeSnapshot = (change: Snapshot.SnapshotChange): string => {
+/** An element of a snapshot, or of a table read anew, as one line without its line break. */
+const encodeSnapshot = (change: Snapshot.SnapshotChange | Snapshot.TableSnapshotChange): string => {
   switch (change._tag) {
     case "SnapshotRow":
       return `${place("snapshotRow", change.relation)}${seam(change.snapshot)},"row":${encodeObject(change.row)}}`
-    case "SnapshotStarted": {
-      const tables = change.tables.map(
-        ({ estimatedRows, relation: { name, schema } }) =>
-          `{"schema":${quote(schema)},"table":${quote(name)},"estimatedRows":${estimatedRows ?? null}}`
-      )
-      return `{"kind":"snapshotStarted"${seam(change)},"attempt":${change.attempt},"tables":[${tables.join(",")}]}`
+    case "SnapshotStarted":
+    case "SnapshotResumed": {
+      const tables = change.tables.map((table) => {
+        const { name, schema } = table.relation
+        const state = "state" in table ? `,"state":"${table.state}"` : ""
+        return `{"schema":${quote(schema)},"table":${quote(name)},"estimatedRows":${table.estimatedRows ?? null}${state}}`
+      })
+      const beginning = `${seam(change)},"attempt":${change.attempt},"tables":[${tables.join(",")}]`
+      if (change._tag === "SnapshotStarted") return `{"kind":"snapshotStarted"${beginning}}`
+      return `{"kind":"snapshotResumed"${beginning},"unpublished":[${change.unpublished.map(tableName).join(",")}]}`
     }
+    case "SnapshotTableRestarted":
+      return `${place("snapshotTableRestarted", change.relation)}${seam(change.snapshot)}}`
+    case "SnapshotRowDeleted":
+      return `${place("snapshotRowDeleted", change.relation)}${seam(change.snapshot)}${oldRow(change.old)}}`
+    case "SnapshotRangeCompleted":
+      return `${place("snapshotRangeCompleted", change.relation)}${seam(change.snapshot)}}`
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+      return `${place(lowerFirst(change._tag), change.relation)}${seam(change)},"id":${quote(change.id)}}`
+    case "TableSnapshotCompleted":
+      return `${place("tableSnapshotCompleted", change.relation)}${seam(change.snapshot)}${volume(change)}}`
     case "SnapshotTableCompleted":
       return `${place("snapshotTableCompleted", change.relation)}${seam(change.snapshot)}${volume(change)}}`
     case "SnapshotCompleted":
@@ -139,8 +160,15 @@ export const encodeChange = (change: Snapshot.ChangeAfterSnapshot): string => {
   switch (change._tag) {
     case "SnapshotRow":
     case "SnapshotStarted":
+    case "SnapshotResumed":
+    case "SnapshotTableRestarted":
+    case "SnapshotRowDeleted":
+    case "SnapshotRangeCompleted":
     case "SnapshotTableCompleted":
     case "SnapshotCompleted":
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+    case "TableSnapshotCompleted":
       return encodeSnapshot(change)
     case "Begin":
       return `{"kind":"begin"${transaction(change)}}`
@@ -167,7 +195,7 @@ export const encodeChange = (change: Snapshot.ChangeAfterSnapshot): string => {
     case "Delete":
       return `${place("delete", change.relation)}${position(change)}${oldRow(change.old)}}`
     case "Truncate": {
-      const tables = change.relations.map(({ name, schema }) => `{"schema":${quote(schema)},"table":${quote(name)}}`)
+      const tables = change.relations.map(tableName)
       const flags = `"cascade":${change.cascade},"restartIdentity":${change.restartIdentity}`
       return `{"kind":"truncate","tables":[${tables.join(",")}]${position(change)},${flags}}`
     }

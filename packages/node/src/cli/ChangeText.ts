@@ -5,7 +5,7 @@
 import { Lsn, PgTimestamp, Relation, type Row, type Snapshot } from "@replicant/core"
 import { encodeValue } from "./ChangeJson.ts"
 import { plainText } from "./PlainText.ts"
-import { plural } from "./Table.ts"
+import { formatCount, plural } from "./Table.ts"
 
 /** Wraps text so that a terminal shows it in some way; without colour it is the text. */
 export interface Palette {
@@ -72,10 +72,27 @@ export class ChangeText {
         )
         return change.attempt === 1 ? seam : `${seam}${red(" (begun anew: what came before is void)")}`
       }
+      case "SnapshotResumed": {
+        const done = change.tables.filter(({ state }) => state === "complete").length
+        const tables = `${formatCount(done)} of ${plural(change.tables.length, "table")} complete`
+        return dim(`-- snapshot goes on, ${tables}, the rest as of ${Lsn.format(change.consistentPoint)}`)
+      }
+      case "SnapshotTableRestarted":
+        return `  ${red("restarted")} ${this.table(change.relation)}${dim(": what came of it before is void")}`
+      case "SnapshotRowDeleted": {
+        const keys = Relation.keyColumns(change.relation)
+        return `  ${red("- gone")} ${this.table(change.relation)} ${this.columns(change.old.row, keys)}`
+      }
+      case "SnapshotRangeCompleted":
+        return undefined
       case "SnapshotRow": {
         const keys = Relation.keyColumns(change.relation)
         return `  ${green("= row")} ${this.table(change.relation)} ${this.columns(change.row, keys)}`
       }
+      case "TableSnapshotStarted":
+      case "TableSnapshotResumed":
+        return `  ${dim("read anew")} ${this.table(change.relation)}`
+      case "TableSnapshotCompleted":
       case "SnapshotTableCompleted":
         return `  ${dim("completed")} ${this.table(change.relation)}${dim(`, ${plural(change.rows, "row")}`)}`
       case "SnapshotCompleted":

@@ -3,6 +3,7 @@
  * are written with one write, and only when it is done may the server forget them. While a write waits, nothing is read.
  */
 import {
+  type CheckpointStore,
   type LogicalStreamOptions,
   type NextLsn,
   Snapshot,
@@ -27,8 +28,11 @@ export type Formatter = (change: Change) => string | undefined
 
 /** A snapshot to begin with, and where it tells how far it is. */
 export interface FollowSnapshot {
-  readonly mode: "initial" | "only"
+  readonly snapshot: "initial" | "only"
   readonly connections: number | undefined
+  /** Where it is kept how far it is, so that another run goes on. */
+  readonly checkpoints: CheckpointStore.CheckpointStore["Service"] | undefined
+  readonly rateLimit: Snapshot.RateLimit | undefined
   readonly progress: Snapshot.ProgressRef
 }
 
@@ -52,7 +56,7 @@ const formatLines = (changes: ReadonlyArray<Change>, format: Formatter): string 
 
 const count = (totals: Totals, changes: ReadonlyArray<Change>): void => {
   for (const change of changes) {
-    if (isCounted(change) && change._tag !== "SnapshotRow") totals.changes++
+    if (isCounted(change) && !change._tag.startsWith("Snapshot")) totals.changes++
     if (change._tag === "Commit") totals.transactions++
   }
 }
@@ -62,9 +66,11 @@ const makeWriter = Effect.gen(function* () {
   const output = yield* Output
   const line = yield* LiveLine.Standard
   return (changes: NonEmptyReadonlyArray<Change>, text: string) => {
-    if (text === "") return Effect.void
+    const last = changes.at(-1)?._tag
+    // This one is not shown, and yet all before it must be safe.
+    if (text === "" && last !== "SnapshotRangeCompleted") return Effect.void
     // Rows are to be safe with the mark that follows them: a disk need not be waited for some hundred times a second.
-    const write = changes.at(-1)?._tag === "SnapshotRow" ? output.append(text) : output.write(text)
+    const write = last === "SnapshotRow" ? output.append(text) : output.write(text)
     if (!output.isTerminal || !line.isTerminal) return write
     return Effect.suspend(() => {
       line.makeRoom()
@@ -92,7 +98,7 @@ const awaitUntilLsn = (slot: string, { untilLsn }: WindowOptions): Effect.Effect
 
 /** A snapshot is done when the slot that goes on from it is there, which is after its last line was written. */
 const awaitSlot = ({ snapshot }: FollowOptions): Effect.Effect<void> =>
-  snapshot?.mode !== "initial"
+  snapshot?.snapshot !== "initial"
     ? Effect.void
     : SubscriptionRef.changes(snapshot.progress).pipe(
         Stream.takeUntil(({ phase }) => phase === "streaming"),
@@ -105,10 +111,7 @@ type Handler<E> = (changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<Next
 const streamArrays = <E>({ snapshot, stream }: FollowOptions, handler: Handler<E>) =>
   snapshot === undefined
     ? withLogicalStreamArray(stream, handler)
-    : Snapshot.withSnapshotStreamArray(
-        { ...stream, snapshot: snapshot.mode, connections: snapshot.connections, progress: snapshot.progress },
-        handler
-      )
+    : Snapshot.withSnapshotStreamArray({ ...stream, ...snapshot }, handler)
 
 /** Streams to standard output until the window ends or the reader goes; fails when the stream or the writing does. */
 export const follow = Effect.fnUntraced(function* (

@@ -10,6 +10,7 @@ import * as Data from "effect/Data"
 import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
+import type { CopyError } from "../copy/Copy.ts"
 import type { CodegenFailed } from "./CodegenCommand.ts"
 import * as LiveLine from "./LiveLine.ts"
 import { plainText, withoutSecrets } from "./PlainText.ts"
@@ -28,7 +29,14 @@ export class DemoFailed extends Data.TaggedError("DemoFailed")<{
 }> {}
 
 /** Every way a command fails; a reader that goes away is none. */
-export type CommandError = Snapshot.SnapshotError | ConfigError | UsageError | DemoFailed | CodegenFailed | OutputFailed
+export type CommandError =
+  | Snapshot.SnapshotError
+  | CopyError
+  | ConfigError
+  | UsageError
+  | DemoFailed
+  | CodegenFailed
+  | OutputFailed
 
 /** What is said of a failure. */
 export interface Failure {
@@ -84,6 +92,14 @@ const cureOf = (error: CommandError): string | undefined => {
       return (
         error.remedy ?? (error.option === "url" ? "postgres://user:password@host:port/database" : "replicant --help")
       )
+    case "CopyNotSetUp":
+      return error.remedy.replace("let the copy make it: create", "add --create")
+    case "TargetNotEmpty":
+      return "empty them, or add --truncate"
+    case "TargetDenied":
+      return error.remedy
+        .replace("let triggers fire: fireTriggers", "let triggers fire: --fire-triggers")
+        .replace("do without: no origin", "do without: --no-origin")
     case "ConfigError":
       return "check DATABASE_URL and the PG variables"
     case "ServerError":
@@ -111,6 +127,15 @@ export const formatFailure = ({ cure, message, tag }: Failure, format: ReportFor
   const error = `error: ${fit(message)}`
   return cure === undefined ? error : `${error}\ncure: ${fit(cure)}`
 }
+
+/** What a run that is interrupted ends with, where its command says so: `bin.ts` reads it once the command has ended. */
+export interface Ending {
+  interruptedCode: number | undefined
+}
+
+export const Ending: Context.Reference<Ending> = Context.Reference("@replicant/node/cli/Ending", {
+  defaultValue: (): Ending => ({ interruptedCode: undefined })
+})
 
 /** How to write to standard error: for people, or one JSON object a line. */
 export type ReportFormat = "text" | "json"

@@ -13,6 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as PgConfig from "../PgConfig.ts"
 import * as PgWalSender from "../PgWalSender.ts"
 import { type Palette, withColor, withoutColor } from "./ChangeText.ts"
 import { Output } from "./StandardOutput.ts"
@@ -60,6 +61,14 @@ const environment = (shared: Shared): Readonly<Record<string, string>> => {
 
 /** Whether a database was named as a whole, by `--url` or DATABASE_URL. */
 export const hasUrl = (shared: Shared): boolean => (environment(shared).DATABASE_URL ?? "") !== ""
+
+/** Where to connect, by the flags and the environment, for what needs more than the driver. */
+export const connection = (shared: Shared): Effect.Effect<PgConfig.Options, ConfigError | InvalidOption> =>
+  Effect.provideService(
+    PgConfig.fromEnvironment,
+    ConfigProvider.ConfigProvider,
+    ConfigProvider.fromEnv({ env: environment(shared) })
+  )
 
 /** The driver for the server that the flags and the environment name. */
 export const walSender = (shared: Shared): Layer.Layer<WalSender, InvalidOption | ConfigError> =>

@@ -3,6 +3,7 @@
  * was never analyzed has no estimate, and so no share and no end in sight. Shown by `LiveLine`.
  */
 import type { Snapshot } from "@replicant/core"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as LiveLine from "./LiveLine.ts"
@@ -32,39 +33,27 @@ export const formatRemaining = (millis: number): string => {
 const formatShare = (rows: number, estimatedRows: number): string =>
   `${Math.min(99, Math.floor((rows * 100) / Math.max(1, estimatedRows)))} %`
 
-interface Volume {
-  readonly rows: number
-  readonly estimatedRows: number | undefined
-  readonly rowsPerSecond: number | undefined
-  readonly remainingMillis: number | undefined
-}
+type Volume = Pick<Snapshot.TableProgress, "rows" | "estimatedRows" | "rowsPerSecond" | "remaining">
 
 /** How much, how much of it, how fast, how long still. */
-const formatVolume = ({ estimatedRows, remainingMillis, rows, rowsPerSecond }: Volume): string =>
+const formatVolume = ({ estimatedRows, remaining, rows, rowsPerSecond }: Volume): string =>
   [
     estimatedRows === undefined
       ? plural(rows, "row")
       : `${formatCount(rows)} of ~${plural(estimatedRows, "row")}, ${formatShare(rows, estimatedRows)}`,
     ...(rowsPerSecond === undefined ? [] : [`${formatRate(rowsPerSecond)}/s`]),
-    ...(remainingMillis === undefined ? [] : [`${formatRemaining(remainingMillis)} left`])
+    ...(remaining === undefined ? [] : [`${formatRemaining(Duration.toMillis(remaining))} left`])
   ].join(" | ")
 
-const whole = ({ tables }: Snapshot.SnapshotProgress): Volume => ({
+const whole = ({ remaining, rowsPerSecond, tables }: Snapshot.SnapshotProgress): Volume => ({
   rows: tables.reduce((sum, table) => sum + table.rows, 0),
   estimatedRows: tables.reduce<number | undefined>(
     (sum, { estimatedRows, isDone, rows }) =>
       isDone ? (sum ?? 0) + rows : estimatedRows === undefined || sum === undefined ? undefined : sum + estimatedRows,
     0
   ),
-  rowsPerSecond: undefined,
-  remainingMillis: undefined
-})
-
-const ofTable = ({ estimatedRows, rows }: Snapshot.TableProgress): Volume => ({
-  rows,
-  estimatedRows,
-  rowsPerSecond: undefined,
-  remainingMillis: undefined
+  rowsPerSecond,
+  remaining
 })
 
 const qualifiedName = ({ relation }: Snapshot.TableProgress): string => `${relation.schema}.${relation.name}`
@@ -84,7 +73,7 @@ export const formatSnapshot = (progress: Snapshot.SnapshotProgress): ReadonlyArr
   const title = attempt > 1 ? `snapshot, attempt ${attempt}` : "snapshot"
   return [
     `${title} | ${formatCount(done)} of ${plural(tables.length, "table")} | ${formatVolume(whole(progress))}`,
-    ...underWay.slice(0, maxTables).map((table) => `  ${qualifiedName(table)} | ${formatVolume(ofTable(table))}`)
+    ...underWay.slice(0, maxTables).map((table) => `  ${qualifiedName(table)} | ${formatVolume(table)}`)
   ]
 }
 

@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto"
 import {
+  CheckpointStore,
   identifySystem,
   Lsn,
   Publication,
@@ -14,9 +15,11 @@ import {
   TransactionSpill,
   type WalSender
 } from "@replicant/core"
+import * as Context from "effect/Context"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { encodeChange } from "./ChangeJson.ts"
@@ -94,6 +97,16 @@ const prepare = Effect.fnUntraced(function* (
   )
 })
 
+/** The store that `--checkpoint` names. */
+const checkpointStore = ({ checkpoint }: StreamFlags) =>
+  Option.match(checkpoint, {
+    onNone: () => Effect.undefined,
+    onSome: (directory) =>
+      Effect.map(Layer.build(CheckpointStore.file({ directory })), (context) =>
+        Context.get(context, CheckpointStore.CheckpointStore)
+      )
+  })
+
 const formatter = Effect.fnUntraced(function* (flags: StreamFlags, shared: Root.Shared): Effect.fn.Return<Formatter> {
   if (flags.pretty) {
     const text = new ChangeText(yield* Root.palette(shared))
@@ -108,12 +121,15 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
   const format = yield* formatter(flags, shared)
   const totals = { changes: 0, transactions: 0 }
   const progress = yield* Snapshot.makeProgress
-  const connections = Option.getOrUndefined(flags.connections)
   const stream = Effect.gen(function* () {
     yield* prepare(plan)
     if (plan.snapshot === "initial" && plan.createSlot === "temporary") yield* dropAtEnd(plan.slot)
+    const { snapshot } = plan
+    const connections = Option.getOrUndefined(flags.connections)
+    const rateLimit = Option.getOrUndefined(Option.map(flags.rateLimit, (rows) => ({ rows })))
+    const checkpoints = yield* checkpointStore(flags)
     const followed = follow({
-      snapshot: plan.snapshot === undefined ? undefined : { mode: plan.snapshot, connections, progress },
+      snapshot: snapshot === undefined ? undefined : { snapshot, connections, checkpoints, rateLimit, progress },
       stream: {
         slot: plan.slot,
         plugin: plan.plugin,
@@ -191,6 +207,16 @@ export const command = Command.make(
       Flag.optional
     ),
     connections,
+    rateLimit: Flag.Int("rate-limit").pipe(
+      Flag.withMetavar("rows"),
+      Flag.withDescription("Let a snapshot read no more than so many rows a second"),
+      Flag.filter(atLeastOne, expectedCount),
+      Flag.optional
+    ),
+    checkpoint: Flag.Directory("checkpoint").pipe(
+      Flag.withDescription("Keep there how far a snapshot is, so that another run goes on with it"),
+      Flag.optional
+    ),
     untilLsn: lsn,
     limit,
     pretty: flag("pretty", "For people instead of programs"),

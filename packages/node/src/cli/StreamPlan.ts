@@ -23,6 +23,8 @@ export interface StreamFlags {
   readonly twoPhase: boolean
   readonly snapshot: Option.Option<Snapshot.SnapshotMode>
   readonly connections: Option.Option<number>
+  readonly checkpoint: Option.Option<string>
+  readonly rateLimit: Option.Option<number>
 }
 
 export interface StreamPlan {
@@ -80,9 +82,14 @@ const pgoutput = (
 const snapshotOf = (flags: StreamFlags): Result.Result<StreamPlan["snapshot"], UsageError> => {
   const mode = Option.getOrElse(flags.snapshot, () => "never" as const)
   if (mode === "never") {
-    return Option.isSome(flags.connections)
-      ? wrong("--connections is of a snapshot", "add --snapshot initial or --snapshot only, or leave it out")
-      : Result.succeed(undefined)
+    const [given] = [
+      ...(Option.isSome(flags.connections) ? ["--connections"] : []),
+      ...(Option.isSome(flags.checkpoint) ? ["--checkpoint"] : []),
+      ...(Option.isSome(flags.rateLimit) ? ["--rate-limit"] : [])
+    ]
+    return given === undefined
+      ? Result.succeed(undefined)
+      : wrong(`${given} is of a snapshot`, "add --snapshot initial or --snapshot only, or leave it out")
   }
   if (flags.plugin === "wal2json") {
     return wrong("a snapshot is of publications, and wal2json knows none", "leave out --plugin, or --snapshot")
@@ -92,6 +99,15 @@ const snapshotOf = (flags: StreamFlags): Result.Result<StreamPlan["snapshot"], U
       "--snapshot only ends with its rows, before any LSN",
       "leave out --until-lsn, or use --snapshot initial"
     )
+  }
+  if (mode === "only" && Option.isSome(flags.checkpoint)) {
+    return wrong(
+      "--checkpoint is of --snapshot initial: rows by themselves would be of different times",
+      "leave it out"
+    )
+  }
+  if (Option.isSome(flags.checkpoint) && (flags.temporary || Option.isNone(flags.slot))) {
+    return wrong("--checkpoint goes on under the slot's name", "give --slot NAME, and leave out --temporary")
   }
   return Result.succeed(mode)
 }

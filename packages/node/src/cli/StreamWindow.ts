@@ -25,13 +25,14 @@ export interface Shown {
   readonly isFinished: boolean
 }
 
-/** Whether it stands around the changes of a transaction that is committed: shown with `--boundaries` only. */
+/** Whether it stands around the changes of a transaction that is committed, or the rows of some pages: shown with `--boundaries` only. */
 export const isFrame = (change: Change): boolean => {
   switch (change._tag) {
     case "Begin":
     case "Commit":
     case "Origin":
     case "RelationChanged":
+    case "SnapshotRangeCompleted":
       return true
     default:
       return false
@@ -46,6 +47,11 @@ export const isCounted = (change: Change): boolean => {
     case "RollbackPrepared":
     case "Gap":
     case "SnapshotStarted":
+    case "SnapshotResumed":
+    case "SnapshotTableRestarted":
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+    case "TableSnapshotCompleted":
     case "SnapshotTableCompleted":
     case "SnapshotCompleted":
       return false

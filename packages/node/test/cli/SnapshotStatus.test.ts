@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Snapshot } from "@replicant/core"
-import { Effect, Fiber, SubscriptionRef } from "effect"
+import { Duration, Effect, Fiber, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as LiveLine from "../../src/cli/LiveLine.ts"
 import { formatRemaining, formatSnapshot, showSnapshot } from "../../src/cli/SnapshotStatus.ts"
@@ -25,6 +25,14 @@ describe("SnapshotStatus", () => {
       formatSnapshot(copying(table("done", 1000, 900, true), table("half", 500, 1000), table("later", 0, 10))),
       ["snapshot | 1 of 3 tables | 1,500 of ~2,010 rows, 74 %", "  public.half | 500 of ~1,000 rows, 50 %"]
     )
+  })
+
+  it("tells how fast, and how long still", () => {
+    const half = { ...table("half", 500, 1000), rowsPerSecond: 250.04, remaining: Duration.seconds(2) }
+    assert.deepStrictEqual(formatSnapshot({ ...copying(half), rowsPerSecond: 1234, remaining: Duration.minutes(3) }), [
+      "snapshot | 0 of 1 table | 500 of ~1,000 rows, 50 % | 1,234/s | 3 min 0 s left",
+      "  public.half | 500 of ~1,000 rows, 50 % | 250/s | 2 s left"
+    ])
   })
 
   it("claims no share of what was never estimated, and never a whole before it is done", () => {

@@ -19,6 +19,8 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   twoPhase: false,
   snapshot: Option.none(),
   connections: Option.none(),
+  checkpoint: Option.none(),
+  rateLimit: Option.none(),
   ...given
 })
 
@@ -86,7 +88,13 @@ describe("streamPlan", () => {
     assert.match(refusal({ slot, plugin: "wal2json", snapshot: initial }), /a snapshot is of publications/)
     assert.match(refusal({ publication: ["p"], snapshot: initial }), /no slot is named/)
     assert.match(refusal({ slot, publication: ["p"], connections: Option.some(2) }), /--connections is of a snapshot/)
+    assert.match(refusal({ slot, publication: ["p"], rateLimit: Option.some(9) }), /--rate-limit is of a snapshot/)
+    const checkpoint = Option.some("/var/lib/audit")
+    assert.match(refusal({ slot, publication: ["p"], checkpoint }), /--checkpoint is of a snapshot/)
+    const nameless = { publication: ["p"], checkpoint, snapshot: initial }
+    assert.match(refusal({ ...nameless, slot, temporary: true }), /under the slot's name/)
     const only = Option.some("only" as const)
+    assert.match(refusal({ slot, publication: ["p"], checkpoint, snapshot: only }), /of --snapshot initial/)
     assert.match(
       refusal({ publication: ["p"], snapshot: only, untilLsn: Option.some(Lsn.zero) }),
       /before any LSN; leave out --until-lsn/

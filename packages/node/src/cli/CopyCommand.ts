@@ -1,0 +1,154 @@
+/**
+ * `replicant copy`: published tables in another PostgreSQL, and then in step with it. It says on standard error what it makes
+ * and how far it is; Ctrl-C and SIGTERM let what is being applied end, which is how it is meant to end.
+ */
+import { Snapshot } from "@replicant/core"
+import * as Cause from "effect/Cause"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import * as Copy from "../copy/Copy.ts"
+import { showCopy } from "./CopyStatus.ts"
+import * as LiveLine from "./LiveLine.ts"
+import { Ending, exitCodes, UsageError } from "./Report.ts"
+import * as Root from "./Root.ts"
+import { Output } from "./StandardOutput.ts"
+import { formatTotals } from "./Status.ts"
+import { formatCount } from "./Table.ts"
+
+interface CopyFlags {
+  readonly from: Option.Option<Redacted.Redacted<string>>
+  readonly to: Option.Option<Redacted.Redacted<string>>
+  readonly publication: ReadonlyArray<string>
+  readonly slot: string
+  readonly create: boolean
+  readonly truncate: boolean
+  readonly changesOnly: boolean
+  readonly fireTriggers: boolean
+  readonly origin: boolean
+  readonly localOnly: boolean
+  readonly connections: number
+}
+
+/** What `--to` stands for, as DATABASE_URL does for `--url`: a password does not belong on a command line. */
+const targetVariable = "TARGET_URL"
+
+const target = Effect.fnUntraced(function* ({ to }: CopyFlags, shared: Root.Shared) {
+  const variable = process.env[targetVariable] ?? ""
+  const url = Option.orElse(to, () => (variable === "" ? Option.none() : Option.some(Redacted.make(variable))))
+  if (Option.isNone(url)) {
+    return yield* new UsageError({ message: "no target is named", remedy: `give --to URL, or set ${targetVariable}` })
+  }
+  return yield* Root.connection({ ...shared, url })
+})
+
+const summary = ({ changes, missing, rows, transactions }: Copy.CopyTotals): string => {
+  const strays = missing === 0 ? "" : `, ${formatCount(missing)} of rows that were not there`
+  return `copied ${formatCount(rows)} rows, then ${formatTotals({ changes, transactions })}${strays}`
+}
+
+const run = Effect.fnUntraced(function* (flags: CopyFlags) {
+  const shared = yield* Root.command
+  const line = yield* LiveLine.Standard
+  const output = yield* Output
+  const ending = yield* Ending
+  const publications = flags.publication
+  if (publications.length === 0) {
+    return yield* new UsageError({
+      message: "no publication is named",
+      remedy: "give --publication NAME; again for more"
+    })
+  }
+  const from = yield* Root.connection({ ...shared, url: Option.orElse(flags.from, () => shared.url) })
+  const to = yield* target(flags, shared)
+  const progress = yield* Snapshot.makeProgress
+  const totals = Copy.makeTotals()
+  const { slot } = flags
+  const copy = Copy.run({
+    from,
+    to,
+    publications,
+    slot,
+    whenMissing: flags.create ? "create" : "fail",
+    whenFilled: flags.truncate ? "truncate" : "fail",
+    rows: flags.changesOnly ? "leave" : "copy",
+    triggers: flags.fireTriggers ? "fire" : "quiet",
+    origin: flags.origin ? "marked" : "unmarked",
+    replicated: flags.localOnly ? "skip" : "apply",
+    connections: flags.connections,
+    progress,
+    totals
+  })
+  return yield* Effect.onExit(
+    Effect.raceFirst(copy, showCopy({ slot, progress, totals })),
+    Effect.fnUntraced(function* (exit) {
+      if (Exit.isSuccess(exit) || !Cause.hasInterruptsOnly(exit.cause)) return
+      ending.interruptedCode = exitCodes.ok
+      if (shared.json) yield* Effect.ignore(output.write(`${JSON.stringify({ slot, ...totals })}\n`))
+      else line.writeLine(summary(totals))
+    })
+  )
+})
+
+const flag = (name: string, description: string) =>
+  Flag.Boolean(name).pipe(Flag.withoutNegation, Flag.withDescription(description), Flag.withDefault(false))
+
+const url = (name: string, description: string) =>
+  Flag.Redacted(name).pipe(
+    Flag.withMetavar("postgres://user@host:port/database"),
+    Flag.withDescription(description),
+    Flag.optional
+  )
+
+export const command = Command.make(
+  "copy",
+  {
+    from: url("from", "The source; otherwise --url, DATABASE_URL and the PG variables name it"),
+    to: url("to", `The target; a password goes better into ${targetVariable}, which stands for it`),
+    publication: Flag.String("publication").pipe(
+      Flag.withDescription("What is copied: a publication of the source; again for more"),
+      Flag.atLeast(0)
+    ),
+    slot: Flag.String("slot").pipe(
+      Flag.withDescription("The slot at the source, and the name under which the target keeps its position"),
+      Flag.withDefault("replicant_copy")
+    ),
+    create: flag(
+      "create",
+      "Make what is missing: the slot, the table replicant.copy_position and the replication origin"
+    ),
+    truncate: flag("truncate", "Empty the target's tables before the first copy"),
+    changesOnly: flag("changes-only", "Copy no rows, the target has them already: apply what is committed from now on"),
+    fireTriggers: flag("fire-triggers", "Let triggers and foreign keys of the target act on what is written"),
+    origin: Flag.Boolean("origin").pipe(
+      Flag.withDescription("Mark what is written with a replication origin; not with --no-origin"),
+      Flag.withDefault(true)
+    ),
+    localOnly: flag("local-only", "Leave out what was itself replicated to the source; in both directions for two-way"),
+    connections: Flag.Int("connections").pipe(
+      Flag.withDescription("How many connections read the first copy"),
+      Flag.filter(
+        (count) => count >= 1,
+        () => "Expected a whole number of 1 or more"
+      ),
+      Flag.withDefault(2)
+    )
+  },
+  run
+).pipe(
+  Command.withDescription("Copies published tables into another PostgreSQL, and keeps them in step"),
+  Command.withExamples([
+    {
+      command: "replicant copy --from postgres://me@old/shop --to postgres://me@new/shop --publication shop --create",
+      description: "Copy all rows, then follow; run it again to go on where it stood"
+    },
+    {
+      command:
+        "replicant copy --from postgres://me@b/shop --to postgres://me@a/shop --publication shop --slot back --changes-only --local-only --create",
+      description: "The other direction of two-way, from tables that are equal"
+    }
+  ])
+)

@@ -1,0 +1,235 @@
+/**
+ * Writes the rows of a first copy, by COPY, and with them how far it is: the checkpoint is stored in the transaction of the
+ * rows that it tells of. A copy that goes on writes over rows that are there already, by way of a temporary table.
+ */
+import type { Lsn, Relation, Snapshot } from "@replicant/core"
+import { quoteIdentifier } from "@replicant/core"
+import * as Effect from "effect/Effect"
+import { CopyMismatch } from "./CopyError.ts"
+import * as CopyPosition from "./CopyPosition.ts"
+import { CopyBuffer } from "./CopyRows.ts"
+import type { TableStatements } from "./TableStatements.ts"
+import { tableKey, type UniqueKey } from "./TargetCatalog.ts"
+import { begin, commit, type TargetWriter, type WriteError } from "./TargetWriter.ts"
+import { copyCommand } from "./TransactionWriter.ts"
+
+/** So many characters of one table go in one COPY: large enough for the round trip not to show. */
+const maxBuffer = 1024 * 1024
+
+type Named = Parameters<typeof tableKey>[0]
+
+/** One table under way. */
+interface TableCopy {
+  readonly statements: TableStatements
+  readonly buffer: CopyBuffer
+  /** Once rows have been written over in this session: where they are put first. */
+  stage: string | undefined
+}
+
+/** Empties tables, also where others refer to them: TRUNCATE is refused then, also of tables that are empty. */
+const emptyTables = (tables: ReadonlyArray<Named>): string => {
+  const names = tables.map(tableKey)
+  const deletes = names.map((name) => `DELETE FROM ${name};`).join(" ")
+  return `DO $replicant$ BEGIN
+    TRUNCATE ${names.join(", ")};
+  EXCEPTION WHEN feature_not_supported THEN ${deletes}
+  END $replicant$`
+}
+
+export class SnapshotWriter {
+  private readonly writer: TargetWriter
+  private readonly copies = new Map<Relation.Relation, TableCopy>()
+  /** Tables of which rows may be there already. */
+  private readonly resumed = new Set<string>()
+
+  constructor(writer: TargetWriter) {
+    this.writer = writer
+  }
+
+  /** Takes what a snapshot hands over. All before a mark that must be durable is, when it has ended. */
+  handle(changes: ReadonlyArray<Snapshot.SnapshotChange>): Effect.Effect<undefined, WriteError> {
+    const self = this
+    return Effect.gen(function* () {
+      for (const change of changes) {
+        if ("relation" in change && CopyPosition.isPositionTable(change.relation)) {
+          if (change._tag === "SnapshotRangeCompleted") yield* self.commit(change.checkpoint, undefined)
+        } else if (change._tag === "SnapshotRow") {
+          const copy = self.copies.get(change.relation) ?? (yield* self.begin(change.relation))
+          copy.buffer.add(change.row)
+          if (copy.buffer.size >= maxBuffer) yield* self.flush(copy)
+        } else yield* self.mark(change)
+      }
+      return undefined
+    })
+  }
+
+  private mark(change: Exclude<Snapshot.SnapshotChange, Snapshot.SnapshotRow>): Effect.Effect<void, WriteError> {
+    switch (change._tag) {
+      case "SnapshotStarted":
+        return this.start(change)
+      case "SnapshotResumed":
+        return this.resume(change)
+      case "SnapshotTableRestarted":
+        this.resumed.delete(tableKey(change.relation))
+        return Effect.andThen(this.open(), this.writer.execute(emptyTables([change.relation])))
+      case "SnapshotRowDeleted":
+        return this.deleteRow(change)
+      case "SnapshotRangeCompleted":
+        return this.commit(change.checkpoint, undefined)
+      case "SnapshotTableCompleted":
+        return Effect.void
+      case "SnapshotCompleted":
+        return this.commit(change.checkpoint, change.snapshot.consistentPoint)
+    }
+  }
+
+  /** What an earlier attempt has brought is void. What was found empty is left alone. */
+  private start({ checkpoint, tables }: Snapshot.SnapshotStarted): Effect.Effect<void, WriteError> {
+    const self = this
+    return Effect.gen(function* () {
+      yield* self.reset()
+      yield* self.open()
+      const filled = yield* self.filled(
+        tables.map(({ relation }) => relation).filter((table) => !CopyPosition.isPositionTable(table))
+      )
+      if (filled.length > 0) yield* self.writer.execute(emptyTables(filled))
+      yield* self.commit(checkpoint, undefined)
+    })
+  }
+
+  private resume({ checkpoint, tables, unpublished }: Snapshot.SnapshotResumed): Effect.Effect<void, WriteError> {
+    const self = this
+    return Effect.gen(function* () {
+      yield* self.reset()
+      yield* self.commit(checkpoint, undefined)
+      const count = (wanted: string) => tables.filter(({ state }) => state === wanted).length
+      yield* Effect.logInfo(
+        `the first copy goes on: ${count("complete")} tables are complete, ${count("partial")} in part, ${count("pending")} to come`
+      )
+      for (const { relation, state } of tables) {
+        if (state !== "partial" || CopyPosition.isPositionTable(relation)) continue
+        self.resumed.add(tableKey(relation))
+        const { statements } = yield* self.begin(relation)
+        if (!statements.canUpsert) {
+          return yield* new CopyMismatch({
+            problems: [`${statements.table} has no unique index over the key that its rows are found by`]
+          })
+        }
+      }
+      const left = unpublished.filter((table) => !CopyPosition.isPositionTable(table))
+      if (left.length > 0) {
+        yield* self.open()
+        yield* self.writer.execute(emptyTables(left))
+      }
+      return undefined
+    })
+  }
+
+  private deleteRow({ old, relation }: Snapshot.SnapshotRowDeleted): Effect.Effect<void, WriteError> {
+    const self = this
+    return Effect.gen(function* () {
+      const { statements } = self.copies.get(relation) ?? (yield* self.begin(relation))
+      yield* self.open()
+      yield* self.writer.run([statements.delete({ old })], [undefined])
+    })
+  }
+
+  private begin(relation: Relation.Relation): Effect.Effect<TableCopy, WriteError> {
+    return Effect.map(this.writer.describe(relation), (statements) => {
+      const buffer = new CopyBuffer(statements.columns.map(({ name }) => name))
+      const copy: TableCopy = { statements, buffer, stage: undefined }
+      this.copies.set(relation, copy)
+      return copy
+    })
+  }
+
+  /** Rows of an attempt that is over are nobody's. */
+  private reset(): Effect.Effect<void, WriteError> {
+    this.copies.clear()
+    this.resumed.clear()
+    return this.writer.rollback()
+  }
+
+  private open(): Effect.Effect<void, WriteError> {
+    if (this.writer.isOpen) return Effect.void
+    this.writer.isOpen = true
+    return this.writer.run([begin], [undefined])
+  }
+
+  /** Those that hold rows. */
+  private filled(tables: ReadonlyArray<Named>): Effect.Effect<ReadonlyArray<Named>, WriteError> {
+    if (tables.length === 0) return Effect.succeed([])
+    const questions = tables.map((table) => `EXISTS (SELECT FROM ${tableKey(table)})`)
+    return Effect.map(this.writer.session.query(`SELECT ARRAY[${questions.join(", ")}]::text AS filled`), ([row]) => {
+      const answers = (row?.filled ?? "{}").slice(1, -1).split(",")
+      return tables.filter((_, index) => answers[index] === "t")
+    })
+  }
+
+  private flush(copy: TableCopy): Effect.Effect<void, WriteError> {
+    const { buffer, statements } = copy
+    if (buffer.rows === 0) return Effect.void
+    this.writer.totals.rows += buffer.rows
+    const rows = buffer.take()
+    const isOver = this.resumed.has(statements.table)
+    return Effect.andThen(
+      this.open(),
+      isOver ? this.writeOver(copy, rows) : this.writer.session.copyIn(copyCommand(statements), rows)
+    )
+  }
+
+  /**
+   * Rows that may be there in an older version. A row of which another has now a unique value is an older version too, whose
+   * newer one is still to come, or it is gone: so it makes way.
+   */
+  private writeOver(copy: TableCopy, rows: Uint8Array): Effect.Effect<void, WriteError> {
+    const { statements } = copy
+    const { columnList, key, table, target } = statements
+    const stage = `pg_temp.${quoteIdentifier(`replicant_stage_${this.writer.stages}`)}`
+    const name = copy.stage ?? stage
+    const makeStage =
+      copy.stage === undefined
+        ? `CREATE TEMP TABLE ${quoteIdentifier(`replicant_stage_${this.writer.stages++}`)} ON COMMIT DELETE ROWS AS SELECT ${columnList} FROM ${table} WITH NO DATA; `
+        : ""
+    copy.stage = name
+    const isSent = (column: UniqueKey["columns"][number]) =>
+      statements.columns.some((sent) => sent.name === column.name)
+    const equal = ({ columns }: UniqueKey) =>
+      columns
+        .map((column) => `t.${quoteIdentifier(column.name)} ${column.operator} s.${quoteIdentifier(column.name)}`)
+        .join(" AND ")
+    const others = target.uniqueKeys.filter((other) => other !== key && other.columns.every(isSent))
+    const evictions = others.map(
+      (other) => `DELETE FROM ${table} t USING ${name} s WHERE ${equal(other)} AND NOT (${equal(key!)}); `
+    )
+    return this.writer
+      .execute(`${makeStage}DELETE FROM ${name}`)
+      .pipe(
+        Effect.andThen(this.writer.session.copyIn(`COPY ${name} (${columnList}) FROM STDIN`, rows)),
+        Effect.andThen(
+          this.writer.execute(
+            `${evictions.join("")}INSERT INTO ${table} (${columnList}) OVERRIDING SYSTEM VALUE SELECT ${columnList} FROM ${name}${statements.onConflict()}`
+          )
+        )
+      )
+  }
+
+  /** Everything so far, and the checkpoint that tells of it, in one transaction. */
+  private commit(
+    checkpoint: string | undefined,
+    consistentPoint: Lsn.Lsn | undefined
+  ): Effect.Effect<void, WriteError> {
+    const self = this
+    return Effect.gen(function* () {
+      for (const copy of self.copies.values()) yield* self.flush(copy)
+      yield* self.open()
+      const { slot } = self.writer
+      const position =
+        consistentPoint === undefined
+          ? CopyPosition.copying(slot, checkpoint)
+          : CopyPosition.copied(slot, consistentPoint, checkpoint)
+      yield* self.writer.run([position, commit], ["position", undefined])
+      self.writer.isOpen = false
+    })
+  }
+}

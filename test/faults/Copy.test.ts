@@ -1,0 +1,166 @@
+/**
+ * A copy that is killed: the process, its sessions at the source and at the target, at any moment of the first copy and of
+ * the stream, while rows are written, rewritten, moved to other keys, deleted and truncated. In the end both are equal.
+ */
+import { randomInt } from "node:crypto"
+import { fileURLToPath } from "node:url"
+import { assert, describe } from "@effect/vitest"
+import { Effect, Fiber, Ref } from "effect"
+import { Random } from "../../packages/core/test/support/Random.ts"
+import { caughtUp, copyOptions, markTable, startCopy } from "../support/Copying.ts"
+import { eventually } from "../support/eventually.ts"
+import { fault } from "../support/Faults.ts"
+import { runWorkload, workloadTables } from "../support/RandomWorkload.ts"
+import { type Replicant, startReplicant } from "../support/Replicant.ts"
+import { once, type Server } from "../support/Servers.ts"
+import { checksums } from "../support/TableChecksum.ts"
+import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
+
+const firstSeed = process.env.COPY_SEED === undefined ? randomInt(2 ** 31) : Number(process.env.COPY_SEED)
+const runCopy = fileURLToPath(new URL("../support/runCopy.ts", import.meta.url))
+
+const kills = 4
+
+const rounds = Number(process.env.COPY_ROUNDS ?? 4)
+
+/** Beside the workload's tables: pages enough for a copy to be under way, and a second key whose values move. */
+const bulk = `CREATE TABLE bulk (id int PRIMARY KEY, code int UNIQUE, body text, n int DEFAULT 0);
+  ALTER TABLE bulk ALTER body SET STORAGE EXTERNAL; ${markTable}`
+
+const fillBulk = "INSERT INTO bulk SELECT n, n, repeat(md5(n::text), 10 + n % 80) FROM generate_series(1, 12000) n"
+
+/** Changes all over the table: rows that are moved, deleted, made again, and whose unique values pass to others. */
+const stirBulk = (random: Random): string => {
+  const id = () => 1 + random.below(12000)
+  const from = id()
+  return random.pick([
+    `UPDATE bulk SET n = n + 1 WHERE id BETWEEN ${from} AND ${from + 40}`,
+    `UPDATE bulk SET id = id + 100000, n = 0 WHERE id BETWEEN ${from} AND ${from + 5}`,
+    `DELETE FROM bulk WHERE id BETWEEN ${from} AND ${from + 5}`,
+    `WITH gone AS (DELETE FROM bulk WHERE id = ${from} RETURNING code) INSERT INTO bulk SELECT -code, NULL, 'new', 1 FROM gone WHERE code IS NOT NULL ON CONFLICT DO NOTHING`,
+    `WITH gone AS (DELETE FROM bulk WHERE id = ${from} RETURNING *) INSERT INTO bulk (id, body) SELECT id, body || '!' FROM gone`
+  ])
+}
+
+/** The same value by turns for other rows: a newer row may have what an older version of another had. */
+const passCode = (random: Random): string => {
+  const id = 1 + random.below(11990)
+  return `BEGIN; UPDATE bulk SET code = NULL WHERE id = ${id} AND code = ${id};
+    UPDATE bulk SET code = ${id} WHERE id = ${id + 7} AND NOT EXISTS (SELECT FROM bulk WHERE code = ${id}); COMMIT`
+}
+
+const killers: { readonly [what: string]: (source: Workspace, target: Workspace) => string } = {
+  source: (source) =>
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${source.database}' AND application_name = 'replicant'`,
+  target: (_, target) =>
+    `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${target.database}' AND application_name = 'replicant'`
+}
+
+const round = Effect.fnUntraced(function* (server: Server, seed: number) {
+  const random = new Random(seed)
+  const tables = `${workloadTables({})}; ${bulk}`
+  const source = yield* makeWorkspace(server, { sql: tables })
+  const target = yield* makeWorkspace(server, { sql: tables })
+  yield* source.sql(fillBulk)
+  yield* runWorkload(source.session, { seed, statements: 300 })
+
+  const args = ["copy", "--from", source.url(), "--publication", source.publication, "--slot", source.slot, "--create"]
+  const inPieces = JSON.stringify({
+    from: source.url(),
+    to: target.url(),
+    publication: source.publication,
+    slot: source.slot,
+    piecePages: 16
+  })
+  // The command copies the large table in two pieces, the program in a hundred: they take over from each other.
+  const start = Effect.suspend(() =>
+    random.chance(40) ? startReplicant(args, { TARGET_URL: target.url() }) : startReplicant([inPieces], {}, runCopy)
+  )
+  const said: Array<string> = []
+  const running = yield* Ref.make<Replicant>(yield* start)
+  const done: Array<string> = []
+  const killing = Effect.gen(function* () {
+    for (let kill = 0; kill < kills; kill++) {
+      // Any moment will do, and each round has others: that is what is tried here.
+      yield* Effect.sleep(100 + random.below(800))
+      const what = random.pick(["process", "process", "source", "target"])
+      done.push(what)
+      const killer = killers[what]
+      if (killer !== undefined) yield* source.sql(killer(source, target))
+      else {
+        const current = yield* Ref.get(running)
+        yield* current.kill("SIGKILL")
+        said.push((yield* current.ended).stderr)
+        yield* Ref.set(running, yield* start)
+      }
+    }
+  })
+  const stirring = Effect.gen(function* () {
+    const session = yield* source.session
+    while (done.length < kills) {
+      yield* session.query(random.chance(20) ? passCode(random) : stirBulk(random))
+      yield* Effect.sleep(5)
+    }
+  })
+  const work = yield* Effect.forkScoped(
+    Effect.all([runWorkload(source.session, { seed: seed + 1, statements: 700 }), stirring], {
+      concurrency: "unbounded"
+    })
+  )
+  yield* killing
+  yield* Fiber.join(work)
+  const current = yield* Ref.get(running)
+  const label = () =>
+    `COPY_SEED=${seed}, killed: ${done.join(", ")}; they said: ${said.join("\n--\n")}\n--\n${current.stderr()}`
+  yield* caughtUp(source, target).pipe(Effect.mapError((error) => new Error(`${error}; ${label()}`)))
+  assert.deepStrictEqual(yield* checksums(target), yield* checksums(source), label())
+  yield* current.kill("SIGINT")
+  assert.strictEqual((yield* current.ended).code, 0, label())
+  return [...said, current.stderr()].filter((text) => text.includes("the first copy goes on: ")).length
+})
+
+describe("P11: a copy into another database that is killed", () => {
+  fault(
+    "P11",
+    `the process, or its sessions on either side, at random moments: both are equal in the end, ${rounds} rounds from COPY_SEED=${firstSeed}`,
+    (server) =>
+      Effect.gen(function* () {
+        let resumed = 0
+        for (let index = 0; index < rounds; index++) {
+          resumed += yield* Effect.scoped(round(server, firstSeed + index * 1000))
+        }
+        // Some kills must hit the first copy, or that it goes on would be tried by none.
+        if (rounds >= 10) assert.isAbove(resumed, rounds / 5)
+      }),
+    { ...once, timeout: 60_000 + rounds * 40_000 }
+  )
+
+  fault(
+    "P11",
+    "a session at the target that is lost in the middle of a large transaction: it is applied once",
+    (server) =>
+      Effect.gen(function* () {
+        const sql = `CREATE TABLE big (id int, note text); ALTER TABLE big REPLICA IDENTITY FULL; ${markTable}`
+        const source = yield* makeWorkspace(server, { sql })
+        const target = yield* makeWorkspace(server, { sql })
+        const copying = yield* startCopy(copyOptions(source, target))
+        yield* copying.during(caughtUp(source, target))
+        yield* source.sql("INSERT INTO big SELECT n, repeat('x', 100) FROM generate_series(1, 60000) n")
+        yield* copying.during(
+          eventually(
+            Effect.map(
+              target.sql(`SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
+              WHERE a.datname = '${target.database}' AND application_name = 'replicant' AND l.relation = 'big'::regclass`),
+              (rows) => rows.length > 0
+            ),
+            { what: "the transaction was under way" }
+          )
+        )
+        yield* copying.during(caughtUp(source, target))
+        assert.deepStrictEqual(
+          yield* target.sql("SELECT count(*)::int AS n, count(DISTINCT id)::int AS ids FROM big"),
+          [{ n: 60000, ids: 60000 }]
+        )
+      })
+  )
+})
