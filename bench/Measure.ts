@@ -37,6 +37,8 @@ export interface Latency {
   readonly p50: number
   readonly p99: number
   readonly p999: number
+  /** User and system microseconds of the client a commit. */
+  readonly cpuMicros: number
 }
 
 /** The task of this process. */
@@ -108,17 +110,22 @@ const count = (wanted: number): Handler => {
 const latency = (wanted: number): Handler => {
   const finish = startMeasure()
   const nanos: Array<number> = []
+  // The first tenth warms up: the client's code is not compiled yet.
+  const cold = Math.floor(wanted / 10)
+  let startCpu = process.cpuUsage()
   return {
     see: (row) => {
+      if (nanos.length === cold) startCpu = process.cpuUsage()
       nanos.push(Number(process.hrtime.bigint() - BigInt((row as { readonly sent: string | bigint }).sent)))
       return undefined
     },
     settle: () => {
       if (nanos.length < wanted) return
-      // The first tenth warms up: the client's code is not compiled yet.
-      const warm = nanos.slice(Math.floor(nanos.length / 10)).toSorted((a, b) => a - b)
+      const { system, user } = process.cpuUsage(startCpu)
+      const warm = nanos.slice(cold).toSorted((a, b) => a - b)
       const quantile = (q: number): number => warm[Math.min(warm.length - 1, Math.floor(warm.length * q))]! / 1e6
-      finish(nanos.length, { p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999) })
+      const cpuMicros = (user + system) / warm.length
+      finish(nanos.length, { p50: quantile(0.5), p99: quantile(0.99), p999: quantile(0.999), cpuMicros })
     }
   }
 }

@@ -79,12 +79,12 @@ export const workloads = (scale = 1): ReadonlyArray<Workload> => {
       schema: `CREATE TABLE t (${wide.map((type, index) => `c${index} ${type}`).join(", ")})`,
       load: [
         inTransactions(
-          n(100_000),
+          n(300_000),
           100,
           `INSERT INTO t SELECT ${wide.map((_, index) => wideValues[index % wideValues.length]).join(", ")} FROM generate_series($from, $to) i`
         )
       ],
-      changes: n(100_000)
+      changes: n(300_000)
     },
     {
       name: "update",

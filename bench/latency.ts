@@ -69,8 +69,6 @@ const startWriter = (url: string, rate: number | undefined, rows: number) => {
 interface Turn {
   readonly latency: Latency | undefined
   readonly written: number
-  /** Of the client, from its start: microseconds a commit. */
-  readonly cpuMicros: number
   readonly failed: string | undefined
 }
 
@@ -91,8 +89,8 @@ const turn = Effect.fnUntraced(function* (server: PgServer["Service"], scene: Sc
   yield* dropSlot(server, slot, database)
   const turn: Turn =
     typeof outcome === "string"
-      ? { latency: undefined, written, cpuMicros: 0, failed: outcome }
-      : { latency: outcome.latency, written, cpuMicros: (outcome.cpuSeconds / rows) * 1e6, failed: undefined }
+      ? { latency: undefined, written, failed: outcome }
+      : { latency: outcome.latency, written, failed: undefined }
   return turn
 })
 
@@ -101,8 +99,6 @@ interface Row extends Latency {
   readonly client: string
   /** Commits a second that the writer reached. */
   readonly written: number
-  /** Microseconds of the client's CPU a commit. */
-  readonly cpuMicros: number
   readonly failed: string | undefined
 }
 
@@ -120,7 +116,7 @@ const measure = Effect.fnUntraced(function* (server: PgServer["Service"], scene:
     const of = (quantile: keyof Latency) => median(all.flatMap(({ latency }) => latency?.[quantile] ?? []))
     const failed = all.find((turn) => turn.failed !== undefined)?.failed
     const written = median(all.map((turn) => turn.written))
-    const cpuMicros = median(all.map((turn) => turn.cpuMicros))
+    const cpuMicros = of("cpuMicros")
     const row = {
       scene: scene.name,
       client,

@@ -65,6 +65,8 @@ export interface Shape {
   readonly rows: number
   /** Rows go to each of so many relations in turn; 1 unless told otherwise. */
   readonly relations?: number
+  /** Each relation names its columns differently: they share types, and nothing else. */
+  readonly hasOwnNames?: boolean
   /** How many rows go to one relation before the next has its turn; 1 unless told otherwise. */
   readonly rowsInTurn?: number
 }
@@ -163,7 +165,7 @@ const writeBegin = (writer: Writer, lsn: bigint, commitLsn: bigint, xid: number)
 const writeCommit = (writer: Writer, commitLsn: bigint, endLsn: bigint): void =>
   writer.frame(endLsn, () => writer.letter("C").uint8(0).int64(commitLsn).int64(endLsn).int64(committed))
 
-const describe = ({ columns, relations = 1, replicaIdentity }: Shape): Uint8Array => {
+const describe = ({ columns, hasOwnNames = false, relations = 1, replicaIdentity }: Shape): Uint8Array => {
   const writer = new Writer()
   const commitLsn = firstLsn - 96n
   writeBegin(writer, commitLsn, commitLsn, 699)
@@ -179,7 +181,7 @@ const describe = ({ columns, relations = 1, replicaIdentity }: Shape): Uint8Arra
       for (const [index, [name, typeOid]] of columns.entries()) {
         writer
           .uint8(replicaIdentity === "f" || index === 0 ? 1 : 0)
-          .cstring(name)
+          .cstring(hasOwnNames ? `${name}_${relation}` : name)
           .int32(typeOid)
           .int32(-1)
       }

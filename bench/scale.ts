@@ -34,6 +34,8 @@ interface Case {
   readonly pass: () => unknown
   /** Passes before it counts. */
   readonly warmUp: number
+  /** So many passes are measured, from the first; left out, as many as fit, after the warming up. */
+  readonly passes?: number
 }
 
 interface Series {
@@ -53,12 +55,25 @@ const decodeCase = (shape: Shape, warmUp: number): Case => {
 }
 
 /** Every relation has had rows enough to compile its reader. */
-const relations = (rowsInTurn: number, title: string): Series => ({
-  name: `relations-${rowsInTurn}`,
+const relations = (rowsInTurn: number, title: string, hasOwnNames = false): Series => ({
+  name: hasOwnNames ? "relations-own" : `relations-${rowsInTurn}`,
   title,
   sizes: [1, 100, 10_000],
-  make: (size) =>
-    decodeCase({ ...shapes[0]!, relations: size, rowsInTurn, rows: Math.max(100_000, size * rowsInTurn) }, 15)
+  make: (size) => {
+    const rows = Math.max(100_000, size * rowsInTurn)
+    return decodeCase({ ...shapes[0]!, relations: size, hasOwnNames, rowsInTurn, rows }, 15)
+  }
+})
+
+/** The first hundred rows of each relation, readers made and compiled on the way; of one relation, as many in all. */
+const young = (hasOwnNames: boolean, title: string): Series => ({
+  name: hasOwnNames ? "relations-young-own" : "relations-young",
+  title,
+  sizes: [1, 10_000],
+  make: (size) => {
+    const rows = 100_000
+    return { ...decodeCase({ ...shapes[0]!, relations: size, hasOwnNames, rows }, 0), passes: 10 }
+  }
 })
 
 const columns: Series = {
@@ -128,6 +143,9 @@ const acknowledgements = (order: Order): Series => ({
 const series: ReadonlyArray<Series> = [
   relations(1, "relations, each row to the next: a row"),
   relations(100, "relations, 100 rows each: a row"),
+  relations(1, "relations with column names of their own: a row", true),
+  young(false, "relations, the first 100 rows of each: a row"),
+  young(true, "relations with column names of their own, the first 100 rows of each: a row"),
   columns,
   rows,
   acknowledgements("in order"),
@@ -136,7 +154,12 @@ const series: ReadonlyArray<Series> = [
 ]
 
 /** Nanoseconds a unit, of this process. */
-const measure = ({ pass, units, warmUp }: Case): number => {
+const measure = ({ pass, passes, units, warmUp }: Case): number => {
+  if (passes !== undefined) {
+    const begun = performance.now()
+    for (let times = 0; times < passes; times++) pass()
+    return ((performance.now() - begun) * 1e6) / (units * passes)
+  }
   for (let times = 0; times < warmUp; times++) pass()
   // A reader of 200 columns is optimized after half a second.
   secondsAPass(pass, 1)

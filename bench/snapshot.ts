@@ -3,17 +3,27 @@
  * beside two `psql` that copy half of it each to nowhere. In turns within one run, so that what the machine is busy with
  * falls on both.
  *
- *     node bench/snapshot.ts [rows] [rounds]
+ * node bench/snapshot.ts [--rows 10000000] [--rounds 5] [--json FILE]
  */
 import { spawn } from "node:child_process"
+import { writeFileSync } from "node:fs"
+import { parseArgs } from "node:util"
 import { runMain } from "@effect/platform-node/NodeRuntime"
 import { Pgoutput, Snapshot } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"
+import { line, median } from "./Clients.ts"
 
-const rows = Number(process.argv[2] ?? 2_000_000)
-const rounds = Number(process.argv[3] ?? 5)
+const { values: flags } = parseArgs({
+  options: {
+    rows: { type: "string", default: "10000000" },
+    rounds: { type: "string", default: "5" },
+    json: { type: "string" }
+  }
+})
+const rows = Number(flags.rows)
+const rounds = Number(flags.rounds)
 
 const table = `CREATE TABLE narrow (id int8 PRIMARY KEY, customer int4, placed timestamptz, state text, total numeric(12, 2), open bool);
   INSERT INTO narrow SELECT i, i % 1000, '2026-01-01'::timestamptz + i * interval '1 second', 'state ' || i % 7, i * 1.25, i % 3 = 0
@@ -59,30 +69,77 @@ const snapshot = (url: string) =>
     )
   })
 
-const median = (values: ReadonlyArray<number>) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
+interface Round {
+  readonly snapshotSeconds: number
+  readonly psqlSeconds: number
+  /** How many times as fast as the two psql. */
+  readonly ratio: number
+  /** User and system time of this process. */
+  readonly cpuSecondsPerMillion: number
+}
+
+const round = (url: string, middle: number) =>
+  Effect.gen(function* () {
+    const before = process.cpuUsage()
+    const snapshotSeconds = yield* seconds(snapshot(url))
+    const { system, user } = process.cpuUsage(before)
+    const psqlSeconds = yield* seconds(twoPsql(url, middle))
+    return {
+      snapshotSeconds,
+      psqlSeconds,
+      ratio: psqlSeconds / snapshotSeconds,
+      cpuSecondsPerMillion: (user + system) / rows
+    }
+  })
+
+const thousands = (duration: number) => Math.round(rows / duration / 1000).toLocaleString("en")
+
+const print = (title: string, { cpuSecondsPerMillion, psqlSeconds, ratio, snapshotSeconds }: Round) =>
+  console.log(
+    line(
+      title,
+      thousands(snapshotSeconds),
+      thousands(psqlSeconds),
+      `${ratio.toFixed(2)} x`,
+      cpuSecondsPerMillion.toFixed(2)
+    )
+  )
+
+const medians = (measured: ReadonlyArray<Round>): Round => {
+  const of = (key: keyof Round) => median(measured.map((one) => one[key]))
+  return {
+    snapshotSeconds: of("snapshotSeconds"),
+    psqlSeconds: of("psqlSeconds"),
+    ratio: of("ratio"),
+    cpuSecondsPerMillion: of("cpuSecondsPerMillion")
+  }
+}
 
 Effect.gen(function* () {
-  const server = yield* PgServer.make({ settings: { shared_buffers: "512MB" } })
+  const server = yield* PgServer.make({ settings: { shared_buffers: "1GB" } })
   yield* server.query(table)
   yield* server.query("VACUUM (FREEZE, ANALYZE) narrow")
   yield* server.query("CREATE PUBLICATION bench FOR TABLE narrow")
   const [size] = yield* server.query("SELECT relpages FROM pg_class WHERE relname = 'narrow'")
   const middle = Math.floor(Number(size?.relpages) / 2)
-  const ours: Array<number> = []
-  const theirs: Array<number> = []
-  for (let round = 0; round <= rounds; round++) {
-    const us = yield* seconds(snapshot(server.url()))
-    const them = yield* seconds(twoPsql(server.url(), middle))
-    // The first round warms up.
-    if (round === 0) continue
-    ours.push(us)
-    theirs.push(them)
-    process.stdout.write(
-      `round ${round}: snapshot ${Math.round(rows / us / 1000)} k rows/s, psql ${Math.round(rows / them / 1000)} k rows/s, ${(them / us).toFixed(2)} x\n`
+  console.log(`${rows.toLocaleString("en")} rows, ${rounds} rounds`)
+  console.log(line("thousand rows/s", "snapshot", "two psql", "ratio", "CPU s/M"))
+  // The first one warms up.
+  yield* round(server.url(), middle)
+  const measured: Array<Round> = []
+  for (let index = 1; index <= rounds; index++) {
+    const one = yield* round(server.url(), middle)
+    measured.push(one)
+    print(`  round ${index}`, one)
+  }
+  const middling = medians(measured)
+  print("  median", middling)
+  const maxRssBytes = process.resourceUsage().maxRSS * 1024
+  console.log(`peak RSS ${Math.round(maxRssBytes / 1024 / 1024)} MB`)
+  if (flags.json !== undefined) {
+    writeFileSync(
+      flags.json,
+      `${JSON.stringify({ rows, medians: middling, rounds: measured, maxRssBytes }, null, 2)}\n`
     )
   }
-  const peak = Math.round(process.resourceUsage().maxRSS / 1024)
-  process.stdout.write(
-    `median: snapshot ${Math.round(rows / median(ours) / 1000)} k rows/s, psql ${Math.round(rows / median(theirs) / 1000)} k rows/s, ${(median(theirs) / median(ours)).toFixed(2)} x; peak RSS ${peak} MB\n`
-  )
 }).pipe(Effect.scoped, runMain)

@@ -1,7 +1,7 @@
 /**
- * Compiles the packages into their `dist`: JavaScript, declarations and maps to the sources, which are shipped too. Core
- * comes first, without the types of Node.js, so that it cannot use what only Node.js has; node is compiled against core's
- * declarations, not its sources.
+ * Compiles the packages into their `dist`: JavaScript, declarations and maps to the sources, which are shipped too.
+ * Core comes first, without the types of Node.js, so that it cannot use what only Node.js has; node is compiled against
+ * core's declarations, not its sources.
  *
  *     node scripts/build.ts [core|node ...]
  */
@@ -12,7 +12,9 @@ import { fileURLToPath } from "node:url"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
-/** Builds packages and what they need from nothing, so that a module that is gone leaves no file. True when it worked. */
+/**
+ * Builds packages and what they need from nothing, so that a module that is gone leaves no file. True when it worked.
+ */
 export const build = (names: ReadonlyArray<string>): boolean => {
   for (const name of names) Fs.rmSync(Path.join(root, "packages", name, "dist"), { recursive: true, force: true })
   const projects = names.map((name) => Path.join(root, "packages", name, "tsconfig.build.json"))

@@ -1,11 +1,11 @@
 /**
- * What npm does not do when it packs: `publishConfig.exports` and `publishConfig.bin` take the place of the fields they are
- * named for, so that the checkout runs from `src` and the tarball from `dist`. Run by npm in a package's directory:
+ * What npm does not do when it packs: `publishConfig.exports` and `publishConfig.bin` take the place of the fields they
+ * are named for, so that the checkout runs from `src` and the tarball from `dist`. Run by npm in a package's directory:
  *
  *     "prepack": "node ../../scripts/pack.ts prepare", "postpack": "node ../../scripts/pack.ts restore"
  *
- * `prepare` also builds and copies LICENSE; `restore` puts everything back. A `prepare` after one that was cut short starts
- * from the original.
+ * `prepare` also builds and copies LICENSE; `restore` puts everything back. A `prepare` after one that was cut short
+ * starts from the original.
  */
 import * as Fs from "node:fs"
 import * as Path from "node:path"

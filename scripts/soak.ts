@@ -3,7 +3,8 @@
  * `npm run soak -- --minutes 30`. Its server is its own, and gone at the end. Ends with code 0 where nothing was lost,
  * torn, reordered or leaked, and every consumer left in good order; duplicates are counted, and are no fault.
  *
- * `--minutes N` (10), `--postgres 14..18` (18). What it needs is under test/support/soak.
+ * `--minutes N` (10), `--postgres 14..18` (18), `--heap N` (none): megabytes of heap that a consumer may have, which
+ * tells memory that is needed from memory that nobody has collected yet. What it needs is under test/support/soak.
  */
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -19,7 +20,11 @@ import { makeSoakConsumer, type SoakConsumer, type SoakPlace } from "../test/sup
 import { pickFault } from "../test/support/soak/SoakFaults.ts"
 
 const { values } = parseArgs({
-  options: { minutes: { type: "string", default: "10" }, postgres: { type: "string", default: "18" } }
+  options: {
+    minutes: { type: "string", default: "10" },
+    postgres: { type: "string", default: "18" },
+    heap: { type: "string" }
+  }
 })
 const minutes = Number(values.minutes)
 
@@ -115,7 +120,13 @@ const soakOn = Effect.fnUntraced(function* (directory: string): Effect.fn.Return
     timeout: "3 minutes",
     settings: { max_prepared_transactions: 20, max_wal_size: "4GB", checkpoint_timeout: "2min" }
   })
-  const place: SoakPlace = { server, database: "soak", publication: "soak", directory }
+  const place: SoakPlace = {
+    server,
+    database: "soak",
+    publication: "soak",
+    directory,
+    heap: Number(values.heap) || undefined
+  }
   yield* server.query("CREATE DATABASE soak")
   yield* server.query(`${schema}; CREATE PUBLICATION soak FOR ALL TABLES`, "soak")
   const consumers = yield* Effect.all([makeSoakConsumer(place, "transactions"), makeSoakConsumer(place, "changes")])

@@ -1,6 +1,6 @@
 /**
- * Packs both packages, installs the tarballs into an empty project, type-checks a program against them and runs it: what
- * a user gets, seen before a user does. Ends with `N passed, N failed`.
+ * Packs both packages, installs the tarballs into an empty project, type-checks a program against them and runs it:
+ * what a user gets, seen before a user does. Ends with `N passed, N failed`.
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"

@@ -5,15 +5,13 @@ import { Effect, Latch, Layer, Stream } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "./support/Follow.ts"
 import { onServer } from "./support/Servers.ts"
-import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
+import { confirmed } from "./support/Slot.ts"
+import { makeWorkspace } from "./support/Workspace.ts"
 
 const items = "CREATE TABLE items (id int PRIMARY KEY); CREATE TABLE others (id int)"
 const onlyItems = "FOR TABLE items"
 
 const ids = (changes: Parameters<typeof insertedRows>[0]) => insertedRows(changes).map((row) => row.id)
-
-const confirmed = (workspace: Workspace) =>
-  Effect.map(workspace.findSlot(), (slot) => Lsn.fromString(slot?.confirmed_flush_lsn ?? "") ?? Lsn.zero)
 
 const oneByOne = (from: number, to: number) =>
   `DO $$ BEGIN FOR i IN ${from}..${to} LOOP INSERT INTO items VALUES (i); COMMIT; END LOOP; END $$`
@@ -112,7 +110,7 @@ describe("acknowledgement", () => {
     { since: 15 }
   )
 
-  onServer("postgres", "out of order confirms the longest finished prefix", (server) =>
+  onServer("postgres", "[C6] out of order confirms the longest finished prefix", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: items, publication: onlyItems })
       const layer = Replication.layer(logicalOptions(workspace)).pipe(Layer.provide(walSender(workspace)))

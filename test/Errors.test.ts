@@ -1,46 +1,20 @@
 /** Every way to fail, provoked on a real server: the tag, whether it is retried, the cure, and nothing left behind. */
 import { assert, describe } from "@effect/vitest"
-import {
-  Pgoutput,
-  Publication,
-  ReplicationSlot,
-  WalSender,
-  withLogicalStream,
-  withTransactionStream
-} from "@replicant/core"
+import { Pgoutput, Publication, ReplicationSlot, WalSender, withTransactionStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
-import { Effect, Layer, Redacted, Schedule, type Scope } from "effect"
+import { Effect, Layer, Redacted, Schedule } from "effect"
 import { eventually } from "./support/eventually.ts"
-import { follow, logicalOptions, walSender } from "./support/Follow.ts"
+import { failureOf, follow, logicalOptions, onConnection, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { Proxy } from "./support/Proxy.ts"
 import { onServer } from "./support/Servers.ts"
-import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
+import { makeWorkspace } from "./support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
 
-/** What a stream that may not reconnect fails with. */
-const failureOf = (
-  workspace: Workspace,
-  options: Partial<Parameters<typeof withLogicalStream>[0]> = {},
-  layer = walSender(workspace)
-) =>
-  withLogicalStream({ ...logicalOptions(workspace), ...options }, () => Effect.succeed(undefined)).pipe(
-    Effect.provide(layer),
-    Effect.flip,
-    Effect.timeout("30 seconds")
-  )
-
-const connect = Effect.flatMap(WalSender, (walSender) => walSender.connect)
-
-const onConnection = <A, E>(
-  workspace: Workspace,
-  use: (connection: Effect.Success<typeof connect>) => Effect.Effect<A, E, Scope.Scope>
-) => Effect.scoped(Effect.flatMap(connect, use)).pipe(Effect.provide(walSender(workspace)))
-
 describe("errors", () => {
-  onServer("postgres", "SlotNotFound where no slot was asked to be made", (server) =>
+  onServer("postgres", "[S1] SlotNotFound where no slot was asked to be made", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const error = yield* failureOf(workspace, { createSlot: undefined })
@@ -48,15 +22,18 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres", "SlotInUse names the pid, once the slot stayed in use for as long as one would wait", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* follow(workspace)
-      const pid = (yield* workspace.findSlot())!.active_pid
-      const error = yield* failureOf(workspace, { slotInUseTimeout: "300 millis" })
-      assert.deepInclude(error, { _tag: "SlotInUse", activePid: Number(pid), isRetryable: true })
-      assert.include((error as { remedy: string }).remedy, `pg_terminate_backend(${pid})`)
-    })
+  onServer(
+    "postgres",
+    "[S2] SlotInUse names the pid, once the slot stayed in use for as long as one would wait",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: table })
+        yield* follow(workspace)
+        const pid = (yield* workspace.findSlot())!.active_pid
+        const error = yield* failureOf(workspace, { slotInUseTimeout: "300 millis" })
+        assert.deepInclude(error, { _tag: "SlotInUse", activePid: Number(pid), isRetryable: true })
+        assert.include((error as { remedy: string }).remedy, `pg_terminate_backend(${pid})`)
+      })
   )
 
   onServer("postgres", "SlotInUse is waited out until the other consumer leaves", (server) =>
@@ -70,7 +47,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres", "SlotAlreadyExists, SlotMismatch for a physical slot and another plugin's", (server) =>
+  onServer("postgres", "[S4] SlotAlreadyExists, SlotMismatch for a physical slot and another plugin's", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const make = ReplicationSlot.createReplicationSlot
@@ -91,7 +68,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres", "SlotMismatch for a slot of another database", (server) =>
+  onServer("postgres", "[S4] SlotMismatch for a slot of another database", (server) =>
     Effect.gen(function* () {
       const here = yield* makeWorkspace(server, { sql: table })
       const there = yield* makeWorkspace(server, { sql: table })
@@ -101,7 +78,7 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres", "PublicationNotFound before streaming, and when it is dropped meanwhile", (server) =>
+  onServer("postgres", "[S6] PublicationNotFound before streaming, and when it is dropped meanwhile", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const missing = yield* failureOf(workspace, { plugin: Pgoutput.make({ publications: ["MyPub"] }) })
@@ -172,13 +149,16 @@ describe("errors", () => {
     })
   )
 
-  onServer("postgres", "InvalidOption for a slot name PostgreSQL would refuse, before anything is sent", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      for (const slot of ["Bad Name", "a'b", "x".repeat(64), ""]) {
-        assert.deepInclude(yield* failureOf(workspace, { slot }), { _tag: "InvalidOption", option: "slot" })
-      }
-    })
+  onServer(
+    "postgres",
+    "[S5] InvalidOption for a slot name PostgreSQL would refuse, before anything is sent",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: table })
+        for (const slot of ["Bad Name", "a'b", "x".repeat(64), ""]) {
+          assert.deepInclude(yield* failureOf(workspace, { slot }), { _tag: "InvalidOption", option: "slot" })
+        }
+      })
   )
 
   onServer(
@@ -232,7 +212,7 @@ describe("errors", () => {
 describe("errors of a server of its own", () => {
   onServer(
     "postgres",
-    "LogicalDecodingDisabled with the setting to change; ServerError 53400 when slots are used up",
+    "[V10] LogicalDecodingDisabled with the setting to change; ServerError 53400 when slots are used up",
     () =>
       Effect.gen(function* () {
         const server = yield* PgServer.make({
@@ -251,7 +231,7 @@ describe("errors of a server of its own", () => {
       })
   )
 
-  onServer("postgres", "SlotInvalidated when the server gave the slot up for want of room", () =>
+  onServer("postgres", "[S3] SlotInvalidated when the server gave the slot up for want of room", () =>
     Effect.gen(function* () {
       const server = yield* PgServer.make({
         ...PostgresVersion.serverOptions(),
@@ -276,7 +256,7 @@ describe("errors of a server of its own", () => {
     })
   )
 
-  onServer("postgres", "SystemMismatch when another cluster answers at the same address", (server) =>
+  onServer("postgres", "[V9] SystemMismatch when another cluster answers at the same address", (server) =>
     Effect.gen(function* () {
       const other = yield* PgServer.make(PostgresVersion.serverOptions())
       const here = yield* makeWorkspace(server, { sql: table })

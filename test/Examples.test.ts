@@ -261,3 +261,73 @@ describe("replica.ts", () => {
       })
   )
 })
+
+describe("search-index.ts", () => {
+  onServer(
+    "postgres",
+    "fills an index and keeps it so: it equals the table, though all is written to and it is killed in between",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, {
+          sql: `CREATE TABLE articles (id int PRIMARY KEY, title text NOT NULL, body text NOT NULL);
+            ALTER TABLE articles ALTER body SET STORAGE EXTERNAL; CREATE PUBLICATION articles FOR TABLE articles;
+            INSERT INTO articles SELECT i, 'old tea ' || i, repeat('leaf ', 30) FROM generate_series(1, 20000) i`
+        })
+        const environment = {
+          DATABASE_URL: workspace.url(),
+          INDEX_FILE: yield* temporaryFile("index.jsonl"),
+          CHECKPOINTS: yield* temporaryFile("checkpoints")
+        }
+        const found = Effect.fnUntraced(function* (word: string) {
+          const asked = yield* runExample("search-index", environment, "find", word)
+          yield* asked.exitCode
+          return asked.output().trimEnd().split("\n").filter(Boolean).sort()
+        }, Effect.scoped)
+        const stored = Effect.map(
+          workspace.sql("SELECT id, title, body FROM articles WHERE title LIKE '%tea%'"),
+          (rows) => rows.map((row) => JSON.stringify(row)).sort()
+        )
+        const inStep = (program: Program) =>
+          eventually(
+            Effect.map(
+              Effect.all([found("tea"), stored]),
+              ([here, there]) => JSON.stringify(here) === JSON.stringify(there)
+            ),
+            { what: "the index equals the table", deadline: "30 seconds" }
+          ).pipe(Effect.mapError((error) => new Error(`${error.message.slice(0, 200)}\n${program.output()}`)))
+        const isFilling = (least: number) =>
+          eventually(
+            Effect.sync(() => Fs.existsSync(environment.INDEX_FILE) && Fs.statSync(environment.INDEX_FILE).size > least)
+          )
+        const half = yield* runExample("search-index", environment)
+        yield* isFilling(1_500_000)
+        yield* workspace.sql("DELETE FROM articles WHERE id <= 100; INSERT INTO articles VALUES (0, 'tea', 'new')")
+        yield* half.kill
+        yield* workspace.sql("DELETE FROM articles WHERE id BETWEEN 101 AND 200")
+        const before = Fs.statSync(environment.INDEX_FILE).size
+        const first = yield* runExample("search-index", environment)
+        yield* isFilling(before + 100_000)
+        yield* workspace.sql("UPDATE articles SET title = 'fresh tea', body = repeat(title, 2) WHERE id % 7 = 0")
+        yield* streaming(workspace, "search_index", first)
+        yield* workspace.sql("UPDATE articles SET body = repeat(md5(id::text), 200) WHERE id % 1000 = 0")
+        // What is stored out of line is not sent here, and must not be lost.
+        yield* workspace.sql("UPDATE articles SET title = 'cold tea' WHERE id % 1000 = 0")
+        yield* workspace.sql(
+          "UPDATE articles SET id = -id WHERE id % 2000 = 0; UPDATE articles SET title = 'coffee' WHERE id = 999"
+        )
+        yield* inStep(first)
+        yield* first.kill
+        yield* workspace.sql(
+          "INSERT INTO articles VALUES (30000, 'late tea', 'x'); DELETE FROM articles WHERE id = -2000"
+        )
+        const second = yield* runExample("search-index", environment)
+        yield* inStep(second)
+        assert.strictEqual(yield* second.interrupt, 130)
+        assert.lengthOf(yield* found("coffee"), 1)
+        const voided = Fs.readFileSync(environment.INDEX_FILE, "utf8").match(/"Clear"/g)
+        assert.lengthOf(voided ?? [], 1, "what was killed half way was gone on with")
+        assert.notInclude(second.output(), "begins anew")
+      }),
+    { timeout: 90_000 }
+  )
+})

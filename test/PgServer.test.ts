@@ -60,7 +60,9 @@ const native = Path.resolve(
   "../native"
 )
 
-/** A copy of the programs as an install leaves it that ran no install scripts: without the links of shared libraries. */
+/**
+ * A copy of the programs as an install leaves it that ran no install scripts: without the links of shared libraries.
+ */
 const withoutLinks = Effect.flatMap(temporary, (directory) =>
   Effect.promise(() =>
     Fs.cp(native, Path.join(directory, "native"), {
@@ -119,7 +121,7 @@ describe("PgServer", () => {
 
   it.live("smart stop waits for clients, and tells when that takes too long", () =>
     Effect.gen(function* () {
-      const server = yield* PgServer.make({ timeout: "8 seconds" })
+      const server = yield* PgServer.make({ timeout: "4 seconds" })
       yield* server.connect()
       const error = yield* Effect.flip(server.stop("smart"))
       assert.strictEqual(error.stage, "Stop")

@@ -5,14 +5,18 @@ import { FaultProxy } from "@replicant/node/testing"
 import { Clock, Effect, Exit, Layer, Queue, type Scope } from "effect"
 import { eventually } from "./support/eventually.ts"
 
+/** Where a server listens that does this with each connection. */
+const listen = (serve: (socket: Net.Socket) => unknown) =>
+  Effect.acquireRelease(
+    Effect.callback<Net.Server>((resume) => {
+      const server = Net.createServer((socket) => void serve(socket.on("error", () => undefined)))
+      server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+    }),
+    (server) => Effect.sync(() => server.close())
+  ).pipe(Effect.map((server) => ({ host: "127.0.0.1", port: (server.address() as Net.AddressInfo).port })))
+
 /** Sends back what it gets. */
-const echoServer = Effect.acquireRelease(
-  Effect.callback<Net.Server>((resume) => {
-    const server = Net.createServer((socket) => void socket.on("error", () => undefined).pipe(socket))
-    server.listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
-  }),
-  (server) => Effect.sync(() => server.close())
-)
+const echoServer = listen((socket) => socket.pipe(socket))
 
 interface Client {
   readonly send: (text: string) => Effect.Effect<void>
@@ -56,12 +60,22 @@ const refusal = (port: number): Effect.Effect<string> =>
   })
 
 const setup = Effect.gen(function* () {
-  const server = yield* echoServer
-  const proxy = yield* FaultProxy.make({ host: "127.0.0.1", port: (server.address() as Net.AddressInfo).port })
+  const proxy = yield* FaultProxy.make(yield* echoServer)
   const client = yield* connect(proxy.port)
   yield* client.send("hello")
   yield* eventually(Effect.map(client.received, (text) => text === "hello"))
   return { client, proxy }
+})
+
+/** A client whose answer is held back on the way to it; let through, it receives the whole. */
+const answerIsHeldBack = Effect.fnUntraced(function* (rules: (proxy: FaultProxy["Service"]) => Effect.Effect<unknown>) {
+  const { client, proxy } = yield* setup
+  yield* rules(proxy)
+  yield* client.send(" you")
+  yield* eventually(Effect.map(proxy.passed("toServer"), (bytes) => bytes === 9))
+  assert.strictEqual(yield* client.received, "hello")
+  yield* proxy.pass
+  yield* receives(client, "hello you")
 })
 
 const receives = (client: Client, text: string) =>
@@ -84,17 +98,7 @@ describe("FaultProxy", () => {
     })
   )
 
-  it.live("stalls one direction without losing a byte", () =>
-    Effect.gen(function* () {
-      const { client, proxy } = yield* setup
-      yield* proxy.stall("toClient")
-      yield* client.send(" you")
-      yield* eventually(Effect.map(proxy.passed("toServer"), (bytes) => bytes === 9))
-      assert.strictEqual(yield* client.received, "hello")
-      yield* proxy.pass
-      yield* receives(client, "hello you")
-    })
-  )
+  it.live("stalls one direction without losing a byte", () => answerIsHeldBack((proxy) => proxy.stall("toClient")))
 
   it.live("stalls both directions", () =>
     Effect.gen(function* () {
@@ -159,10 +163,8 @@ describe("FaultProxy", () => {
 
   it.live("resets the client when nobody listens behind it", () =>
     Effect.gen(function* () {
-      const server = yield* echoServer
-      const { port } = server.address() as Net.AddressInfo
-      server.close()
-      const proxy = yield* FaultProxy.make({ host: "127.0.0.1", port })
+      const closed = yield* Effect.scoped(echoServer)
+      const proxy = yield* FaultProxy.make(closed)
       assert.strictEqual(yield* (yield* connect(proxy.port)).ending, "ECONNRESET")
     })
   )
@@ -239,16 +241,8 @@ describe("FaultProxy", () => {
   it.live("tells nobody in a black hole that the other has left", () =>
     Effect.gen(function* () {
       const gone: Array<string> = []
-      const server = yield* Effect.acquireRelease(
-        Effect.callback<Net.Server>((resume) => {
-          const listener = Net.createServer((socket) => {
-            socket.resume().on("close", () => gone.push("gone"))
-            socket.on("error", () => undefined)
-          }).listen(0, "127.0.0.1", () => resume(Effect.succeed(listener)))
-        }),
-        (listener) => Effect.sync(() => listener.close())
-      )
-      const proxy = yield* FaultProxy.make({ host: "127.0.0.1", port: (server.address() as Net.AddressInfo).port })
+      const server = yield* listen((socket) => socket.resume().on("close", () => gone.push("gone")))
+      const proxy = yield* FaultProxy.make(server)
       yield* Effect.scoped(
         Effect.gen(function* () {
           yield* connect(proxy.port)
@@ -264,16 +258,7 @@ describe("FaultProxy", () => {
   )
 
   it.live("holds back the end of a stalled connection, too", () =>
-    Effect.gen(function* () {
-      const { client, proxy } = yield* setup
-      yield* proxy.cutAfter(4, "fin")
-      yield* proxy.stall("toClient")
-      yield* client.send(" you")
-      yield* eventually(Effect.map(proxy.passed("toServer"), (bytes) => bytes === 9))
-      assert.strictEqual(yield* client.received, "hello")
-      yield* proxy.pass
-      yield* receives(client, "hello you")
-    })
+    answerIsHeldBack((proxy) => Effect.andThen(proxy.cutAfter(4, "fin"), proxy.stall("toClient")))
   )
 
   it.live("delays what is sent each way, however much it is", () =>
@@ -319,8 +304,7 @@ describe("FaultProxy", () => {
 
   it.live("is a layer, and closes all it has when its scope does", () =>
     Effect.gen(function* () {
-      const server = yield* echoServer
-      const target = { host: "127.0.0.1", port: (server.address() as Net.AddressInfo).port }
+      const target = yield* echoServer
       const { client, port } = yield* Effect.gen(function* () {
         const proxy = yield* FaultProxy
         const client = yield* connect(proxy.port)

@@ -1,24 +1,13 @@
 /** Slots and publications over a replication connection, on a real server. */
 import { assert, describe } from "@effect/vitest"
-import { Lsn, Publication, ReplicationSlot, WalSender } from "@replicant/core"
-import { Effect, Fiber, type Scope } from "effect"
+import { Lsn, Publication, ReplicationSlot } from "@replicant/core"
+import { Effect, Fiber } from "effect"
 import { eventually } from "./support/eventually.ts"
-import { follow, insertedRows, walSender } from "./support/Follow.ts"
+import { follow, insertedRows, onConnection } from "./support/Follow.ts"
 import { onServer } from "./support/Servers.ts"
-import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
+import { makeWorkspace } from "./support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
-
-const onConnection = <A, E>(
-  workspace: Workspace,
-  use: (connection: Effect.Success<WalSender["Service"]["connect"]>) => Effect.Effect<A, E, Scope.Scope>
-) =>
-  Effect.scoped(
-    Effect.flatMap(
-      Effect.flatMap(WalSender, (walSender) => walSender.connect),
-      use
-    )
-  ).pipe(Effect.provide(walSender(workspace)))
 
 describe("replication slots", () => {
   for (const name of ["postgres", "wal2json"] as const) {

@@ -99,7 +99,9 @@ const makeRole = Effect.fnUntraced(function* (server: Server, workspace: Workspa
   return { name, url: workspace.url(name, "secret") }
 })
 
-/** Streams of these plugins, of a role that the odd settings bear on, and a session to write with, which they do not. */
+/**
+ * Streams of these plugins, of a role that the odd settings bear on, and a session to write with, which they do not.
+ */
 const followOddly = Effect.fnUntraced(function* (
   server: Server,
   workspace: Workspace,

@@ -1,4 +1,6 @@
-/** Publications made of declared tables, and checked against them, on real catalogs; and what the source then refuses. */
+/**
+ * Publications made of declared tables, and checked against them, on real catalogs; and what the source then refuses.
+ */
 import { assert, describe } from "@effect/vitest"
 import { type ReplicantConnection, Table, timestampDate, WalSender } from "@replicant/core"
 import { Effect, Result, Schema } from "effect"

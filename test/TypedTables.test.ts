@@ -1,4 +1,6 @@
-/** Declared tables against a real server: what it sends by replica identity and TOAST, and what is acknowledged of it. */
+/**
+ * Declared tables against a real server: what it sends by replica identity and TOAST, and what is acknowledged of it.
+ */
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { assert, describe } from "@effect/vitest"

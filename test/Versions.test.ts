@@ -1,31 +1,16 @@
 /** Where PostgreSQL 14 to 18 differ, and what Replicant makes of it: the rows of docs/versions.md. */
 import { assert, describe } from "@effect/vitest"
-import { Lsn, Pgoutput, Publication, ReplicationSlot, WalSender, withLogicalStream } from "@replicant/core"
+import { Lsn, Pgoutput, Publication, ReplicationSlot } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
-import { Effect, type Scope } from "effect"
+import { Effect } from "effect"
 import * as ReplicationCommand from "../packages/core/src/protocol/ReplicationCommand.ts"
 import { eventually } from "./support/eventually.ts"
-import { follow, insertedRows, logicalOptions, walSender } from "./support/Follow.ts"
+import { failureOf, follow, insertedRows, onConnection } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
-
-const connect = Effect.flatMap(WalSender, (walSender) => walSender.connect)
-
-const onConnection = <A, E>(
-  workspace: Workspace,
-  use: (connection: Effect.Success<typeof connect>) => Effect.Effect<A, E, Scope.Scope>
-) => Effect.scoped(Effect.flatMap(connect, use)).pipe(Effect.provide(walSender(workspace)))
-
-/** What a stream that begins now fails with. */
-const failureOf = (workspace: Workspace, options: Partial<Parameters<typeof withLogicalStream>[0]> = {}) =>
-  withLogicalStream({ ...logicalOptions(workspace), ...options }, () => Effect.succeed(undefined)).pipe(
-    Effect.provide(walSender(workspace)),
-    Effect.flip,
-    Effect.timeout("30 seconds")
-  )
 
 /** What an error is that the server's version alone has told. */
 const refused = (neededVersion: number) => ({

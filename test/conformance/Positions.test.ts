@@ -1,6 +1,6 @@
 /**
- * Slots and the walsender, first part: what a position means when it is acknowledged, when a stream starts at it, and in
- * the header of a frame. First what the server does, by hand; then that Replicant lives with it.
+ * Slots and the walsender, first part: what a position means when it is acknowledged, when a stream starts at it, and
+ * in the header of a frame. First what the server does, by hand; then that Replicant lives with it.
  */
 import { assert, describe } from "@effect/vitest"
 import { type Change, Lsn, nextLsn } from "@replicant/core"

@@ -1,6 +1,6 @@
 /**
- * Text: that it does not hang on the database's encoding, nor on what a role has been set to. First what the server does
- * with either, then that Replicant gets the usual text.
+ * Text: that it does not hang on the database's encoding, nor on what a role has been set to. First what the server
+ * does with either, then that Replicant gets the usual text.
  */
 import { assert, describe } from "@effect/vitest"
 import { type Change, nextLsn, Pgoutput, Replication } from "@replicant/core"

@@ -1,6 +1,7 @@
 /**
- * What a real server said, mangled on its way: the client fails by type, lets go of its slot, and has acknowledged nothing
- * that it did not understand, so that the next connection loses nothing. And what a real server sends that is odd, and right.
+ * What a real server said, mangled on its way: the client fails by type, lets go of its slot, and has acknowledged
+ * nothing that it did not understand, so that the next connection loses nothing. And what a real server sends that is
+ * odd, and right.
  *
  * Every mangle of every kind of message is tried in packages/core/test/faults, against a walsender of our own.
  */
@@ -24,7 +25,8 @@ import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import { replicant } from "../support/Replicant.ts"
 import { once } from "../support/Servers.ts"
-import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
+import { confirmed, isFree } from "../support/Slot.ts"
+import { makeWorkspace } from "../support/Workspace.ts"
 
 /** Passes a stream on frame by frame, and mangles the first whose payload has `text` in it. */
 const mangling = (inner: ReturnType<typeof walSender>, text: string, mangle: Mangle) =>
@@ -59,15 +61,6 @@ const mangling = (inner: ReturnType<typeof walSender>, text: string, mangle: Man
     })
   ).pipe(Layer.provide(inner))
 
-const confirmed = (workspace: Workspace) =>
-  Effect.map(workspace.findSlot(), (slot) => Lsn.fromString(slot?.confirmed_flush_lsn ?? "") ?? Lsn.zero)
-
-const isFree = (workspace: Workspace) =>
-  eventually(
-    Effect.map(workspace.findSlot(), (slot) => slot?.active === false),
-    { what: "the slot is free" }
-  )
-
 const words = (changes: ReadonlyArray<Change>) => insertedRows(changes).map((row) => row.word)
 
 const table = "CREATE TABLE t (id int PRIMARY KEY, word text)"
@@ -82,7 +75,7 @@ describe("a message of a real server", () => {
       yield* created.stop
       let id = 0
       for (const [what, mangle] of chosen) {
-        yield* isFree(workspace)
+        yield* eventually(isFree(workspace), { what: "the slot is free" })
         const [before, broken, after] = ["before", "broken", "after"].map((when) => `${when}-${id}`)
         yield* workspace.sql(`INSERT INTO t VALUES (${++id}, '${before}')`)
         yield* workspace.sql(`INSERT INTO t VALUES (${++id}, 'first'), (${++id}, '${broken}'), (${++id}, 'last')`)
@@ -92,7 +85,7 @@ describe("a message of a real server", () => {
         const error = yield* damaged.failure
         assert.strictEqual(error._tag, "DecodeError", what)
         assert.notInclude(words(damaged.changes), broken)
-        yield* isFree(workspace)
+        yield* eventually(isFree(workspace), { what: "the slot is free" })
         assert.isTrue((yield* confirmed(workspace)) < end, `${what} is acknowledged`)
 
         yield* workspace.sql(`INSERT INTO t VALUES (${++id}, '${after}')`)
@@ -298,7 +291,7 @@ describe("a stream whose frames are limited", () => {
       assert(error._tag === "DecodeError")
       assert.match(error.problem, /claims 101\d\d\d bytes; 4 to 100000 can be/)
       assert.deepStrictEqual(sizes, [99_000])
-      yield* isFree(workspace)
+      yield* eventually(isFree(workspace), { what: "the slot is free" })
       const plugin = Pgoutput.make({ publications: [workspace.publication] })
       const again = yield* follow(workspace, { options: { plugin } })
       // The first may come again: the failure may have been quicker than its acknowledgement.

@@ -1,14 +1,16 @@
 /**
- * Faults on the way to a stream: a peer that falls silent, a server that is full, starting or stopping, a pooler in between.
- * Silence within TLS and authentication is played in packages/node/test/PgWalSender.test.ts.
+ * Faults on the way to a stream: a peer that falls silent, a server that is full, starting or stopping, a pooler in
+ * between. Silence within TLS and authentication is played in packages/node/test/PgWalSender.test.ts.
  */
+import { writeFile } from "node:fs/promises"
+import { join } from "node:path"
 import { assert, describe } from "@effect/vitest"
 import { withLogicalStream } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Fiber, Redacted, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
-import { follow, logicalOptions, walSender } from "../support/Follow.ts"
+import { failureOf, follow, logicalOptions, walSender } from "../support/Follow.ts"
 import { makeIntruder } from "../support/Intruder.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { makeWorkspace } from "../support/Workspace.ts"
@@ -100,6 +102,34 @@ describe("a server without room", () => {
     })
   )
 
+  fault("N7", "that is starting up (57P03) is tried until it has", () =>
+    Effect.gen(function* () {
+      // It is starting up for as long as it waits for its archive, here for a file: only a recovery asks there.
+      const server = yield* PgServer.make({
+        ...PostgresVersion.serverOptions(),
+        settings: { restore_command: "while [ ! -e gate ]; do sleep 0.05; done; false" }
+      })
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      const stream = yield* follow(workspace, { options: soon })
+      yield* server.stop()
+      const file = (name: string) => Effect.promise(() => writeFile(join(server.dataDirectory, name), ""))
+      yield* file("recovery.signal")
+      const starting = yield* Effect.forkScoped(server.start)
+      const refused = yield* eventually(
+        Effect.map(failureOf(workspace, never), (error) =>
+          error._tag === "ServerError" && error.sqlState === "57P03" ? error : undefined
+        )
+      )
+      assert.isTrue(refused.isRetryable)
+      assert.include(refused.message, "starting up")
+      yield* file("gate")
+      yield* Fiber.join(starting)
+      yield* eventually(workspace.isStreaming(), { what: "streaming again" })
+      yield* workspace.sql("INSERT INTO t VALUES (1)")
+      yield* stream.saw("Insert", 1)
+    })
+  )
+
   fault("N7", "that is stopping (57P03), gone, and there again is tried until it is", () =>
     Effect.gen(function* () {
       const server = yield* PgServer.make(PostgresVersion.serverOptions())
@@ -110,12 +140,7 @@ describe("a server without room", () => {
           yield* workspace.session
           const stopping = yield* Effect.forkDetach(server.stop("smart"), { startImmediately: true })
           const refused = yield* eventually(
-            Effect.flip(
-              withLogicalStream({ ...logicalOptions(workspace), ...never }, () => Effect.succeed(undefined)).pipe(
-                Effect.provide(walSender(workspace)),
-                Effect.timeout("2 seconds")
-              )
-            )
+            Effect.map(failureOf(workspace, never), (error) => (error._tag === "ServerError" ? error : undefined))
           )
           assert.deepInclude(refused, { _tag: "ServerError", sqlState: "57P03", isRetryable: true })
           return stopping

@@ -122,9 +122,9 @@ const round = Effect.fnUntraced(function* (server: Server, seed: number) {
   return [...said, current.stderr()].filter((text) => text.includes("the first copy goes on: ")).length
 })
 
-describe("P11: a copy into another database that is killed", () => {
+describe("P9: a copy into another database that is killed", () => {
   fault(
-    "P11",
+    "P9",
     `the process, or its sessions on either side, at random moments: both are equal in the end, ${rounds} rounds from COPY_SEED=${firstSeed}`,
     (server) =>
       Effect.gen(function* () {
@@ -139,7 +139,7 @@ describe("P11: a copy into another database that is killed", () => {
   )
 
   fault(
-    "P11",
+    "P9",
     "a session at the target that is lost in the middle of a large transaction: it is applied once",
     (server) =>
       Effect.gen(function* () {

@@ -5,7 +5,6 @@ import { assert, describe } from "@effect/vitest"
 import {
   type Change,
   type ChangeInProgress,
-  Lsn,
   nextLsn,
   Pgoutput,
   type ReplicationError,
@@ -13,21 +12,17 @@ import {
   withInProgressStream,
   withLogicalStream
 } from "@replicant/core"
-import { Effect, Fiber, Layer, Redacted } from "effect"
+import { Effect, Fiber, Layer, Redacted, Schedule } from "effect"
 import { makeLedger, startConsumer } from "../support/Consumer.ts"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import { Proxy } from "../support/Proxy.ts"
+import { confirmed, makeSlot } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
+import { watchState } from "../support/watchState.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
-
-const makeSlot = (workspace: Workspace) =>
-  workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
-
-const confirmed = (workspace: Workspace) =>
-  Effect.map(workspace.findSlot(), (slot) => Lsn.fromString(slot?.confirmed_flush_lsn ?? "") ?? Lsn.zero)
 
 describe("10,000 subtransactions, of which every tenth is rolled back", () => {
   const write = (workspace: Workspace) =>
@@ -274,6 +269,73 @@ describe("a change that cannot be decoded", () => {
         insertedRows(again.changes).map((row) => row.id),
         [2]
       )
+    })
+  )
+})
+
+describe("what the server cannot send", () => {
+  fault(
+    "D4",
+    "is tried three times at its place, then fails telling which",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, {
+          sql: "CREATE TABLE t (id int PRIMARY KEY, divisor int NOT NULL); ALTER TABLE t REPLICA IDENTITY FULL",
+          publication: "FOR TABLE t WHERE (1 / divisor > -1)"
+        })
+        const { state, states } = yield* watchState
+        const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("20 millis") } })
+        yield* workspace.sql("INSERT INTO t VALUES (1, 1)")
+        yield* stream.saw("Commit", 1)
+        const done = stream.changes.find((change) => change._tag === "Commit")!.endLsn
+        yield* workspace.sql("INSERT INTO t VALUES (2, 0)")
+        const error = yield* stream.failure
+        assert(error._tag === "ServerError")
+        assert.deepInclude(error, { sqlState: "22012", stage: "Streaming", isRetryable: false })
+        assert.isTrue(error.lsn !== undefined && error.lsn >= done)
+        assert.include(error.message, "behind LSN")
+        const again = states.filter((now) => now._tag === "Reconnecting")
+        assert.strictEqual(again.length, 2, "three attempts in all")
+        assert.deepStrictEqual(
+          insertedRows(stream.changes).map((row) => row.id),
+          [1]
+        )
+      }),
+    { since: 15 }
+  )
+
+  fault("D4", "because its bytes are no text of the client's encoding fails likewise", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, {
+        sql: "CREATE TABLE t (id int PRIMARY KEY, name text)",
+        encoding: "SQL_ASCII"
+      })
+      const { state, states } = yield* watchState
+      const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("20 millis") } })
+      yield* workspace.sql("INSERT INTO t VALUES (1, convert_from('\\xff'::bytea, 'SQL_ASCII'))")
+      assert.deepInclude(yield* stream.failure, { _tag: "ServerError", sqlState: "22021" })
+      assert.strictEqual(states.filter((now) => now._tag === "Reconnecting").length, 2)
+    })
+  )
+
+  fault("V4", "for being cancelled is sent on the next connection", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      const { state, states } = yield* watchState
+      const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("50 millis") } })
+      for (let id = 1; id <= 5; id++) {
+        yield* workspace.sql(
+          `SELECT pg_cancel_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
+        )
+        yield* eventually(
+          Effect.sync(() => states.filter((now) => now._tag === "Streaming").length === id + 1),
+          { what: "it streams again" }
+        )
+        yield* workspace.sql(`INSERT INTO t VALUES (${id})`)
+        yield* stream.saw("Insert", id)
+      }
+      const causes = states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause] : []))
+      assert.isTrue(causes.every((cause) => cause._tag === "ServerError" && cause.sqlState === "57014"))
     })
   )
 })

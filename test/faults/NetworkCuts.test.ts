@@ -1,7 +1,7 @@
 /**
- * A connection cut at every byte of its handshake and of its stream, in both of TCP's ways. Nothing is ever confirmed here,
- * so each connection begins with the first transaction, and what it brought until it was cut is held against what was
- * committed.
+ * A connection cut at every byte of its handshake and of its stream, in both of TCP's ways. Nothing is ever confirmed
+ * here, so each connection begins with the first transaction, and what it brought until it was cut is held against what
+ * was committed.
  *
  * Every byte takes minutes: `REPLICANT_FAULTS=full` asks for it. Otherwise some of them do, other ones on each version.
  */

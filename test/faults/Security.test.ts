@@ -1,6 +1,6 @@
 /**
- * Who may know what: passwords that are wrong, old or asked for by somebody else, roles that lose their rights, TLS that is
- * not there or not the right one. On servers of their own, since all of it stands in pg_hba.conf and roles.
+ * Who may know what: passwords that are wrong, old or asked for by somebody else, roles that lose their rights, TLS
+ * that is not there or not the right one. On servers of their own, since all of it stands in pg_hba.conf and roles.
  *
  * A server that breaks the protocol of authentication is played in packages/node/test/PgAuthentication.test.ts.
  */
@@ -41,7 +41,10 @@ const server = Layer.unwrap(
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
 
-/** A workspace with a role of its own that may replicate. Roles belong to the cluster, so they bear the workspace's name. */
+/**
+ * A workspace with a role of its own that may replicate. Roles belong to the cluster, so they bear the workspace's
+ * name.
+ */
 const makeRole = Effect.fnUntraced(function* (attributes = "REPLICATION PASSWORD 'first'") {
   const server = yield* PgServer
   const workspace = yield* makeWorkspace(server, { sql: table })

@@ -1,13 +1,17 @@
-/** Faults of the server: it ends the connection, stops, crashes, or has no room. Another server in its place: Standby.test.ts. */
+/**
+ * Faults of the server: it ends the connection, stops, crashes, or has no room. Another server in its place:
+ * Standby.test.ts.
+ */
 import { assert, describe } from "@effect/vitest"
 import { type Change, Lsn, nextLsn, withLogicalStream } from "@replicant/core"
 import { PgServer, type PgServerOptions } from "@replicant/node/testing"
-import { Effect, Fiber, Ref, Schedule } from "effect"
+import { Effect, Fiber, Latch, Ref, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { Proxy } from "../support/Proxy.ts"
+import { untilConfirmed } from "../support/Slot.ts"
 import { tapWalSender } from "../support/WalSenderTap.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -180,7 +184,8 @@ describe("a server that crashes", () => {
         )
         assert.deepStrictEqual(arrived(stream.changes), committed, "all, and in the order of their commits")
         const ends = stream.changes.flatMap((change) => (change._tag === "Commit" ? [change.endLsn] : []))
-        // The server has forgotten what was acknowledged since its checkpoint (fact 10); within one process we have not.
+        // The server has forgotten what was acknowledged since its checkpoint (fact 10); within one process we have
+        // not.
         assert.strictEqual(new Set(ends).size, ends.length, "no commit was handled twice")
       })
   )
@@ -192,7 +197,7 @@ describe("a server that stops", () => {
     "fast is let go within two seconds, idle, time after time",
     () =>
       Effect.gen(function* () {
-        const rounds = Number(process.env.REPLICANT_STOP_ROUNDS ?? 20)
+        const rounds = Number(process.env.REPLICANT_STOP_ROUNDS ?? 8)
         const server = yield* ownServer()
         const workspace = yield* makeWorkspace(server, { sql: table })
         // The usual delay of acknowledgements, not the tests' short one.
@@ -216,6 +221,36 @@ describe("a server that stops", () => {
     { since: 18, timeout: 300_000 }
   )
 
+  fault("V3", "fast while a handler is at work waits for it, and is let go within two seconds of its end", () =>
+    Effect.gen(function* () {
+      const server = yield* ownServer()
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      const gate = yield* Latch.make()
+      const stream = yield* follow(workspace, {
+        options: { ...soon, acknowledgeDelay: "1 second" },
+        handler: (change) => Effect.as(ids([change])[0] === 1 ? gate.await : Effect.void, nextLsn(change))
+      })
+      // A server that was never told of any flush waits for no more than that all is received.
+      yield* workspace.sql("INSERT INTO t VALUES (0)")
+      yield* stream.saw("Commit", 1)
+      yield* untilConfirmed(workspace, stream.changes)
+      yield* workspace.sql("INSERT INTO t VALUES (1)")
+      yield* stream.saw("Insert", 2)
+      const stopping = yield* Effect.forkScoped(server.stop("fast"))
+      yield* eventually(Effect.map(server.log, (log) => log.includes("received fast shutdown request")))
+      yield* Effect.sleep("1 second") // Not a wait: for how long the handler goes on.
+      assert.isUndefined(stopping.pollUnsafe(), "the server waits for what it has sent to be handled")
+      const began = yield* millis
+      yield* gate.open
+      yield* Fiber.join(stopping)
+      assert.isBelow((yield* millis) - began, 2000)
+      yield* server.start
+      yield* workspace.sql("INSERT INTO t VALUES (2)")
+      yield* stream.saw("Insert", 3)
+      assert.deepStrictEqual(ids(stream.changes), [0, 1, 2], "what was handled meanwhile does not come again")
+    })
+  )
+
   fault("V3", "smart is let go as well, once it has told us so", () =>
     Effect.gen(function* () {
       const server = yield* ownServer()
@@ -235,7 +270,7 @@ describe("a server that stops", () => {
 })
 
 describe("wal_sender_timeout", () => {
-  const seconds = Number(process.env.REPLICANT_BUSY_SECONDS ?? 8)
+  const seconds = Number(process.env.REPLICANT_BUSY_SECONDS ?? 4)
 
   fault(
     "V5",
@@ -272,8 +307,10 @@ describe("wal_sender_timeout", () => {
     { since: 18, timeout: (seconds + 60) * 1000 }
   )
 
-  fault("V6", "of 0 is no reason to be busy, to be alarmed, or not to ping", (server) =>
+  fault("V6", "of 0 is no reason to be busy, to be alarmed, or not to ping", () =>
     Effect.gen(function* () {
+      // A server of its own: one on which others write is never silent for long.
+      const server = yield* ownServer()
       const workspace = yield* makeWorkspace(server, { sql: table })
       const tap = yield* tapWalSender(walSender(workspace, { settings: { wal_sender_timeout: 0 } }))
       const stream = yield* follow(workspace, { layer: tap.layer, options: { receiverTimeout: "400 millis" } })

@@ -1,50 +1,18 @@
-/** Slots and publications that are not as they were left: busy, lost, behind, ahead, or in the making. */
-import { writeFile } from "node:fs/promises"
-import { join } from "node:path"
+/** Slots that are not as they were left: busy, lost, or invalidated. How they are made: SlotCreation.test.ts. */
 import { assert, describe } from "@effect/vitest"
-import {
-  type Change,
-  type Gap,
-  Lsn,
-  makeStreamState,
-  nextLsn,
-  ReplicationSlot,
-  type StreamState,
-  Table,
-  WalSender,
-  withLogicalStream
-} from "@replicant/core"
-import { PgServer, type PgServerShape } from "@replicant/node/testing"
-import { Deferred, Effect, Fiber, Schedule, Schema, type Scope, Stream, SubscriptionRef } from "effect"
+import { type Change, type Gap, Lsn, nextLsn, ReplicationSlot, withLogicalStream } from "@replicant/core"
+import { PgServer } from "@replicant/node/testing"
+import { Deferred, Effect, Fiber, Schedule, Stream } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
-import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
+import { failureOf, follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
-import type { Server } from "../support/Servers.ts"
+import { Proxy } from "../support/Proxy.ts"
+import { untilConfirmed } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
+import { watchState } from "../support/watchState.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
-
-type Options = Partial<Parameters<typeof withLogicalStream>[0]>
-
-/** What a stream fails with. */
-const failureOf = (workspace: Workspace, options: Options = {}) =>
-  withLogicalStream({ ...logicalOptions(workspace), ...options }, (change) => Effect.succeed(nextLsn(change))).pipe(
-    Effect.provide(walSender(workspace)),
-    Effect.flip,
-    Effect.timeout("30 seconds")
-  )
-
-const onConnection = <A, E>(
-  workspace: Workspace,
-  use: (connection: Effect.Success<WalSender["Service"]["connect"]>) => Effect.Effect<A, E, Scope.Scope>
-) =>
-  Effect.scoped(
-    Effect.flatMap(
-      Effect.flatMap(WalSender, (walSender) => walSender.connect),
-      use
-    )
-  ).pipe(Effect.provide(walSender(workspace)))
 
 const idsOf = (changes: ReadonlyArray<Change>) => insertedRows(changes).map((row) => row.id)
 
@@ -64,25 +32,13 @@ const dropSlot = (workspace: Workspace) =>
   })
 
 const lsnOf = (text: unknown): Lsn.Lsn => Lsn.fromString(String(text))!
-
-/** The states a stream goes through, in order. */
-const watch = Effect.gen(function* () {
-  const state = yield* makeStreamState
-  const states: Array<StreamState> = []
-  yield* Effect.forkScoped(
-    Stream.runForEach(SubscriptionRef.changes(state), (now) => Effect.sync(() => states.push(now))),
-    { startImmediately: true }
-  )
-  return { state, states }
-})
-
 describe("a slot in use", () => {
   fault("S2", "is waited for, says so, and fails with the pid once the time is over", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       yield* follow(workspace)
       const pid = yield* activePid(workspace)
-      const { state, states } = yield* watch
+      const { state, states } = yield* watchState
       const waited = yield* failureOf(workspace, { slotInUseTimeout: "400 millis", state })
       assert.deepInclude(waited, { _tag: "SlotInUse", activePid: pid })
       const seen = states.filter((now) => now._tag === "WaitingForSlot")
@@ -90,7 +46,7 @@ describe("a slot in use", () => {
       assert(seen[0]?._tag === "WaitingForSlot")
       assert.strictEqual(seen[0].activePid, pid)
       assert.strictEqual(states.at(-1)?._tag, "Stopped")
-      const second = yield* watch
+      const second = yield* watchState
       assert.deepInclude(yield* failureOf(workspace, { slotInUse: "fail", state: second.state }), { activePid: pid })
       assert.strictEqual(second.states.filter((now) => now._tag === "WaitingForSlot").length, 1, "asked once")
       assert.strictEqual(yield* activePid(workspace), pid, "the other one is left alone")
@@ -104,12 +60,13 @@ describe("a slot in use", () => {
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })
         const takeOver = { slotInUse: "takeOver", reconnect: Schedule.spaced("50 millis") } as const
-        const { state, states } = yield* watch
+        const { state, states } = yield* watchState
         const first = yield* follow(workspace, { options: { ...takeOver, state } })
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         yield* first.saw("Commit", 1)
+        yield* untilConfirmed(workspace, first.changes)
         const pid = yield* activePid(workspace)
-        const taking = yield* watch
+        const taking = yield* watchState
         const second = yield* follow(workspace, { options: { ...takeOver, state: taking.state } })
         yield* eventually(
           Effect.sync(() => taking.states.some((now) => now._tag === "Streaming")),
@@ -168,11 +125,26 @@ describe("a slot that is missing", () => {
     })
   )
 
+  fault("V8", "together with its database is a failure for good", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      const proxy = yield* Proxy.make(server)
+      const layer = walSender(workspace, { host: proxy.host, port: proxy.port })
+      const stream = yield* follow(workspace, { layer, options: { reconnect: Schedule.spaced("50 millis") } })
+      yield* proxy.refuse
+      yield* proxy.cut("rst")
+      yield* eventually(Effect.map(activePid(workspace), (pid) => pid === undefined))
+      yield* server.query(`DROP DATABASE ${workspace.database} WITH (FORCE)`)
+      yield* proxy.pass
+      assert.deepInclude(yield* stream.failure, { _tag: "ServerError", sqlState: "3D000", isRetryable: false })
+    })
+  )
+
   fault(["S1", "V8"], "is made anew where that is asked for, behind a gap that tells what is known", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const handled = yield* Deferred.make<void>()
-      const { state, states } = yield* watch
+      const { state, states } = yield* watchState
       const stream = yield* follow(workspace, {
         options: { slotMissing: "recreate", reconnect: Schedule.spaced("300 millis"), state },
         handler: (change) => Effect.as(change._tag === "Gap" ? Deferred.await(handled) : Effect.void, nextLsn(change))
@@ -354,321 +326,5 @@ describe("a slot that is invalidated", () => {
         assert.strictEqual(yield* failover, true)
       }),
     { since: 17 }
-  )
-})
-
-/** WAL that no stream of a workspace hears of, not even as an empty transaction, which is what PostgreSQL 14 sends. */
-const elsewhere = (server: Server) => server.query("SELECT pg_logical_emit_message(true, 'elsewhere', 'text')")
-
-describe("a checkpoint of the consumer's own", () => {
-  fault("V2", "is where the stream starts, however far back the slot is", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
-      for (const id of [1, 2, 3]) yield* workspace.sql(`INSERT INTO t VALUES (${id})`)
-      const reader = yield* follow(workspace, { handler: () => Effect.succeed(undefined) })
-      yield* reader.saw("Commit", 3)
-      yield* reader.stop
-      const ends = reader.changes.flatMap((change) => (change._tag === "Commit" ? [change.endLsn] : []))
-      const stream = yield* follow(workspace, { options: { checkpoint: { endLsn: ends[1]! } } })
-      yield* stream.saw("Commit", 1)
-      assert.deepStrictEqual(idsOf(stream.changes), [3])
-    })
-  )
-
-  fault("V9", "of another cluster, or beyond the server's WAL, fails before anything is started", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
-      const endLsn = lsnOf("0/1")
-      const other = yield* failureOf(workspace, { checkpoint: { endLsn, systemId: "1" } })
-      assert.deepInclude(other, { _tag: "SystemMismatch", property: "systemId", expected: "1" })
-      const ahead = yield* failureOf(workspace, { checkpoint: { endLsn: lsnOf("FF/0") } })
-      assert.deepInclude(ahead, { _tag: "SystemMismatch", property: "position", expected: "FF/0" })
-      const history = yield* failureOf(workspace, { checkpoint: { endLsn, timeline: 7 } })
-      assert.deepInclude(history, { _tag: "SystemMismatch", property: "timeline", expected: "7", found: "1" })
-      assert.isFalse((yield* workspace.findSlot())?.active)
-    })
-  )
-
-  fault(
-    "V9",
-    "that the slot has left behind fails, unless it was stored that this was idle, or it is accepted",
-    (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: table })
-        const stored: Array<Lsn.Lsn> = []
-        const storeIdleFlush = (lsn: Lsn.Lsn) => Effect.sync(() => stored.push(lsn))
-        const first = yield* follow(workspace, { options: { storeIdleFlush } })
-        yield* workspace.sql("INSERT INTO t VALUES (1)")
-        yield* first.saw("Commit", 1)
-        const endLsn = first.changes.find((change) => change._tag === "Commit")!.endLsn
-        yield* elsewhere(server)
-        const end = lsnOf(yield* workspace.currentWalLsn)
-        const confirmed = Effect.map(workspace.findSlot(), (slot) => lsnOf(slot?.confirmed_flush_lsn))
-        yield* eventually(
-          Effect.map(confirmed, (lsn) => lsn >= end),
-          { what: "the idle position is confirmed" }
-        )
-        yield* first.stop
-        const idleFlush = stored.at(-1)!
-        assert.isTrue((yield* confirmed) <= idleFlush, "never before it is stored")
-
-        const ahead = yield* failureOf(workspace, { checkpoint: { endLsn } })
-        assert.deepInclude(ahead, {
-          _tag: "SlotAheadOfCheckpoint",
-          checkpoint: endLsn,
-          confirmedFlushLsn: yield* confirmed
-        })
-        for (const options of [
-          { checkpoint: { endLsn, idleFlush } },
-          { checkpoint: { endLsn }, slotAheadOfCheckpoint: "accept" } as const
-        ]) {
-          const again = yield* follow(workspace, { options: { ...options, storeIdleFlush } })
-          yield* workspace.sql("INSERT INTO t VALUES ((SELECT max(id) + 1 FROM t))")
-          yield* again.saw("Commit", 1)
-          yield* again.stop
-          assert.strictEqual(idsOf(again.changes).length, 1)
-        }
-      })
-  )
-
-  fault("V3", "whose idle positions cannot be stored holds the slot back, and no acknowledgement", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      let tried = 0
-      const storeIdleFlush = () =>
-        Effect.suspend(() => {
-          tried++
-          return Effect.fail("no disk")
-        })
-      const stream = yield* follow(workspace, { options: { storeIdleFlush } })
-      const before = lsnOf((yield* workspace.findSlot())?.confirmed_flush_lsn)
-      yield* elsewhere(server)
-      yield* eventually(Effect.sync(() => tried >= 3))
-      assert.strictEqual(lsnOf((yield* workspace.findSlot())?.confirmed_flush_lsn), before)
-      yield* workspace.sql("INSERT INTO t VALUES (1)")
-      yield* stream.saw("Commit", 1)
-      const { endLsn } = stream.changes.find((change) => change._tag === "Commit")!
-      yield* eventually(
-        Effect.map(workspace.findSlot(), (slot) => lsnOf(slot?.confirmed_flush_lsn) === endLsn),
-        { what: "the commit is confirmed, and nothing beyond it" }
-      )
-    })
-  )
-})
-
-/** Another timeline of the same cluster: it comes back as a standby, and is promoted. */
-const promote = Effect.fnUntraced(function* (server: PgServerShape) {
-  yield* server.stop()
-  yield* Effect.promise(() => writeFile(join(server.dataDirectory, "standby.signal"), ""))
-  yield* server.start
-  yield* server.query("SELECT pg_promote()")
-})
-
-describe("a checkpoint from before a promotion", () => {
-  fault(["V7", "V9"], "holds where the server's history proves it, and is refused where it does not", () =>
-    Effect.gen(function* () {
-      const server = yield* PgServer.make(PostgresVersion.serverOptions())
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      const first = yield* follow(workspace)
-      yield* workspace.sql("INSERT INTO t VALUES (1)")
-      yield* first.saw("Commit", 1)
-      const endLsn = first.changes.find((change) => change._tag === "Commit")!.endLsn
-      yield* first.stop
-      yield* workspace.sql("INSERT INTO t VALUES (2)")
-      yield* promote(server)
-      yield* workspace.sql("INSERT INTO t VALUES (3)")
-      const options = { checkpoint: { endLsn, timeline: 1 }, slotAheadOfCheckpoint: "accept" } as const
-      const second = yield* follow(workspace, { options })
-      yield* second.saw("Commit", 2)
-      assert.deepStrictEqual(idsOf(second.changes), [2, 3])
-      const later = second.changes.filter((change) => change._tag === "Commit").at(-1)!.endLsn
-      yield* second.stop
-      // As if timeline 1 had gone on there: what it wrote is not what this server has.
-      const diverged = yield* failureOf(workspace, { checkpoint: { endLsn: later, timeline: 1 } })
-      assert.deepInclude(diverged, { _tag: "SystemMismatch", property: "timeline", expected: "1", found: "2" })
-    })
-  )
-})
-
-describe("the making of a slot", () => {
-  const blocked = Effect.fnUntraced(function* (workspace: Workspace) {
-    const old = yield* workspace.session
-    yield* old.query("SET application_name = 'forgotten'; BEGIN; SELECT txid_current() AS id")
-    const [row] = yield* old.query("SELECT pg_backend_pid() AS pid")
-    return { end: old.query("COMMIT"), pid: Number(row?.pid) }
-  })
-
-  fault("S9", "names the transactions that hold it up, tries again, and goes on once they have ended", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      const old = yield* blocked(workspace)
-      const { state, states } = yield* watch
-      const options = { ...logicalOptions(workspace), slotCreationTimeout: "300 millis", state } as const
-      const changes: Array<Change> = []
-      yield* withLogicalStream(options, (change) =>
-        Effect.succeed(nextLsn(change)).pipe(Effect.tap(() => Effect.sync(() => changes.push(change))))
-      ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
-      const causes = () => states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause] : []))
-      yield* eventually(
-        Effect.sync(() => causes().length >= 2),
-        { what: "it has tried twice" }
-      )
-      const [cause] = causes()
-      assert(cause?._tag === "SlotCreationBlocked")
-      const named = cause.transactions.find((transaction) => transaction.pid === old.pid)
-      assert.deepInclude(named, { state: "idle in transaction", applicationName: "forgotten" })
-      assert.match(cause.message, new RegExp(`pid ${old.pid} .*idle in transaction.*"forgotten"`))
-      assert.include(cause.remedy, "pg_terminate_backend")
-      assert.notInclude(cause.message, "txid_current", "no text of queries")
-      yield* old.end
-      yield* eventually(workspace.isStreaming())
-      yield* workspace.sql("INSERT INTO t VALUES (1)")
-      yield* eventually(Effect.sync(() => idsOf(changes).length === 1))
-    })
-  )
-
-  fault("S9", "names a prepared transaction by its gid, and nothing that a role may not see", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      const gid = `${workspace.database}'s`
-      const quoted = gid.replaceAll("'", "''")
-      yield* Effect.acquireRelease(
-        workspace.sql(`BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION '${quoted}'`),
-        () => Effect.ignore(workspace.sql(`ROLLBACK PREPARED '${quoted}'`))
-      )
-      const blockedBy = yield* onConnection(workspace, (connection) =>
-        Effect.flip(
-          ReplicationSlot.createReplicationSlot(connection, {
-            slot: workspace.slot,
-            plugin: "pgoutput",
-            timeout: "200 millis"
-          })
-        )
-      )
-      assert(blockedBy._tag === "SlotCreationBlocked")
-      assert.deepInclude(
-        blockedBy.transactions.find((transaction) => transaction.gid === gid),
-        { state: "prepared", pid: undefined }
-      )
-      assert.isUndefined(yield* workspace.findSlot())
-    })
-  )
-
-  fault(
-    "S9",
-    "ends within a second when given up, and leaves nothing behind though the old transaction goes on",
-    (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: table })
-        const old = yield* blocked(workspace)
-        for (let round = 0; round < 3; round++) {
-          const fiber = yield* withLogicalStream(logicalOptions(workspace), () => Effect.succeed(undefined)).pipe(
-            Effect.provide(walSender(workspace)),
-            Effect.forkScoped
-          )
-          yield* eventually(
-            Effect.map(workspace.findSlot(), (slot) => slot?.active === true),
-            { what: "the slot is being made" }
-          )
-          yield* Effect.timeout(Fiber.interrupt(fiber), "1 second")
-          yield* eventually(
-            Effect.map(workspace.findSlot(), (slot) => slot === undefined),
-            { deadline: "3 seconds", what: "the slot is gone" }
-          )
-        }
-        yield* old.end
-        const stream = yield* follow(workspace)
-        yield* workspace.sql("INSERT INTO t VALUES (1)")
-        yield* stream.saw("Insert", 1)
-      })
-  )
-})
-
-describe("a publication", () => {
-  fault(
-    "S6",
-    "that does not fit the declared tables is refused before the slot is made, where the program has it checked",
-    (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: table })
-        const Declared = Table.make("public.t", Schema.Struct({ id: Schema.Number, name: Schema.String }))
-        const publications = [workspace.publication]
-        const check: Options["check"] = (connection) => Table.checkPublication(connection, [Declared], { publications })
-        const error = yield* failureOf(workspace, { check })
-        assert(error._tag === "PublicationMismatch")
-        assert.match(error.message, /declared tables.*name/)
-        assert.isDefined(error.remedy)
-        assert.isUndefined(yield* workspace.findSlot())
-        yield* workspace.sql("ALTER TABLE t ADD COLUMN name text NOT NULL")
-        const stream = yield* follow(workspace, { options: { check } })
-        yield* workspace.sql("INSERT INTO t VALUES (1, 'one')")
-        yield* stream.saw("Commit", 1)
-      })
-  )
-})
-
-describe("what the server cannot send", () => {
-  fault(
-    "D4",
-    "is tried three times at its place, then fails telling which",
-    (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, {
-          sql: "CREATE TABLE t (id int PRIMARY KEY, divisor int NOT NULL); ALTER TABLE t REPLICA IDENTITY FULL",
-          publication: "FOR TABLE t WHERE (1 / divisor > -1)"
-        })
-        const { state, states } = yield* watch
-        const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("20 millis") } })
-        yield* workspace.sql("INSERT INTO t VALUES (1, 1)")
-        yield* stream.saw("Commit", 1)
-        const done = stream.changes.find((change) => change._tag === "Commit")!.endLsn
-        yield* workspace.sql("INSERT INTO t VALUES (2, 0)")
-        const error = yield* stream.failure
-        assert(error._tag === "ServerError")
-        assert.deepInclude(error, { sqlState: "22012", stage: "Streaming", isRetryable: false })
-        assert.isTrue(error.lsn !== undefined && error.lsn >= done)
-        assert.include(error.message, "behind LSN")
-        const again = states.filter((now) => now._tag === "Reconnecting")
-        assert.strictEqual(again.length, 2, "three attempts in all")
-        assert.deepStrictEqual(idsOf(stream.changes), [1])
-      }),
-    { since: 15 }
-  )
-
-  fault("D4", "because its bytes are no text of the client's encoding fails likewise", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, {
-        sql: "CREATE TABLE t (id int PRIMARY KEY, name text)",
-        encoding: "SQL_ASCII"
-      })
-      const { state, states } = yield* watch
-      const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("20 millis") } })
-      yield* workspace.sql("INSERT INTO t VALUES (1, convert_from('\\xff'::bytea, 'SQL_ASCII'))")
-      assert.deepInclude(yield* stream.failure, { _tag: "ServerError", sqlState: "22021" })
-      assert.strictEqual(states.filter((now) => now._tag === "Reconnecting").length, 2)
-    })
-  )
-
-  fault("V4", "for being cancelled is sent on the next connection", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: table })
-      const { state, states } = yield* watch
-      const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("50 millis") } })
-      for (let id = 1; id <= 5; id++) {
-        yield* workspace.sql(
-          `SELECT pg_cancel_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
-        )
-        yield* eventually(
-          Effect.sync(() => states.filter((now) => now._tag === "Streaming").length === id + 1),
-          { what: "it streams again" }
-        )
-        yield* workspace.sql(`INSERT INTO t VALUES (${id})`)
-        yield* stream.saw("Insert", id)
-      }
-      const causes = states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause] : []))
-      assert.isTrue(causes.every((cause) => cause._tag === "ServerError" && cause.sqlState === "57014"))
-    })
   )
 })

@@ -426,7 +426,8 @@ describe("P4: a handler that fails, or is slow", () => {
       const settings = {
         idle_in_transaction_session_timeout: "300ms",
         statement_timeout: "300ms",
-        idle_session_timeout: "300ms"
+        idle_session_timeout: "300ms",
+        wal_sender_timeout: "300ms"
       }
       for (const [name, value] of Object.entries(settings)) {
         yield* workspace.sql(`ALTER DATABASE ${workspace.database} SET ${name} = '${value}'`)
@@ -449,6 +450,10 @@ describe("P4: a handler that fails, or is slow", () => {
       yield* open
       yield* stream.saw("SnapshotCompleted", 1)
       assert.strictEqual(snapshotRows(stream.seen).length, 120_000)
+      assert.lengthOf(
+        stream.seen.filter((change) => change._tag === "SnapshotStarted"),
+        1
+      )
     })
   )
 })

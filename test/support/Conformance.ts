@@ -1,6 +1,6 @@
 /**
- * Scenarios of the conformance tests: SQL on one side, and on the other exactly the changes that come of it, no more, no
- * less, in that order.
+ * Scenarios of the conformance tests: SQL on one side, and on the other exactly the changes that come of it, no more,
+ * no less, in that order.
  *
  * Changes are compared as a transcript, one line a change:
  *
@@ -53,8 +53,8 @@ const printValue = (value: unknown): string => {
 }
 
 /**
- * The columns in the order of the relation: with its value, or `~` where it was listed as unchanged. One that is neither
- * is `!`, but for old keys, and one that the relation does not have is `?`: no transcript expects these.
+ * The columns in the order of the relation: with its value, or `~` where it was listed as unchanged. One that is
+ * neither is `!`, but for old keys, and one that the relation does not have is `?`: no transcript expects these.
  */
 const printColumns = (
   { columns }: Relation.Relation,
@@ -179,8 +179,8 @@ export interface Recorder extends Workspace {
    */
   readonly raw: Effect.Effect<ReadonlyArray<string>, unknown>
   /**
-   * Compares all of {@link raw}. Where a relation is listed, it must be sent; it may also be sent again, in the same words,
-   * where it is not: the server does so whenever anything, in any database, makes it drop its caches.
+   * Compares all of {@link raw}. Where a relation is listed, it must be sent; it may also be sent again, in the same
+   * words, where it is not: the server does so whenever anything, in any database, makes it drop its caches.
    */
   readonly expectRaw: (...units: Expected) => Effect.Effect<void, unknown>
   readonly stream: Follower<never>

@@ -1,7 +1,7 @@
 /**
- * Everything that a program lets out beside its result: log messages of all levels with causes, annotations and spans; the
- * spans of a tracer with attributes, events and how they ended; metrics with their labels. As text, the way the most
- * talkative of loggers and exporters would have it, so that a test can look for what must not be in it.
+ * Everything that a program lets out beside its result: log messages of all levels with causes, annotations and spans;
+ * the spans of a tracer with attributes, events and how they ended; metrics with their labels. As text, the way the
+ * most talkative of loggers and exporters would have it, so that a test can look for what must not be in it.
  */
 import * as Inspect from "node:util"
 import { Cause, type Context, Effect, type Exit, Layer, Logger, Metric, Option, References, Tracer } from "effect"

@@ -6,7 +6,9 @@ import {
   type LogicalStreamOptions,
   nextLsn,
   Pgoutput,
+  type ReplicantConnection,
   type ReplicationError,
+  WalSender,
   withLogicalStream
 } from "@replicant/core"
 import { type PgConfig, PgWalSender } from "@replicant/node"
@@ -25,6 +27,30 @@ export const logicalOptions = (workspace: Workspace): LogicalStreamOptions => ({
   createSlot: "permanent",
   acknowledgeDelay: "20 millis"
 })
+
+/** Uses a replication connection to a workspace, which is closed afterwards. */
+export const onConnection = <A, E, R>(
+  workspace: Workspace,
+  use: (connection: ReplicantConnection) => Effect.Effect<A, E, R>
+) =>
+  WalSender.pipe(
+    Effect.flatMap((walSender) => walSender.connect),
+    Effect.flatMap(use),
+    Effect.scoped,
+    Effect.provide(walSender(workspace))
+  )
+
+/** What a stream that begins now fails with. It acknowledges all that it is given until then. */
+export const failureOf = (
+  workspace: Workspace,
+  options: Partial<LogicalStreamOptions> = {},
+  layer = walSender(workspace)
+) =>
+  withLogicalStream({ ...logicalOptions(workspace), ...options }, (change) => Effect.succeed(nextLsn(change))).pipe(
+    Effect.provide(layer),
+    Effect.flip,
+    Effect.timeout("30 seconds")
+  )
 
 export interface Follower<E> {
   readonly changes: Array<Change>

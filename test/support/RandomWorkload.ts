@@ -1,7 +1,8 @@
 /**
- * What a database goes through: sessions side by side, each with transactions made of random statements over tables that
- * differ in how their rows are identified, stored and published. The statements are the seed's; how they interleave is the
- * server's. A transaction that loses a deadlock or a lock is lost here, before anybody could hear of it.
+ * What a database goes through: sessions side by side, each with transactions made of random statements over tables
+ * that differ in how their rows are identified, stored and published. The statements are the seed's; how they
+ * interleave is the server's. A transaction that loses a deadlock or a lock is lost here, before anybody could hear of
+ * it.
  *
  * It knows nothing of replication: it leaves a database, and another one must come to equal it.
  */
@@ -27,7 +28,9 @@ export interface WorkloadOptions {
   readonly sessions?: number | undefined
   /** `binary` leaves out the types that binary format does not know; all unless told otherwise. */
   readonly types?: "all" | "binary" | undefined
-  /** `kept` leaves out what the built-in decoders do not keep: explicit bounds of arrays, and what `JSON.parse` loses. */
+  /**
+   * `kept` leaves out what the built-in decoders do not keep: explicit bounds of arrays, and what `JSON.parse` loses.
+   */
   readonly values?: "all" | "kept" | undefined
   /** As what the partitioned table is published: a truncated leaf is not told of the root. */
   readonly partitions?: "leaves" | "root" | undefined
@@ -266,8 +269,8 @@ const planTransaction = (random: Random, options: WorkloadOptions, make: Maker):
 }
 
 /**
- * What sessions that get in each other's way are told: deadlock, a row moved to another partition, lock not available, and
- * a key that was taken, or whose row was deleted, meanwhile.
+ * What sessions that get in each other's way are told: deadlock, a row moved to another partition, lock not available,
+ * and a key that was taken, or whose row was deleted, meanwhile.
  */
 const collisions = new Set(["40P01", "40001", "55P03", "23505", "23503"])
 

@@ -1,7 +1,7 @@
 /**
- * A replication session spoken by hand: commands sent as they are, everything the walsender says kept in order, and only
- * those status updates that a test sends. It shows what the server does by itself, so it is not a client: it answers
- * nothing and acknowledges nothing of its own accord.
+ * A replication session spoken by hand: commands sent as they are, everything the walsender says kept in order, and
+ * only those status updates that a test sends. It shows what the server does by itself, so it is not a client: it
+ * answers nothing and acknowledges nothing of its own accord.
  */
 import {
   Frames,
@@ -48,7 +48,9 @@ export interface RawStream {
     flushed: Lsn.Lsn,
     options?: { readonly ping?: boolean | undefined }
   ) => Effect.Effect<void, ReplicationError>
-  /** Waits until the walsender has sent everything before `lsn`, by its own word: it is pinged, and told nothing else. */
+  /**
+   * Waits until the walsender has sent everything before `lsn`, by its own word: it is pinged, and told nothing else.
+   */
   readonly sentThrough: (lsn: Lsn.Lsn) => Effect.Effect<void, unknown>
 }
 
@@ -168,7 +170,9 @@ export const pluginMessages = (heard: ReadonlyArray<Heard>): ReadonlyArray<RawMe
     bytes: walData
   }))
 
-/** The text of the first column of every insert under protocol 1: `I`, Int32 OID, `N`, Int16 count, `t`, Int32 length. */
+/**
+ * The text of the first column of every insert under protocol 1: `I`, Int32 OID, `N`, Int16 count, `t`, Int32 length.
+ */
 export const insertedTexts = (heard: ReadonlyArray<Heard>): ReadonlyArray<string> =>
   pluginMessages(heard)
     .filter(({ letter }) => letter === "I")

@@ -2,8 +2,8 @@
  * Applies a stream to a second database, each transaction exactly once and in one transaction there: with its rows it
  * stores where it ended, so no crash can come between the two. The same schema must be there, with nothing in it yet.
  *
- * Rows are found by their replica identity: by key, or by all columns under `REPLICA IDENTITY FULL`, where of equal rows
- * one is taken. A change that meets no row, or several, is an error: both sides have drifted apart.
+ * Rows are found by their replica identity: by key, or by all columns under `REPLICA IDENTITY FULL`, where of equal
+ * rows one is taken. A change that meets no row, or several, is an error: both sides have drifted apart.
  *
  * Prepared transactions wait in a table of ours, as the statements they came to, for what becomes of them.
  */
@@ -163,7 +163,9 @@ const makeStatements = (encode: EncodeValue, typeOf: ColumnTypes) => {
   }
 }
 
-/** As the stream's session is set, so that types print the same here; and no trigger or foreign key does its work twice. */
+/**
+ * As the stream's session is set, so that types print the same here; and no trigger or foreign key does its work twice.
+ */
 const settings = `SET session_replication_role = replica; SET timezone = 'UTC'; SET datestyle = 'ISO';
   SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET bytea_output = 'hex'`
 

@@ -1,6 +1,6 @@
 /**
- * The shared servers, as a test sees them: where they are and how to ask them. Never stop or reconfigure one; a test that
- * must, makes a `PgServer` of its own.
+ * The shared servers, as a test sees them: where they are and how to ask them. Never stop or reconfigure one; a test
+ * that must, makes a `PgServer` of its own.
  */
 
 import { it } from "@effect/vitest"
@@ -58,8 +58,9 @@ export interface ServerTestOptions {
 export const once: ServerTestOptions = { since: PostgresVersion.latest }
 
 /**
- * A test against a shared server, in real time; on a version that it is not for there is no such test. Where the machine
- * lacks the server it is skipped and says so, but not under CI, where a test that does not run is one that fails.
+ * A test against a shared server, in real time; on a version that it is not for there is no such test. Where the
+ * machine lacks the server it is skipped and says so, but not under CI, where a test that does not run is one that
+ * fails.
  *
  * @example
  * onServer("postgres", "streams an insert", (server) => Effect.gen(function*() {

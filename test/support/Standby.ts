@@ -1,6 +1,6 @@
 /**
- * A second server on a copy of the first one's data: an old copy, or a standby that follows. Made without pg_basebackup,
- * which the npm packages lack, by copying the directory of a stopped server.
+ * A second server on a copy of the first one's data: an old copy, or a standby that follows. Made without
+ * pg_basebackup, which the npm packages lack, by copying the directory of a stopped server.
  *
  * Both servers must be made with `auth: "trust"`: the copy has the roles of the first, and so not the password that the
  * second was given.
@@ -26,8 +26,8 @@ export const trustingServer = (
   PgServer.make({ ...PostgresVersion.serverOptions(), auth: "trust", settings })
 
 /**
- * A stopped server with the data of another, which is stopped for the copy and started again. What the copy keeps of the
- * slots is the caller's to say: pg_basebackup keeps none.
+ * A stopped server with the data of another, which is stopped for the copy and started again. What the copy keeps of
+ * the slots is the caller's to say: pg_basebackup keeps none.
  */
 export const copyOf = Effect.fnUntraced(function* (
   server: PgServerShape,

@@ -1,6 +1,7 @@
 /**
- * Every built-in type and some of a user's own, with the values at their edges, as texts that PostgreSQL takes. Shared by
- * the tests that must not leave a type out. NULL and arrays are for the reader to make: they come with each by themselves.
+ * Every built-in type and some of a user's own, with the values at their edges, as texts that PostgreSQL takes. Shared
+ * by the tests that must not leave a type out. NULL and arrays are for the reader to make: they come with each by
+ * themselves.
  */
 import * as PostgresVersion from "./PostgresVersion.ts"
 
@@ -156,21 +157,23 @@ export const textOnlyEdges: Readonly<Record<string, ReadonlyArray<string>>> = {
 }
 
 /**
- * No arrays of these: those of domains have a type that the wire does not explain, and one of `aclitem`, which has no send
- * function and comes as text, cannot be sent.
+ * No arrays of these: those of domains have a type that the wire does not explain, and one of `aclitem`, which has no
+ * send function and comes as text, cannot be sent.
  */
 export const withoutArrays: ReadonlyArray<string> = ["aclitem", "positive", "label", "numbers"]
 
 /**
- * For the types of which the built-in decoders do not keep every text, as docs/values.md says: texts that they do keep. A
- * JSON null is not told from SQL's NULL, numbers keep 17 digits, and blanks go.
+ * For the types of which the built-in decoders do not keep every text, as docs/values.md says: texts that they do keep.
+ * A JSON null is not told from SQL's NULL, numbers keep 17 digits, and blanks go.
  */
 export const keptEdges: Readonly<Record<string, ReadonlyArray<string>>> = {
   json: ['{"a":[1,null,"x\\n☕"],"b":{"c":-0.5}}', "true", '"q\\"uote"', "[]", "12345678.5"],
   jsonb: ['{"__proto__": {"x": 1}, "b": 1.5}', "false", '"q\\"uote"', "{}", "1e-3"]
 }
 
-/** The texts that PostgreSQL takes and prints otherwise, and does not take as it prints them: no replica can hold these. */
+/**
+ * The texts that PostgreSQL takes and prints otherwise, and does not take as it prints them: no replica can hold these.
+ */
 export const printedOnly: ReadonlyMap<string, ReadonlyArray<string>> = new Map([
   ["interval", ["-9223372036854775808 microseconds"]]
 ])

@@ -3,7 +3,7 @@
  */
 import { randomBytes } from "node:crypto"
 import { type PgServerFailed, PgSession } from "@replicant/node/testing"
-import { Effect, Redacted, type Scope } from "effect"
+import { Effect, RcRef, Redacted, type Scope } from "effect"
 
 /** What a workspace needs of a server: a shared one, or a `PgServer`. */
 export interface WorkspaceServer {
@@ -48,8 +48,8 @@ export interface Workspace {
   /** The row of a slot, of {@link slot} unless told otherwise. */
   readonly findSlot: (name?: string) => Effect.Effect<SlotRow | undefined, PgServerFailed>
   /**
-   * Whether somebody streams from that slot, or from any of this database's when none is named. That a slot is active is
-   * not enough: it is so while it is being made, and what is committed then is not in it.
+   * Whether somebody streams from that slot, or from any of this database's when none is named. That a slot is active
+   * is not enough: it is so while it is being made, and what is committed then is not in it.
    */
   readonly isStreaming: (name?: string) => Effect.Effect<boolean, PgServerFailed>
   /** `pg_current_wal_lsn()`. */
@@ -77,13 +77,29 @@ BEGIN
     tries := tries + 1;
   END LOOP;
   -- Origins of copies into this database are the cluster's, and there is room for ten.
-  PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${database}';
-  FOR tries IN 1..500 LOOP
-    EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = '${database}');
-    PERFORM pg_sleep(0.01);
-  END LOOP;
-  PERFORM pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname LIKE 'replicant.${database}.%';
+  IF EXISTS (SELECT FROM pg_replication_origin WHERE roname LIKE 'replicant.${database}.%') THEN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${database}';
+    FOR tries IN 1..500 LOOP
+      EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = '${database}');
+      PERFORM pg_sleep(0.01);
+    END LOOP;
+    PERFORM pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname LIKE 'replicant.${database}.%';
+  END IF;
 END $$`
+
+/**
+ * Runs SQL in one session for as long as it is asked every now and then: tests look many times a second, and a backend
+ * of its own for each look would be most of what they cost. Left alone it closes soon, for a server that stops waits
+ * for it.
+ */
+const makeLook = Effect.fnUntraced(function* (url: string) {
+  const session = yield* RcRef.make({ acquire: PgSession.connect(url), idleTimeToLive: "100 millis" })
+  return (text: string) => {
+    const look = Effect.scoped(Effect.flatMap(RcRef.get(session), ({ query }) => query(text)))
+    // The server may have ended the session since: the next is a new one.
+    return Effect.catch(look, () => Effect.andThen(RcRef.invalidate(session), look))
+  }
+})
 
 /** Makes a workspace. Its end is never a failure: the server may have been stopped by then. */
 export const makeWorkspace = Effect.fnUntraced(function* (
@@ -105,6 +121,7 @@ export const makeWorkspace = Effect.fnUntraced(function* (
   const sql: Workspace["sql"] = (text) => PgSession.query(server.url(database), text)
   if (options.sql !== undefined) yield* sql(options.sql)
   yield* sql(`CREATE PUBLICATION ${publication} ${options.publication ?? "FOR ALL TABLES"}`)
+  const look = yield* makeLook(server.url(database))
   return {
     database,
     publication,
@@ -121,17 +138,17 @@ export const makeWorkspace = Effect.fnUntraced(function* (
     session: PgSession.connect(server.url(database)),
     findSlot: (name = slot) =>
       Effect.map(
-        sql(`SELECT slot_name, plugin, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status
+        look(`SELECT slot_name, plugin, active, active_pid, confirmed_flush_lsn, restart_lsn, wal_status
              FROM pg_replication_slots WHERE slot_name = '${name}'`),
         ([row]) => row as SlotRow | undefined
       ),
     isStreaming: (name) =>
       Effect.map(
-        sql(`SELECT FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid
+        look(`SELECT FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid
              WHERE s.database = '${database}' AND r.state IN ('catchup', 'streaming')
              ${name === undefined ? "" : `AND s.slot_name = '${name}'`}`),
         (rows) => rows.length > 0
       ),
-    currentWalLsn: Effect.map(sql("SELECT pg_current_wal_lsn() AS lsn"), ([row]) => String(row?.lsn))
+    currentWalLsn: Effect.map(look("SELECT pg_current_wal_lsn() AS lsn"), ([row]) => String(row?.lsn))
   }
 })

@@ -1,6 +1,7 @@
 /**
- * The walls of the house, as a checker over sources: which module may import which, and what a module may not say. Pure, so
- * that architecture.test.ts can plant violations and see them caught; that test also runs it over the checkout.
+ * The walls of the house, as a checker over sources: which module may import which, and what a module may not say.
+ * Pure, so that architecture.test.ts can plant violations and see them caught; that test also runs it over the
+ * checkout.
  */
 
 /** Sources by path from the root of the repository: `packages/core/src/Lsn.ts`. */

@@ -16,11 +16,14 @@ import { Deferred, Effect, Layer, Redacted } from "effect"
 
 const [url = "", slot = "", publication = "", mode = "gathered"] = process.argv.slice(2)
 
-const plugin = Pgoutput.make({ publications: [publication], streaming: "on" })
+const plugin = Pgoutput.make({ publications: [publication], streaming: mode === "after its commit" ? undefined : "on" })
 
 let rows = 0
 let sum = 0
 let blocks = 0
+
+/** What the program holds by itself, before it is connected. */
+const idleBytes = process.memoryUsage.rss()
 
 const program = Effect.gen(function* () {
   const done = yield* Deferred.make<void>()
@@ -30,7 +33,7 @@ const program = Effect.gen(function* () {
     sum += Number(id)
   }
   const stream =
-    mode === "gathered"
+    mode !== "as it comes"
       ? withLogicalStream({ slot, plugin }, (change: Change) => {
           if (change._tag === "Insert") count(change.row.id)
           return change._tag === "Commit" ? end : Effect.undefined
@@ -51,5 +54,5 @@ const program = Effect.gen(function* () {
 )
 
 await Effect.runPromise(program)
-const { maxRSS } = process.resourceUsage()
-process.stdout.write(JSON.stringify({ rows, sum, blocks, peakMegabytes: Math.round(maxRSS / 1024) }))
+const overIdle = process.resourceUsage().maxRSS * 1024 - idleBytes
+process.stdout.write(JSON.stringify({ rows, sum, blocks, overIdleMegabytes: Math.round(overIdle / 1e6) }))

@@ -35,8 +35,8 @@ const wal2jsonBin = ["15", "16", "17", "18"]
 const wal2jsonProject = 15
 
 /**
- * Slots and walsenders for all files at once; tests of the timeout set it for their own session. No autovacuum: 14 sends
- * its transactions too, as empty ones, and a test that counts would count them.
+ * Slots and walsenders for all files at once; tests of the timeout set it for their own session. No autovacuum: 14
+ * sends its transactions too, as empty ones, and a test that counts would count them.
  */
 const settings = {
   autovacuum: "off",

@@ -1,8 +1,8 @@
 /**
- * A consumer as a program of its own, to be killed, stopped and told to leave. Each transaction that it has handled is a
- * line of a file, its ledger, before it is acknowledged: `endLsn id,id,...`. Its options are one argument of JSON, of
- * type `ConsumerOptions`. It loads, says `@loaded`, and begins at the first line of its standard input; it says `@begun`
- * as a handler begins, and `@left` with its peak of memory at its end.
+ * A consumer as a program of its own, to be killed, stopped and told to leave. Each transaction that it has handled is
+ * a line of a file, its ledger, before it is acknowledged: `endLsn id,id,...`. Its options are one argument of JSON, of
+ * type `ConsumerOptions`. It loads, says `@loaded`, and begins at the first line of its standard input; it says
+ * `@begun` as a handler begins, and `@left` with its peak of memory at its end.
  */
 import { appendFileSync, existsSync } from "node:fs"
 import { NodeRuntime } from "@effect/platform-node"

@@ -60,6 +60,8 @@ export class ServerError extends Schema.TaggedError<ServerError>(errorId("Server
   get remedy(): string | undefined {
     if (this.sqlState === "53300") return "end other connections, or raise max_wal_senders and restart the server"
     if (this.sqlState === "53400") return "drop a slot, or raise max_replication_slots and restart the server"
+    if (this.sqlState === "72000")
+      return "set old_snapshot_threshold to -1, or longer than a snapshot takes, and restart"
     if (this.sqlState === "58P01" && this.stage === "CreateSlot") return "install the output plugin on the server"
     if (this.sqlState === "22023" && this.stage === "StartReplication") {
       return this.hint ?? "leave out the option, which this version of the output plugin does not know"

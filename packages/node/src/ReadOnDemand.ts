@@ -60,7 +60,7 @@ export const readOnDemand = (socket: Socket, toError: (thrown: unknown) => Conne
     if (chunk === null) return pushEnd(null)
     chunks.push(chunk)
     gathered += chunk.length
-    // Node reads on, within this turn of the event loop, for as long as this is true.
+    // Node reads on, within this turn of the event loop, for as long as what is returned is true.
     awaken()
     return gathered < (isPulling ? maxPullBytes : readAheadBytes)
   }
@@ -81,10 +81,11 @@ export const readOnDemand = (socket: Socket, toError: (thrown: unknown) => Conne
   const pull = Effect.callback<Uint8Array, ConnectionError>((resume) => {
     // Only the fiber that runs on takes the bytes: one interrupted before it does leaves them for the next pull.
     const finish = (): void => resume(Effect.suspend(take))
-    // An immediate runs once the event loop has read all there was to read.
+    // An immediate runs once the event loop has read all there was to read. On live traffic that is a turn for nothing.
     let immediate: NodeJS.Immediate | undefined
     const finishSoon = (): void => {
-      immediate = setImmediate(finish)
+      if (readAheadBytes > 0 && gathered < smallPullBytes) finish()
+      else immediate = setImmediate(finish)
     }
     isPulling = true
     if (failure !== undefined) finish()
@@ -102,6 +103,8 @@ export const readOnDemand = (socket: Socket, toError: (thrown: unknown) => Conne
 
   const send = (bytes: Uint8Array): Effect.Effect<void, ConnectionError> =>
     Effect.callback((resume) => {
+      // The socket would take bytes that the peer's end does not want any more.
+      if (failure !== undefined) return resume(Effect.fail(failure))
       socket.write(bytes, (thrown) => {
         if (thrown !== undefined && thrown !== null) failure ??= toError(thrown)
         resume(thrown === undefined || thrown === null ? Effect.void : Effect.fail(failure ?? toError(thrown)))

@@ -9,8 +9,9 @@ import { Output } from "../src/cli/StandardOutput.ts"
 const run = Effect.fnUntraced(function* (...args: ReadonlyArray<string>) {
   let stdout = ""
   let stderr = ""
+  const write = (text: string) => Effect.sync(() => (stdout += text))
   const exitCode = yield* Cli.run(args).pipe(
-    Effect.provideService(Output, { isTerminal: false, write: (text) => Effect.sync(() => (stdout += text)) }),
+    Effect.provideService(Output, { isTerminal: false, write, append: write }),
     Effect.provideService(LiveLine.Standard, new LiveLine.LiveLine({ write: (text) => (stderr += text) })),
     Effect.provide(NodeServices.layer)
   )
@@ -28,7 +29,8 @@ describe("replicant", () => {
       assert.strictEqual(help.exitCode, 0)
       for (const name of ["stream", "identify", "slot", "publication", "demo"]) assert.include(help.stdout, name)
       const streamHelp = yield* run("stream", "--help")
-      assert.include(streamHelp.stdout, "--until-lsn")
+      for (const flag of ["--until-lsn", "--snapshot", "--connections", "--rate-limit", "--checkpoint"])
+        assert.include(streamHelp.stdout, flag)
     })
   )
 
@@ -47,6 +49,12 @@ describe("replicant", () => {
     [["slto"], /Unknown subcommand "slto"/, /did you mean slot\?/],
     [["stream", "--limt", "3"], /Unrecognized flag: --limt/, /did you mean --limit\?/],
     [["stream", "--limit", "0"], /--limit: "0". Expected a whole number of 1 or more/, /replicant stream --help/],
+    [["stream", "--snapshot", "always"], /--snapshot/, /replicant stream --help/],
+    [
+      ["stream", "--connections", "0"],
+      /--connections: "0". Expected a whole number of 1 or more/,
+      /replicant stream --help/
+    ],
     [["stream", "--until-lsn", "12"], /--until-lsn: "12". Expected an LSN/, /replicant stream --help/],
     [["stream", "--plugin", "test_decoding", "--slot", "s"], /--plugin/, /replicant stream --help/],
     [["stream"], /no slot is named/, /--slot NAME/],

@@ -203,6 +203,16 @@ describe("readOnDemand", () => {
     })
   )
 
+  it.live("fails a send at once that comes after the peer's end, which the socket would take", () =>
+    Effect.gen(function* () {
+      const { copy, peer, socket } = yield* pair
+      socket.allowHalfOpen = true
+      peer.end()
+      assert.strictEqual(yield* reasonOf(copy.pull), "Closed")
+      assert.strictEqual(yield* reasonOf(copy.send(Uint8Array.of(1))), "Closed")
+    })
+  )
+
   it.live("fails a send to a peer that has gone", () =>
     Effect.gen(function* () {
       const { copy, peer } = yield* pair

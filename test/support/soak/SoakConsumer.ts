@@ -36,6 +36,8 @@ export interface SoakPlace {
   readonly publication: string
   /** Where ledgers and logs go. */
   readonly directory: string
+  /** Megabytes of heap that a consumer may have; Node's own limit unless told otherwise. */
+  readonly heap: number | undefined
 }
 
 /** A consumer that runs from now on; the scope kills it. */
@@ -43,7 +45,7 @@ export const makeSoakConsumer = Effect.fnUntraced(function* (
   place: SoakPlace,
   by: SoakConsumerOptions["by"]
 ): Effect.fn.Return<SoakConsumer, unknown, Scope.Scope> {
-  const { database, directory, publication, server } = place
+  const { database, directory, heap, publication, server } = place
   const slot = `soak_${by}`
   yield* server.query(`SELECT pg_create_logical_replication_slot('${slot}', 'pgoutput')`, database)
   const proxy = yield* Proxy.make(server)
@@ -59,7 +61,10 @@ export const makeSoakConsumer = Effect.fnUntraced(function* (
     slowdown: file("slowdown")
   }
   const start = (): ChildProcess => {
-    const child = spawn(process.execPath, [program, JSON.stringify(options)], { stdio: ["ignore", "pipe", "pipe"] })
+    const limit = heap === undefined ? [] : [`--max-old-space-size=${heap}`]
+    const child = spawn(process.execPath, [...limit, program, JSON.stringify(options)], {
+      stdio: ["ignore", "pipe", "pipe"]
+    })
     for (const stream of [child.stdout, child.stderr]) stream.on("data", (text) => appendFileSync(file("log"), text))
     return child
   }

@@ -1,7 +1,8 @@
 /**
- * The soak's consumer, a process of its own. For each transaction it appends a line to its ledger before it acknowledges:
- * `endLsn number rows`, where `number` is what the row in `commits` says and `rows` how many changes of rows came before
- * it. One slot is followed by whole transactions, the other change by change with transactions streamed in progress.
+ * The soak's consumer, a process of its own. For each transaction it appends a line to its ledger before it
+ * acknowledges: `endLsn number rows`, where `number` is what the row in `commits` says and `rows` how many changes of
+ * rows came before it. One slot is followed by whole transactions, the other change by change with transactions
+ * streamed in progress.
  */
 import { appendFileSync, existsSync } from "node:fs"
 import { NodeFileSystem, NodeRuntime } from "@effect/platform-node"

@@ -8,8 +8,9 @@ import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { ByteReader, TextSlices } from "../protocol/ByteReader.ts"
 import type { CommandOptions } from "../protocol/ReplicationCommand.ts"
 import type { InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
-import type { Change } from "./Change.ts"
+import type { Change, Row } from "./Change.ts"
 import { NextLsn, type Run } from "./NextLsn.ts"
+import type { Relation } from "./Relation.ts"
 
 /** A transaction gathered while it was in progress and committed in this read: its changes stand at `index`. */
 export interface GatheredCommit {
@@ -72,6 +73,18 @@ export interface Gathering {
   readonly takeAborted: () => ReadonlyArray<GatheredBytes>
 }
 
+/** A relation's rows as COPY sends them, in text format: how a snapshot reads what the stream will change. */
+export interface CopiedRows {
+  /** As the rows of the stream have it. */
+  readonly relation: Relation
+  /**
+   * Reads one row, `reader.bytes[reader.offset, reader.end)` with its newline, to the row that an insert of it would have.
+   * Throws `DecodeError` and nothing else. Copies whatever outlives the call; bytes of one array must not change between
+   * two calls.
+   */
+  readonly readRow: (reader: ByteReader) => Row
+}
+
 /** Lives as long as one copy stream: so do the relations it remembers. */
 export interface Decoder {
   /**
@@ -85,6 +98,8 @@ export interface Decoder {
   readonly lastCommitTime: PgTimestamp | undefined
   /** Only where transactions in progress are sent, and gathered. */
   readonly gathering?: Gathering | undefined
+  /** The rows of a relation that was described before, by OID. Of a plugin that has none there are no snapshots. */
+  readonly copiedRows?: ((relation: number) => CopiedRows) | undefined
 }
 
 /** What START_REPLICATION is told in parentheses: names as they are, values yet to be quoted. */

@@ -200,3 +200,33 @@ export class TextCutter {
     this.line = reader.slices.latin1(bytes, start, to)
   }
 }
+
+/**
+ * The same for text that is known to be ASCII, cut from lines that may reach beyond its message: a row of COPY is half the
+ * length of a line, and between two of them lies nothing but a header.
+ */
+export class AsciiCutter {
+  private line = ""
+  private from = 0
+  private to = 0
+  private bytes: Uint8Array | undefined
+
+  /** The text of `bytes[start, end)`, of which every byte is ASCII. Bytes of one array must not change between two cuts. */
+  cut(reader: ByteReader, bytes: Uint8Array, start: number, end: number): string {
+    if (end - start > longestCut) return reader.slices.latin1(bytes, start, end)
+    if (end > this.to || start < this.from || bytes !== this.bytes) this.turnTo(reader, bytes, start)
+    return this.line.substring(start - this.from, end - this.from)
+  }
+
+  /** Lets go of the bytes that it looked at last. */
+  reset(): void {
+    this.bytes = undefined
+  }
+
+  private turnTo(reader: ByteReader, bytes: Uint8Array, start: number): void {
+    this.bytes = bytes
+    this.from = start
+    this.to = Math.min(bytes.length, start + lineLength)
+    this.line = reader.slices.latin1(bytes, start, this.to)
+  }
+}

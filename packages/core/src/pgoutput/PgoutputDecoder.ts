@@ -11,10 +11,11 @@
  * are taken apart by `StreamingDecoder.ts`, which has one of these for each of them.
  */
 import type { Begin, OldRow, Row } from "../change/Change.ts"
-import type { Batch, Decoder } from "../change/OutputPlugin.ts"
+import type { Batch, CopiedRows, Decoder } from "../change/OutputPlugin.ts"
 import * as Relation from "../change/Relation.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { ByteReader } from "../protocol/ByteReader.ts"
+import { CopyScratch } from "./CopyRow.ts"
 import * as LogicalMessage from "./LogicalMessage.ts"
 import type { KnownRelation, RelationCache } from "./RelationCache.ts"
 import * as StreamMessage from "./StreamMessage.ts"
@@ -35,6 +36,7 @@ export class PgoutputDecoder implements Decoder {
   /** The relation last used, as most rows follow one of their own: spares the look-up. */
   private latest: KnownRelation | undefined = undefined
   private readonly scratch = new TupleScratch()
+  private readonly copyScratch = new CopyScratch()
   private readonly phases: Phases
 
   constructor(relations: RelationCache, phases: Phases = "one") {
@@ -59,6 +61,12 @@ export class PgoutputDecoder implements Decoder {
 
   decode(reader: ByteReader, batch: Batch): void {
     this.decodeMessage(reader.uint8(), reader, batch)
+  }
+
+  copiedRows(relation: number): CopiedRows {
+    const known = this.relations.get(relation)
+    if (known === undefined) throw new TypeError(`relation ${relation} was never described`)
+    return { relation: known.relation, readRow: known.copyReader(this.copyScratch) }
   }
 
   /** Decodes what follows the byte that is the message's kind, and its xid where it stands in a block. */

@@ -2,6 +2,7 @@
  * The relations and types a stream has described, by OID, each with the readers of its rows. It lives and dies with the
  * stream, as the walsender describes everything anew on each, and holds one entry an OID however often that is resent.
  */
+import type { CopiedRows } from "../change/OutputPlugin.ts"
 import * as Relation from "../change/Relation.ts"
 import { DecodeError } from "../ReplicationError.ts"
 import { binaryTypeForOid } from "../values/BinaryType.ts"
@@ -14,6 +15,8 @@ import {
   type ValuePlace
 } from "../values/TypeDecoder.ts"
 import { type BinaryColumn, makeBinaryColumn } from "./BinaryColumn.ts"
+import { makeCopyReader } from "./CompiledCopyReader.ts"
+import type { CopyScratch } from "./CopyRow.ts"
 import type { RelationMessage, TypeMessage } from "./LogicalMessage.ts"
 import { makeRowReader } from "./RowReader.ts"
 import type { ColumnReader, RowReader } from "./Tuple.ts"
@@ -25,13 +28,22 @@ export class KnownRelation {
   readonly readRow: RowReader
   /** Key tuples: of these, only the columns of the replica identity. */
   readonly readKey: RowReader
+  private readonly columns: ReadonlyArray<ColumnReader>
+  private readCopied: CopiedRows["readRow"] | undefined
 
   constructor(relation: Relation.Relation, columns: ReadonlyArray<ColumnReader>) {
     this.relation = relation
+    this.columns = columns
     this.readRow = makeRowReader(columns)
     this.readKey = makeRowReader(
       columns.map((column, index) => ({ ...column, isRead: relation.columns[index]!.isKey }))
     )
+  }
+
+  /** The reader of whole rows, as COPY sends them: made once, with the scratch of the one decoder that has this. */
+  copyReader(scratch: CopyScratch): CopiedRows["readRow"] {
+    this.readCopied ??= makeCopyReader(this.columns, scratch)
+    return this.readCopied
   }
 }
 

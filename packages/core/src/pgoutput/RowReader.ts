@@ -1,12 +1,12 @@
 /**
  * Rows out of tuples: one reader per relation, made when the first row of it comes.
  *
- * A reader starts as a plain loop over the columns and is compiled once its relation proves busy, see
- * `CompiledRowReader.ts`; both give the same rows and the same errors.
+ * A reader starts as a plain loop over the columns and is compiled once its relation proves busy, or others like it have:
+ * see `CompiledRowReader.ts`. Both give the same rows and the same errors.
  */
 import type { ByteReader } from "../protocol/ByteReader.ts"
 import { bigintAt, booleanAt, byteaAt, floatAt, integerAt } from "./ColumnBytes.ts"
-import { compileRowReader } from "./CompiledRowReader.ts"
+import { compileRowReader, type RowShape, rowShapeOf } from "./CompiledRowReader.ts"
 import {
   binaryKind,
   type ColumnReader,
@@ -28,7 +28,7 @@ import {
 } from "./Tuple.ts"
 
 /** A value from the bytes of its text, which lie within the message. */
-const readText = (
+export const readText = (
   reader: ByteReader,
   scratch: TupleScratch,
   column: ColumnReader,
@@ -93,19 +93,21 @@ export const interpretedRowReader =
     return partialRow(scratch, columns, values)
   }
 
-/** Compiling costs about what it saves over this many rows: quieter relations are not worth it. */
-const compileAfter = 128
-/** Beyond this V8 leaves the generated function unoptimized, and it is slower than the loop. */
-const mostCompiledColumns = 200
+/** Compiling costs about what it saves over this many rows: quieter shapes of rows are not worth it. */
+export const compileAfter = 128
 
-/** A reader that compiles itself when its relation proves busy, where the runtime lets it. */
+/** A reader that compiles itself when rows of its shape prove busy, where the runtime lets it. */
 export const makeRowReader = (columns: ReadonlyArray<ColumnReader>): RowReader => {
-  let read = interpretedRowReader(columns)
-  if (columns.length > mostCompiledColumns) return read
-  let rows = 0
+  const loop = interpretedRowReader(columns)
+  let shape: RowShape | undefined
+  let read: RowReader | undefined
   return (reader, scratch, old) => {
-    rows += 1
-    if (rows === compileAfter) read = compileRowReader(columns) ?? read
+    if (read === undefined) {
+      shape ??= rowShapeOf(columns)
+      shape.rows += 1
+      if (shape.rows < compileAfter) return loop(reader, scratch, old)
+      read = compileRowReader(columns, shape) ?? loop
+    }
     return read(reader, scratch, old)
   }
 }

@@ -10,7 +10,7 @@
  */
 import type { Begin, Change } from "../change/Change.ts"
 import type { ChangeInProgress, UncommittedChange } from "../change/InProgress.ts"
-import type { Batch, Decoder, GatheredBytes, Gathering, InProgressMode } from "../change/OutputPlugin.ts"
+import type { Batch, CopiedRows, Decoder, GatheredBytes, Gathering, InProgressMode } from "../change/OutputPlugin.ts"
 import * as Lsn from "../Lsn.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
 import type { ByteReader, TextSlices } from "../protocol/ByteReader.ts"
@@ -101,6 +101,10 @@ export class StreamingDecoder implements Decoder, Gathering {
     const { aborted } = this
     if (aborted.length > 0) this.aborted = []
     return aborted
+  }
+
+  copiedRows(relation: number): CopiedRows {
+    return this.whole.copiedRows(relation)
   }
 
   decode(reader: ByteReader, batch: Batch): void {

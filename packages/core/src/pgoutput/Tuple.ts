@@ -49,6 +49,8 @@ export class TupleScratch {
   readonly text: TextCutter = new TextCutter()
   /** After a read: the columns whose values were not sent and are not in the row. */
   unchanged: ReadonlyArray<string> = none
+  /** Among the readers of a tuple's parts: the row goes without some column. */
+  isPartial = false
 }
 
 /**

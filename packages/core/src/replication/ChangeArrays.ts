@@ -3,8 +3,10 @@
  * nothing of what is read. What came before a failure is handed over first, so that it can be finished and acknowledged.
  */
 import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import { InvalidOption } from "../ReplicationError.ts"
 
 /** Appends what `changes` mean to `out`, up to a failure, which it returns. May remember what is open between arrays. */
 export interface Reader<In, Out, F> {
@@ -51,4 +53,25 @@ export const readEach = <In, Out, F, A, E, R>(
 ): ((change: In) => Effect.Effect<A | undefined, E | F, R>) => {
   const read = readArrays(reader, ([change]) => handle(change))
   return (change) => read([change])
+}
+
+/** What is delivered once, to one of the streams over it: a second would miss what the first had taken. */
+export class Source {
+  private isTaken = false
+
+  /** A stream of the arrays that `pull` gives. */
+  stream<A, E>(
+    pull: Effect.Effect<NonEmptyReadonlyArray<A>, E>
+  ): Stream.Stream<A, Exclude<E, Cause.Done> | InvalidOption> {
+    return Stream.fromPull(
+      Effect.suspend(() => {
+        if (this.isTaken) {
+          const problem = "this stream has been consumed; build the Layer anew to stream again"
+          return Effect.fail(new InvalidOption({ option: "changes", problem }))
+        }
+        this.isTaken = true
+        return Effect.succeed(pull)
+      })
+    )
+  }
 }

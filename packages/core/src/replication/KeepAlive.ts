@@ -97,7 +97,7 @@ export const keepAliveTiming = (state: KeepAliveState, timings: KeepAliveTimings
   return { _tag: "Wait", millis: Math.max(1, Math.min(...waits)) }
 }
 
-const nanosPerMilli = 1_000_000
+export const nanosPerMilli = 1_000_000
 
 /** Milliseconds of a clock that never jumps. */
 export const monotonicMillis: Effect.Effect<number> = Effect.map(

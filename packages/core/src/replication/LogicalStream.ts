@@ -12,7 +12,6 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
-import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Schedule from "effect/Schedule"
 import * as SubscriptionRef from "effect/SubscriptionRef"
@@ -25,6 +24,7 @@ import type { ReplicationError } from "../ReplicationError.ts"
 import { monotonicMillis } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
 import { type ConnectionOptions, openReplicationStream } from "./OpenStream.ts"
+import type { ReadsAhead } from "./ReadsAhead.ts"
 import { Attempts, defaultReconnect, isStumble, locate, provenMillis } from "./Reconnect.ts"
 import type { ReplicationOptions } from "./Replication.ts"
 import { type ChangeArray, readAhead } from "./ReplicationStream.ts"
@@ -64,19 +64,19 @@ interface Session {
   readonly acknowledge: (nextLsn: NextLsn) => Effect.Effect<void>
 }
 
-type Reads = Queue.Queue<ChangeArray, ReplicationError>
+type Reads = ReadsAhead<ChangeArray, ReplicationError>
 
 /** Takes what one read brought. Made anew for each connection, with whatever it keeps between reads. */
 type Consume<E, R> = (read: ChangeArray) => Effect.Effect<void, E | ReplicationError, R>
 type MakeConsume<E, R> = (session: Session) => Consume<E, R>
 
 /** Takes reads until the stream fails, or until it is told that it is over. */
-const consumeQueue = Effect.fnUntraced(function* <E, R>(
-  queue: Reads,
+const consumeReads = Effect.fnUntraced(function* <E, R>(
+  reads: Reads,
   consume: Consume<E, R>
 ): Effect.fn.Return<never, ReplicationError | Final<E | ReplicationError>, R> {
   while (true) {
-    const read = yield* Queue.take(queue)
+    const read = yield* reads.take
     // One span a read: the parent of whatever spans the handler opens.
     yield* Effect.withSpan(
       Effect.mapError(consume(read), (error) => new Final({ error })),
@@ -87,8 +87,8 @@ const consumeQueue = Effect.fnUntraced(function* <E, R>(
 })
 
 /** Lets the running handler end, within its time; then the connection may say goodbye with its last acknowledgement. */
-const leave = <A, E>(queue: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duration.Input): Effect.Effect<void> =>
-  Queue.shutdown(queue).pipe(
+const leave = <A, E>(reads: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duration.Input): Effect.Effect<void> =>
+  reads.shutdown.pipe(
     Effect.andThen(Effect.timeoutOption(Fiber.await(consumer), timeout)),
     Effect.andThen(Fiber.interrupt(consumer))
   )
@@ -121,15 +121,15 @@ const runSession = <E, R>(
       const onEnd = (cause: Cause.Cause<ReplicationError>) => {
         if (!isStumble(cause)) leaveOff()
       }
-      const queue = yield* readAhead(opening, { onStart: onStreaming(opening.system), onEnd })
+      const reads = yield* readAhead(opening, { onStart: onStreaming(opening.system), onEnd })
       return yield* Effect.uninterruptibleMask((restore) =>
         Effect.gen(function* () {
-          const consume = consumeQueue(queue, makeConsume(session))
+          const consume = consumeReads(reads, makeConsume(session))
           const consumer = yield* Effect.forkChild(Effect.interruptible(consume), { startImmediately: true })
           const timeout = options.shutdownTimeout ?? "5 seconds"
           return yield* Effect.onInterrupt(restore(Fiber.join(consumer)), () => {
             leaveOff()
-            return leave(queue, consumer, timeout)
+            return leave(reads, consumer, timeout)
           })
         })
       )

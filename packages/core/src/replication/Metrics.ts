@@ -3,7 +3,8 @@
  *
  * Label them with `Metric.CurrentMetricAttributes`; the stream itself labels with its slot.
  */
-import * as Effect from "effect/Effect"
+import type * as Context from "effect/Context"
+import type * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Lsn from "../Lsn.ts"
 
@@ -64,17 +65,15 @@ export interface ReadMeasures {
   readonly lagMillis: number
 }
 
-/** Records one read, in one step: there may be thousands a second. */
-export const received = (read: ReadMeasures): Effect.Effect<void> =>
-  Effect.contextWith((context) => {
-    receivedBytes.updateUnsafe(read.bytes, context)
-    if (read.changes > 0) changes.updateUnsafe(read.changes, context)
-    if (read.transactions > 0) transactions.updateUnsafe(read.transactions, context)
-    receivedLsn.updateUnsafe(read.received, context)
-    lagBytes.updateUnsafe(read.received > read.flushed ? Lsn.sub(read.received, read.flushed) : 0n, context)
-    lagSeconds.updateUnsafe(read.lagMillis / 1000, context)
-    return Effect.void
-  })
+/** Records one read, in one plain step: there may be thousands a second. */
+export const received = (context: Context.Context<never>, read: ReadMeasures): void => {
+  receivedBytes.updateUnsafe(read.bytes, context)
+  if (read.changes > 0) changes.updateUnsafe(read.changes, context)
+  if (read.transactions > 0) transactions.updateUnsafe(read.transactions, context)
+  receivedLsn.updateUnsafe(read.received, context)
+  lagBytes.updateUnsafe(read.received > read.flushed ? Lsn.sub(read.received, read.flushed) : 0n, context)
+  lagSeconds.updateUnsafe(read.lagMillis / 1000, context)
+}
 
 /** Records changes of a transaction that was gathered: its bytes were counted as they came. */
 export const gathered = (count: number): Effect.Effect<void> => Metric.update(changes, count)

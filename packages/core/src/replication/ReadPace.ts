@@ -11,8 +11,20 @@
 /** A transaction this much older than the packet that brings it, in milliseconds, belongs to a backlog. */
 export const behindMillis = 50
 
-/** What one wait should gather, in bytes. */
-export const targetBytes = 512 * 1024
+/**
+ * What one wait should gather, in bytes: somewhat less than the driver takes in one pull. The less often a walsender is
+ * stopped to be read from, the faster it is.
+ */
+export const targetBytes = 896 * 1024
+
+/** No receive window is smaller: a read of fewer bytes did not fill it. */
+export const leastWindow = 64 * 1024
+
+/** So many reads of one size, one after the other, are no coincidence. */
+const sameReads = 3
+
+/** Less than this comes a millisecond where the server itself has little to send, however old: waiting gathers nothing. */
+export const trickleBytes = 1024
 
 /** Messages of this many bytes fill a read by themselves: nothing is gained by waiting. */
 export const largeMessageBytes = 8 * 1024
@@ -23,6 +35,11 @@ export interface Recent {
   readonly messageBytes: number
   /** How fast bytes came: a read right after a large one finds little, and says nothing of the next. */
   readonly bytesPerMilli: number
+  /**
+   * How much of a wait is worth while, up to 1. Reads of the same size one after the other are those of a full receive
+   * window: what was waited beyond that was the walsender's time as well, and made it look slow.
+   */
+  readonly share: number
 }
 
 /** Gathers {@link Recent}: older reads count less and less. */
@@ -30,23 +47,28 @@ export class RecentReads {
   private bytes = 0
   private changes = 0
   private millis = 0
+  private share = 1
+  private lastBytes = 0
+  private same = 0
 
   /** Enters a read, and the milliseconds since the one before it began. */
   next(bytes: number, changes: number, elapsedMillis: number): Recent {
     this.bytes = this.bytes * 0.8 + bytes
     this.changes = this.changes * 0.8 + changes
     this.millis = this.millis * 0.8 + elapsedMillis
+    this.same = bytes >= leastWindow && Math.abs(bytes - this.lastBytes) < bytes / 128 ? this.same + 1 : 1
+    this.lastBytes = bytes
+    this.share = this.same >= sameReads ? Math.max(1 / 16, this.share / 2) : Math.min(1, this.share * 1.25)
     return {
       messageBytes: this.bytes / Math.max(1, this.changes),
-      bytesPerMilli: this.bytes / Math.max(0.05, this.millis)
+      bytesPerMilli: this.bytes / Math.max(0.05, this.millis),
+      share: this.share
     }
   }
 }
 
-/** The read that has just been decoded, and what the ones before it tell. */
+/** The reads so far, and how old what the last one brought is. */
 export interface LastRead extends Recent {
-  /** How many bytes it gave. */
-  readonly bytes: number
   /** Milliseconds between the last transaction's commit and the packet that brought it, both by the server's clock. */
   readonly behindMillis: number
 }
@@ -55,10 +77,10 @@ export interface LastRead extends Recent {
  * Milliseconds to leave the socket alone before the next read, 0 to `maxWait`. A `maxWait` of 0 turns waiting off.
  *
  * @example
- * waitMillis({ bytes: 4096, messageBytes: 80, bytesPerMilli: 4096, behindMillis: 60_000 }, 20) // => 20
+ * waitMillis({ messageBytes: 80, bytesPerMilli: 4096, share: 1, behindMillis: 60_000 }, 20) // => 20
  */
 export const waitMillis = (read: LastRead, maxWait: number): number => {
   if (maxWait <= 0 || read.behindMillis <= behindMillis) return 0
-  if (read.bytes >= targetBytes || read.messageBytes >= largeMessageBytes) return 0
-  return Math.min(maxWait, Math.max(1, Math.round(targetBytes / read.bytesPerMilli)))
+  if (read.bytesPerMilli < trickleBytes || read.messageBytes >= largeMessageBytes) return 0
+  return Math.max(1, Math.round(read.share * Math.min(maxWait, targetBytes / read.bytesPerMilli)))
 }

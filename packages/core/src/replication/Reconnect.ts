@@ -7,8 +7,8 @@ import * as Schedule from "effect/Schedule"
 import * as Lsn from "../Lsn.ts"
 import { type ReplicationError, ServerError, type Stage } from "../ReplicationError.ts"
 
-/** First within 250 ms, then doubled up to 10 s, with jitter, for ever. */
-export const defaultReconnect: Schedule.Schedule<unknown, ReplicationError> = Schedule.min([
+/** First within 250 ms, then doubled up to 10 s, with jitter, for ever. Whatever the failures are of. */
+export const defaultReconnect: Schedule.Schedule<unknown> = Schedule.min([
   Schedule.exponential("200 millis"),
   Schedule.spaced("10 seconds")
 ]).pipe(Schedule.jittered)

@@ -7,7 +7,6 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
-import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import * as Stream from "effect/Stream"
 import type { Change } from "../change/Change.ts"
@@ -15,9 +14,11 @@ import type { NextLsn } from "../change/NextLsn.ts"
 import type { InProgressMode } from "../change/OutputPlugin.ts"
 import { type Transaction, TransactionFold, wholeTransactions } from "../change/Transaction.ts"
 import type * as Lsn from "../Lsn.ts"
-import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
+import type { ReplicationError } from "../ReplicationError.ts"
+import { Source } from "./ChangeArrays.ts"
 import type { IdentifySystem } from "./IdentifySystem.ts"
 import { openReplicationStream, type StreamOptions } from "./OpenStream.ts"
+import type { ReadsAhead } from "./ReadsAhead.ts"
 import { type ChangeArray, readAhead } from "./ReplicationStream.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
@@ -61,35 +62,13 @@ export class Replication extends Context.Service<
   }
 >()("@replicant/core/Replication") {}
 
-/** The queue of one stream, and whether somebody has begun to empty it. */
-interface Source {
-  readonly queue: Queue.Dequeue<ChangeArray, ReplicationError>
-  isTaken: boolean
-}
-
-/** A stream of the arrays that `pull` gives, run once. */
-const consumeOnce = <A>(
-  source: Source,
-  pull: Effect.Effect<Arr.NonEmptyReadonlyArray<A>, ReplicationError>
-): Stream.Stream<A, ReplicationError> =>
-  Stream.fromPull(
-    Effect.suspend(() => {
-      if (source.isTaken) {
-        const problem = "this stream has been consumed; build the Layer anew to stream again"
-        return Effect.fail(new InvalidOption({ option: "changes", problem }))
-      }
-      source.isTaken = true
-      return Effect.succeed(pull)
-    })
-  )
-
 /** The next whole transactions: reads that end none are taken in, and the next is waited for. */
 const pullTransactions = Effect.fnUntraced(function* (
-  source: Source,
+  reads: ReadsAhead<ChangeArray, ReplicationError>,
   fold: TransactionFold
 ): Effect.fn.Return<Arr.NonEmptyReadonlyArray<Transaction>, ReplicationError> {
   while (true) {
-    const { bytes, changes } = yield* Queue.take(source.queue)
+    const { bytes, changes } = yield* reads.take
     const transactions = fold.fold(changes, bytes)
     if (!Array.isArray(transactions)) return yield* transactions
     if (Arr.isReadonlyArrayNonEmpty(transactions)) return transactions
@@ -100,22 +79,16 @@ const pullTransactions = Effect.fnUntraced(function* (
 export const make = Effect.fnUntraced(function* (options: ReplicationOptions, inProgress: InProgressMode = "gather") {
   const progress = yield* WalProgress.make
   const opening = yield* openReplicationStream(progress, options, { inProgress })
-  const queue = yield* readAhead(opening).pipe(
+  const reads = yield* readAhead(opening).pipe(
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
     Effect.annotateLogs({ slot: options.slot })
   )
-  const source: Source = { queue, isTaken: false }
+  const source = new Source()
   const fold = new TransactionFold(options.maxTransactionBytes)
   return Replication.of({
-    changes: consumeOnce(
-      source,
-      Effect.map(Queue.take(queue), ({ changes }) => changes)
-    ),
+    changes: source.stream(Effect.map(reads.take, ({ changes }) => changes)),
     transactions: Stream.unwrap(
-      Effect.as(
-        Effect.fromResult(wholeTransactions(options.plugin)),
-        consumeOnce(source, pullTransactions(source, fold))
-      )
+      Effect.as(Effect.fromResult(wholeTransactions(options.plugin)), source.stream(pullTransactions(reads, fold)))
     ),
     acknowledge: (nextLsn) =>
       WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, nextLsn)),

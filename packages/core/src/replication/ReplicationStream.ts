@@ -7,6 +7,7 @@
  */
 import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import type * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
@@ -14,7 +15,7 @@ import type { Change } from "../change/Change.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import type { CopyRead } from "./CopyData.ts"
 import type { GatheredTransactions } from "./GatheredTransactions.ts"
-import { keepAliveHandler, monotonicMillis, sendStatusUpdate } from "./KeepAlive.ts"
+import { keepAliveHandler, nanosPerMilli, sendStatusUpdate } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
 import {
   logNotice,
@@ -25,6 +26,7 @@ import {
   streamEnded
 } from "./OpenStream.ts"
 import { waitMillis } from "./ReadPace.ts"
+import { ReadsAhead } from "./ReadsAhead.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { WalSender } from "./WalSender.ts"
 
@@ -33,47 +35,49 @@ const markEnded = (stream: ReplicationStream): Effect.Effect<void> =>
     stream.pace.isEnded = true
   })
 
-/** Reads and decodes once, not before it pays to read. */
-const nextRead = Effect.fnUntraced(function* (stream: ReplicationStream): Effect.fn.Return<CopyRead, ReplicationError> {
-  const { copy, copyData, pace, reading } = stream
-  const { first } = pace
-  if (first !== undefined) {
-    pace.first = undefined
-    return first
-  }
-  const idle = (yield* monotonicMillis) - pace.lastRead
-  if (pace.wait > idle) yield* Effect.sleep(pace.wait - idle)
-  const now = yield* monotonicMillis
-  reading.since = now
-  const bytes = yield* Effect.tapError(copy.pull, () => markEnded(stream))
-  reading.since = undefined
+/** The clock's own reading, without an Effect: it is read for each read. */
+const millisOf = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / nanosPerMilli
+
+/** Decodes what was pulled, and says how long to wait before the next pull, which began at `now`. */
+const decode = ({ copyData, maxReadWait, pace }: ReplicationStream, bytes: Uint8Array, now: number): CopyRead => {
   const read = copyData.decode(bytes)
   const { behindMillis } = copyData
   const recent = pace.recent.next(bytes.length, read.batch.changes.length, now - pace.lastRead)
-  const last = { ...recent, bytes: bytes.length, behindMillis }
-  pace.wait = waitMillis(last, stream.maxReadWait)
+  pace.wait = waitMillis({ ...recent, behindMillis }, maxReadWait)
   pace.lastRead = now
   return read
-})
+}
 
-/** Takes in one decoded read: progress first, so that no idle position overtakes what is about to be handed on. */
-const receive = Effect.fnUntraced(function* (stream: ReplicationStream, read: CopyRead) {
-  const { batch } = read
-  yield* WalProgress.updateWalProgress(stream.progress, (progress) =>
-    WalProgress.receiveWal(progress, { received: read.received, isOpen: read.isOpen, delivered: batch.delivered })
-  )
-  if (read.replyRequested) yield* Queue.offer(stream.demands, undefined)
-  if (read.notices.length > 0) yield* Effect.forEach(read.notices, logNotice, { discard: true })
-  const { received, reported } = yield* Ref.get(stream.progress)
-  yield* Metrics.received({
-    bytes: read.bytes,
-    changes: batch.changes.length,
-    transactions: batch.delivered.length,
-    received,
-    flushed: reported,
-    lagMillis: stream.copyData.behindMillis
+/**
+ * Takes in one decoded read: progress first, so that no idle position overtakes what is about to be handed on. One step,
+ * as there may be thousands of reads a second.
+ */
+const receive = (stream: ReplicationStream, read: CopyRead): Effect.Effect<void> =>
+  Effect.contextWith((context) => {
+    const { batch, isOpen } = read
+    const progress = WalProgress.receiveWal(Ref.getUnsafe(stream.progress), {
+      received: read.received,
+      isOpen,
+      delivered: batch.delivered
+    })
+    const { received, reported } = progress
+    Metrics.received(context, {
+      bytes: read.bytes,
+      changes: batch.changes.length,
+      transactions: batch.delivered.length,
+      received,
+      flushed: reported,
+      lagMillis: stream.copyData.behindMillis
+    })
+    return Ref.set(stream.progress, progress)
   })
-})
+
+/** What a read says beside changes. */
+const heed = (stream: ReplicationStream, read: CopyRead): Effect.Effect<void> =>
+  Effect.andThen(
+    read.replyRequested ? Queue.offer(stream.demands, undefined) : Effect.void,
+    Effect.forEach(read.notices, logNotice, { discard: true })
+  )
 
 /** Takes what one read decoded to, and how many bytes it had. */
 export type OnChanges<E, R> = (changes: NonEmptyReadonlyArray<Change>, bytes: number) => Effect.Effect<unknown, E, R>
@@ -106,10 +110,26 @@ export const handleCopyOutData = Effect.fnUntraced(function* <E, R>(
   stream: ReplicationStream,
   onChanges: OnChanges<E, R>
 ): Effect.fn.Return<never, ReplicationError | E, R> {
-  const { copyData, gathered } = stream
+  const { copy, copyData, gathered, pace, reading } = stream
+  const clock = yield* Clock.Clock
+  const pull = Effect.tapError(copy.pull, () => markEnded(stream))
   while (true) {
-    const read = yield* nextRead(stream)
+    let read = pace.first
+    pace.first = undefined
+    if (read === undefined) {
+      let now = millisOf(clock)
+      const wait = pace.lastRead + pace.wait - now
+      if (wait > 0) {
+        yield* Effect.sleep(wait)
+        now = millisOf(clock)
+      }
+      reading.since = now
+      const bytes = yield* pull
+      reading.since = undefined
+      read = decode(stream, bytes, now)
+    }
     yield* receive(stream, read)
+    if (read.replyRequested || read.notices.length > 0) yield* heed(stream, read)
     const { changes } = read.batch
     if (gathered !== undefined && read.batch.gathered.length > 0) yield* handOverGathered(gathered, read, onChanges)
     else if (isReadonlyArrayNonEmpty(changes)) yield* onChanges(changes, read.bytes)
@@ -155,7 +175,7 @@ export const runReplicationStream = <E, R>(
 }
 
 /** Hands the gap over, where there is one, then starts the stream and runs it. */
-const runOpening = Effect.fnUntraced(function* <E, R>(
+export const runOpening = Effect.fnUntraced(function* <E, R>(
   opening: Opening,
   onChanges: OnChanges<E, R>,
   onStart: Effect.Effect<void>
@@ -172,32 +192,29 @@ export interface ChangeArray {
   readonly bytes: number
 }
 
-/** Reads decoded ahead of the consumer. One keeps the decoder busy; each may hold some thousand changes. */
-const maxReadsAhead = 1
-
-/** What to tell of a stream that runs into a queue. */
+/** What to tell of a stream that runs ahead of its consumer. */
 export interface ReadAheadOptions {
   /** The server has accepted. */
   readonly onStart?: Effect.Effect<void> | undefined
-  /** The stream has failed so, though the queue may still hold something. */
+  /** The stream has failed so, though a read may still be held. */
   readonly onEnd?: ((cause: Cause.Cause<ReplicationError>) => void) | undefined
 }
 
 /**
- * Runs a stream into a queue of the reads ahead of the consumer. The queue fails as the stream does, once what it holds is
- * taken; `onEnd` is told at once.
+ * Runs a stream one read ahead of the consumer, which keeps the decoder busy; a read may hold some thousand changes. Who
+ * takes fails as the stream does, once what is held is taken; `onEnd` is told at once.
  */
 export const readAhead = Effect.fnUntraced(function* (opening: Opening, options: ReadAheadOptions = {}) {
-  const queue = yield* Queue.bounded<ChangeArray, ReplicationError>(maxReadsAhead)
+  const reads = new ReadsAhead<ChangeArray, ReplicationError>()
   const { onEnd = () => {}, onStart = Effect.void } = options
-  yield* runOpening(opening, (changes, bytes) => Queue.offer(queue, { changes, bytes }), onStart).pipe(
+  yield* runOpening(opening, (changes, bytes) => reads.offer({ changes, bytes }), onStart).pipe(
     Effect.onError((cause) => {
       onEnd(cause)
-      return Queue.failCause(queue, cause)
+      return reads.fail(cause)
     }),
     Effect.forkScoped({ startImmediately: true })
   )
-  return queue
+  return reads
 })
 
 /**

@@ -2,7 +2,7 @@
  * How a table is read: the COPY commands that together give each row once, in pieces that several connections share.
  *
  * Text format and not binary: it has every type, and its texts are those of pgoutput, as both are made by the type's output
- * function. So what reads the one reads the other, see `CopyText.ts`.
+ * function. So what reads the one reads the other, see `pgoutput/CopyRow.ts`.
  *
  * Source: https://www.postgresql.org/docs/current/sql-copy.html
  */
@@ -47,7 +47,7 @@ export interface PieceOptions {
 export const defaultPiecePages = 2048
 
 /** Of a table's filters any will do, and a publication without one sends every row. */
-const filterOf = ({ filters }: PublishedTable): string | undefined =>
+export const filterOf = ({ filters }: PublishedTable): string | undefined =>
   filters.some((filter) => filter === null) ? undefined : filters.map((filter) => `(${filter})`).join(" OR ")
 
 /**

@@ -5,6 +5,7 @@
  * Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
  */
 import type { Row } from "../change/Change.ts"
+import type { CopiedRows } from "../change/OutputPlugin.ts"
 import type { Relation } from "../change/Relation.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
@@ -23,6 +24,14 @@ const inTransaction = 0x54 // T
  */
 const mostRows = 256
 
+/** The most that is decoded at a time. The last row of a portion may go beyond its bytes. */
+export interface Portion {
+  readonly rows: number
+  readonly bytes: number
+}
+
+const unlimited: Portion = { rows: mostRows, bytes: Number.POSITIVE_INFINITY }
+
 /** What a part of a read came to. Rows count also where `failure` says that there will be no more. */
 export interface CopyOutRead {
   readonly rows: ReadonlyArray<Row>
@@ -39,7 +48,7 @@ export class CopyOut {
   private readonly frames = new Frames()
   private readonly reader: ByteReader
   private readonly decoder: SnapshotDecoder
-  private relation: Relation | undefined
+  private readRow: CopiedRows["readRow"] | undefined
   private rows = 0
   private told: number | undefined
   private stage: "asked" | "copying" | "copied" | "ready" = "ready"
@@ -51,7 +60,7 @@ export class CopyOut {
 
   /** A copy of this relation's rows has been asked for. */
   begin(relation: Relation): void {
-    this.relation = relation
+    this.readRow = this.decoder.rowsOf(relation)
     this.rows = 0
     this.told = undefined
     this.stage = "asked"
@@ -62,21 +71,22 @@ export class CopyOut {
     this.frames.push(read)
   }
 
-  /** Decodes some hundred rows of what was lent. */
-  decode(): CopyOutRead {
-    const { frames } = this
-    const relation = this.relation!
+  /** Decodes some hundred rows of what was lent; fewer, where a portion is to be smaller. */
+  decode(portion: Portion = unlimited): CopyOutRead {
+    const rowsHere = Math.min(mostRows, portion.rows)
+    const { frames, reader } = this
+    const readRow = this.readRow!
     const rows: Array<Row> = []
     const notices: Array<ServerMessage> = []
     let bytes = 0
     let failure: ReplicationError | undefined
     let isLeft = true
     try {
-      while (failure === undefined && rows.length < mostRows) {
+      while (failure === undefined && rows.length < rowsHere && bytes < portion.bytes) {
         isLeft = frames.next()
         if (!isLeft) break
         if (frames.tag === BackendMessage.copyDataTag && this.stage === "copying") {
-          rows.push(this.decoder.decodeRow(relation, frames.bytes, frames.start, frames.end))
+          rows.push(readRow(reader.reset(frames.bytes, frames.start, frames.end)))
           bytes += frames.end - frames.start
         } else {
           failure = this.decodeOther(notices)

@@ -10,11 +10,14 @@ import * as Metric from "effect/Metric"
 import type { Relation } from "../change/Relation.ts"
 import * as FrontendMessage from "../protocol/FrontendMessage.ts"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
+import { monotonicMillis } from "../replication/KeepAlive.ts"
 import { logNotice } from "../replication/OpenStream.ts"
 import type { CopyBoth, ReplicantConnection } from "../replication/WalSender.ts"
 import type { CopyPiece } from "./CopyCommand.ts"
 import { CopyOut, type CopyOutRead } from "./CopyOut.ts"
+import { ProgressMeter } from "./ProgressMeter.ts"
 import type { PublishedTable } from "./PublishedTables.ts"
+import { type RateLimit, RateLimiter } from "./RateLimit.ts"
 import type { SnapshotBeginning, SnapshotChange, SnapshotRow, SnapshotTable } from "./SnapshotChange.ts"
 import type { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import * as SnapshotProgress from "./SnapshotProgress.ts"
@@ -73,7 +76,21 @@ export interface CopyJob {
   /** Run after every row of a piece has been handed over, and before the table's end is. */
   readonly onPiece?: ((piece: CopyPiece, table: TableCopy) => Effect.Effect<unknown, ReplicationError>) | undefined
   readonly progress: SnapshotProgress.ProgressRef | undefined
+  readonly rateLimit?: RateLimit | undefined
 }
+
+/** A job under way: what its connections share beside it. */
+interface Copying extends CopyJob {
+  readonly limiter: RateLimiter | undefined
+  readonly meter: ProgressMeter
+  /** When progress was told last, in milliseconds. */
+  toldAt: number
+}
+
+/** Progress is told no more often than this, in milliseconds: with thousands of tables telling it takes a while. */
+const tellInterval = 100
+/** And no less often, so that a rate falls while nothing comes. */
+const longestTellInterval = 1000
 
 const tableProgress = ({ bytes, estimatedRows, piecesLeft, relation, rows }: TableCopy) => ({
   relation,
@@ -93,42 +110,62 @@ const toRows = (
   relation: Relation
 ): ReadonlyArray<SnapshotRow> => rows.map((row) => ({ _tag: "SnapshotRow", snapshot, relation, row }))
 
-const tellProgress = ({ progress, tables }: CopyJob) =>
-  SnapshotProgress.updateProgress(progress, (current) => ({ ...current, tables: copyProgress(tables) }))
+const tellProgress = ({ meter, progress, tables }: Copying, now: number) =>
+  SnapshotProgress.updateProgress(progress, (current) => ({ ...current, ...meter.measure(copyProgress(tables), now) }))
+
+/** Tells how far it is, unless that was just told. */
+const tellProgressNow = Effect.fnUntraced(function* (copying: Copying) {
+  if (copying.progress === undefined) return
+  const now = yield* monotonicMillis
+  if (now - copying.toldAt < tellInterval) return
+  copying.toldAt = now
+  yield* tellProgress(copying, now)
+})
+
+const keepTelling = (copying: Copying): Effect.Effect<never> =>
+  copying.progress === undefined
+    ? Effect.never
+    : Effect.forever(Effect.andThen(Effect.sleep(longestTellInterval), tellProgressNow(copying)))
 
 /** Counts what has come since the last time. */
-const countRows = Effect.fnUntraced(function* (job: CopyJob, table: TableCopy, rows: number, bytes: number) {
+const countRows = Effect.fnUntraced(function* (copying: Copying, rows: number, bytes: number) {
   if (rows === 0) return
   yield* Metric.update(SnapshotProgress.rows, rows)
   yield* Metric.update(SnapshotProgress.bytes, bytes)
-  table.rows += rows
-  table.bytes += bytes
-  yield* tellProgress(job)
+  yield* tellProgressNow(copying)
 })
 
 /** Reads the answer to one COPY to its end. */
 const readCopy = Effect.fnUntraced(function* (
-  job: CopyJob,
+  copying: Copying,
   table: TableCopy,
   copy: CopyBoth,
   out: CopyOut
 ): Effect.fn.Return<void, ReplicationError> {
+  const { limiter } = copying
   while (true) {
     out.push(yield* copy.pull)
     let next: CopyOutRead["next"] = "more"
     let count = 0
     let bytes = 0
     while (next === "more") {
-      const read = out.decode()
+      const read = out.decode(limiter?.portion)
       if (read.notices.length > 0) yield* Effect.forEach(read.notices, logNotice, { discard: true })
-      const rows = toRows(read.rows, job.snapshot, table.relation)
+      const rows = toRows(read.rows, copying.snapshot, table.relation)
+      if (limiter !== undefined && rows.length > 0) yield* limiter.take(rows.length, read.bytes)
+      table.rows += rows.length
+      table.bytes += read.bytes
       count += rows.length
       bytes += read.bytes
-      if (isReadonlyArrayNonEmpty(rows)) yield* job.handOver(rows)
+      if (isReadonlyArrayNonEmpty(rows)) yield* copying.handOver(rows)
       if (read.failure !== undefined) return yield* Effect.fail(read.failure)
       next = read.next
+      // A read may hold a minute's worth of what the limit allows.
+      if (next === "more" && limiter === undefined) continue
+      yield* countRows(copying, count, bytes)
+      count = 0
+      bytes = 0
     }
-    yield* countRows(job, table, count, bytes)
     if (next === "done") return
   }
 })
@@ -144,7 +181,7 @@ class Reader {
     this.out = new CopyOut(decoder, connection.slices)
   }
 
-  read(job: CopyJob, table: TableCopy, command: string): Effect.Effect<void, ReplicationError> {
+  read(copying: Copying, table: TableCopy, command: string): Effect.Effect<void, ReplicationError> {
     this.out.begin(table.relation)
     const start =
       this.copy === undefined
@@ -152,16 +189,43 @@ class Reader {
         : Effect.as(this.copy.send(FrontendMessage.query(command)), this.copy)
     return Effect.flatMap(start, (copy) => {
       this.copy = copy
-      return readCopy(job, table, copy, this.out)
+      return readCopy(copying, table, copy, this.out)
     })
   }
 }
 
-const completeTable = (job: CopyJob, { bytes, relation, rows }: TableCopy) =>
+const completeTable = (copying: Copying, { bytes, relation, rows }: TableCopy) =>
   Effect.andThen(
-    tellProgress(job),
-    job.handOver([{ _tag: "SnapshotTableCompleted", snapshot: job.snapshot, relation, rows, bytes }])
+    tellProgressNow(copying),
+    copying.handOver([{ _tag: "SnapshotTableCompleted", snapshot: copying.snapshot, relation, rows, bytes }])
   )
+
+/** Takes piece after piece until there are none. */
+const copyEveryPiece = Effect.fnUntraced(function* (
+  copying: Copying,
+  shares: ReadonlyArray<Reader>
+): Effect.fn.Return<void, ReplicationError> {
+  const pieces = copying.tables.flatMap((table) => table.pieces.map((piece) => ({ table, piece })))
+  let next = 0
+  // A partitioned table may have no partition.
+  for (const table of copying.tables) if (table.pieces.length === 0) yield* completeTable(copying, table)
+  yield* Effect.forEach(
+    shares,
+    Effect.fnUntraced(function* (reader) {
+      for (let taken = pieces[next++]; taken !== undefined; taken = pieces[next++]) {
+        const { piece, table } = taken
+        yield* reader.read(copying, table, piece.command)
+        if (copying.onPiece !== undefined) yield* copying.onPiece(piece, table)
+        table.piecesLeft -= 1
+        if (table.piecesLeft === 0) yield* completeTable(copying, table)
+      }
+    }),
+    { concurrency: "unbounded", discard: true }
+  )
+  // The locks were held to the end, if who holds them is there at the end.
+  const [table] = copying.tables
+  if (table !== undefined) yield* shares[0]!.read(copying, table, "COPY (SELECT WHERE false) TO STDOUT")
+})
 
 /**
  * Copies everything, and ends when all of it has been handed over. `readers` are in the snapshot, and the first of them
@@ -171,25 +235,15 @@ export const copyTables = Effect.fnUntraced(function* (
   job: CopyJob,
   readers: ReadonlyArray<ReplicantConnection>
 ): Effect.fn.Return<void, ReplicationError> {
-  const pieces = job.tables.flatMap((table) => table.pieces.map((piece) => ({ table, piece })))
-  let next = 0
+  const { rateLimit, tables } = job
+  const now = yield* monotonicMillis
+  const copying: Copying = {
+    ...job,
+    limiter: rateLimit === undefined ? undefined : new RateLimiter(rateLimit, now),
+    meter: new ProgressMeter(tables, now),
+    toldAt: now
+  }
   const shares = readers.map((connection) => new Reader(connection, job.decoder))
-  // A partitioned table may have no partition.
-  for (const table of job.tables) if (table.pieces.length === 0) yield* completeTable(job, table)
-  yield* Effect.forEach(
-    shares,
-    Effect.fnUntraced(function* (reader) {
-      for (let taken = pieces[next++]; taken !== undefined; taken = pieces[next++]) {
-        const { piece, table } = taken
-        yield* reader.read(job, table, piece.command)
-        if (job.onPiece !== undefined) yield* job.onPiece(piece, table)
-        table.piecesLeft -= 1
-        if (table.piecesLeft === 0) yield* completeTable(job, table)
-      }
-    }),
-    { concurrency: "unbounded", discard: true }
-  )
-  // The locks were held to the end, if who holds them is there at the end.
-  const [table] = job.tables
-  if (table !== undefined) yield* shares[0]!.read(job, table, "COPY (SELECT WHERE false) TO STDOUT")
+  yield* Effect.raceFirst(copyEveryPiece(copying, shares), keepTelling(copying))
+  yield* tellProgress(copying, yield* monotonicMillis)
 })

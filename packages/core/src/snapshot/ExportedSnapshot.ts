@@ -16,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import * as Lsn from "../Lsn.ts"
 import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
-import { DecodeError } from "../ReplicationError.ts"
+import { DecodeError, SlotCreationBlocked } from "../ReplicationError.ts"
 import * as Catalog from "../replication/Catalog.ts"
 import { createReplicationSlot } from "../replication/ReplicationSlot.ts"
 import type { ReplicantConnection, WalSender } from "../replication/WalSender.ts"
@@ -108,7 +108,12 @@ export const exportSnapshot = Effect.fn("Replicant.exportSnapshot")(function* (
     temporary: true,
     snapshot: "export",
     timeout: lockTimeout
-  })
+  }).pipe(
+    // The slot by the name that its user knows it by.
+    Effect.catchTag("SlotCreationBlocked", ({ transactions }) =>
+      Effect.fail(new SlotCreationBlocked({ slot: options.slot, transactions }))
+    )
+  )
   const name = created.snapshotName ?? ""
   const [locker, ...others] = readers
   yield* Effect.all([query(locker!, `SET TRANSACTION SNAPSHOT ${quoteLiteral(name)}`), importSnapshot(others, name)], {

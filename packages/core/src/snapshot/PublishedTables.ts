@@ -119,7 +119,13 @@ const fingerprint = (publications: string, serverVersion: number): string => {
   ].join(", ")})`
 }
 
-const listingQuery = (names: ReadonlyArray<string>, serverVersion: number): string => {
+/** A table by its names, where only one is asked for. */
+export interface ListedName {
+  readonly schema: string
+  readonly name: string
+}
+
+const listingQuery = (names: ReadonlyArray<string>, serverVersion: number, only?: ListedName | undefined): string => {
   const publications = names.map(quoteLiteral).join(", ")
   return `WITH RECURSIVE ${baseTypes}, listed AS MATERIALIZED (${listed(publications, serverVersion)}
   ), t AS (
@@ -151,15 +157,17 @@ const listingQuery = (names: ReadonlyArray<string>, serverVersion: number): stri
     )}
   ) ORDER BY c.oid), '[]'::json) AS tables,
   ${fingerprint(publications, serverVersion)} AS fingerprint, current_user AS role
-  FROM t JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace`
+  FROM t JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  ${only === undefined ? "" : `WHERE n.nspname = ${quoteLiteral(only.schema)} AND c.relname = ${quoteLiteral(only.name)}`}`
 }
 
-/** Asks what these publications publish now. They must exist, and be one at least. */
+/** Asks what these publications publish now, of all tables or of one. They must exist, and be one at least. */
 export const listPublishedTables = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
-  publications: ReadonlyArray<string>
+  publications: ReadonlyArray<string>,
+  only?: ListedName | undefined
 ): Effect.fn.Return<Listing, ReplicationError> {
-  const text = listingQuery(publications, connection.serverVersion)
+  const text = listingQuery(publications, connection.serverVersion, only)
   const rows = yield* Catalog.queryAt(connection, text, { stage: "Query" })
   return yield* Catalog.decodeRow(ListingRow, rows[0], "pg_publication_tables")
 })

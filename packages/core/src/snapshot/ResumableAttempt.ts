@@ -136,7 +136,7 @@ const resumeRun = Effect.fnUntraced(function* (
   before: SnapshotCheckpoint.SnapshotCheckpoint
 ): Effect.fn.Return<SnapshotRun, SnapshotError, WalSender> {
   const { closeReaders, keeper, options, store, workingSlot } = session
-  const { piecePages, plugin, progress } = options
+  const { piecePages, plugin, progress, rateLimit } = options
   const { listing, readers, seam, snapshot } = yield* takeSnapshot(keeper, exportOptions(session))
   const plan = planResume(before, listing, { seam, snapshot })
   const { checkpoint } = plan
@@ -172,7 +172,7 @@ const resumeRun = Effect.fnUntraced(function* (
     handOverDeletedRows: partial.size === 0 ? undefined : (handOver) => handOverDeletedRows(deleted, handOver),
     slot: { keeper, name: workingSlot, isTemporary: false },
     record: new CopyRecord({ store, checkpoint, piecePages }),
-    ...{ tables, decoder, readers, closeReaders, progress }
+    ...{ tables, decoder, readers, closeReaders, progress, rateLimit }
   }
 })
 

@@ -13,6 +13,7 @@ import type { ReplicantConnection, WalSender } from "../replication/WalSender.ts
 import { copyPieces } from "./CopyCommand.ts"
 import { copyProgress, describeTables, snapshotTable, type TableCopy } from "./CopyTables.ts"
 import { type ExportedSnapshot, type ExportOptions, exportSnapshot, type OpenReaders } from "./ExportedSnapshot.ts"
+import type { RateLimit } from "./RateLimit.ts"
 import type { SeamFilter } from "./SeamFilter.ts"
 import type { SnapshotCompleted, SnapshotStarted } from "./SnapshotChange.ts"
 import { SnapshotDecoder } from "./SnapshotDecoder.ts"
@@ -33,6 +34,7 @@ export interface AttemptOptions {
   readonly lockTimeout: number
   readonly piecePages: number
   readonly progress: ProgressRef | undefined
+  readonly rateLimit: RateLimit | undefined
 }
 
 /** What outlives an attempt. */
@@ -126,7 +128,16 @@ export const describeRun = Effect.fnUntraced(function* (
   }
   return {
     ...{ beginning, restarted: [], handOverDeletedRows: undefined },
-    ...{ tables, decoder, readers, closeReaders, slot, record, progress: options.progress }
+    ...{
+      tables,
+      decoder,
+      readers,
+      closeReaders,
+      slot,
+      record,
+      progress: options.progress,
+      rateLimit: options.rateLimit
+    }
   }
 })
 

@@ -5,6 +5,7 @@
 import type { Change, OldRow, Row } from "../change/Change.ts"
 import type { Relation } from "../change/Relation.ts"
 import type * as Lsn from "../Lsn.ts"
+import type { TableSnapshot, TableSnapshotChange } from "./TableSnapshotChange.ts"
 
 /** A table that will be copied, under the name and with the columns that the stream sends it. */
 export interface SnapshotTable {
@@ -78,10 +79,13 @@ export interface SnapshotRowDeleted {
   readonly old: OldRow
 }
 
-/** A row that was there at the seam. Rows come in no order, and those of several tables by turns. */
+/**
+ * A row that was there at the seam. Rows come in no order, and those of several tables by turns. Of a table that is read
+ * anew while the stream goes on: a row as it is at this place of the stream.
+ */
 export interface SnapshotRow {
   readonly _tag: "SnapshotRow"
-  readonly snapshot: SnapshotBeginning
+  readonly snapshot: SnapshotBeginning | TableSnapshot
   /** As an `Insert` of the stream has it; under `publish_via_partition_root` that of the root. */
   readonly relation: Relation
   /** The published columns, each with the value that the stream would give it. */
@@ -135,5 +139,5 @@ export type SnapshotChange =
   | SnapshotTableCompleted
   | SnapshotCompleted
 
-/** What a stream that begins with a snapshot delivers: first the one kind, then the other. */
-export type ChangeAfterSnapshot = SnapshotChange | Change
+/** What a stream that begins with a snapshot delivers: first the one kind, then the other, and tables read anew among it. */
+export type ChangeAfterSnapshot = SnapshotChange | TableSnapshotChange | Change

@@ -1,32 +1,25 @@
 /**
- * The plugin's own decoder, made to decode rows that were there before its stream begins: it is told the relations as the
- * walsender would tell them, and then one Insert a row. So a row of the snapshot cannot differ from a row of the stream.
+ * The plugin's own decoder, told the relations as the walsender would tell them: what it then makes of their rows, as COPY
+ * sends them, is what it will make of them in the stream.
  *
  * One serves a whole snapshot, also of several connections: it decodes one row at a time and waits for nothing.
  */
-import type { Insert, Row } from "../change/Change.ts"
+import type { Row } from "../change/Change.ts"
 import { Run } from "../change/NextLsn.ts"
-import { Batch, type Decoder, type OutputPlugin } from "../change/OutputPlugin.ts"
+import { Batch, type CopiedRows, type Decoder, type OutputPlugin } from "../change/OutputPlugin.ts"
 import type { Relation } from "../change/Relation.ts"
-import * as Lsn from "../Lsn.ts"
 import * as PgoutputBytes from "../pgoutput/PgoutputBytes.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
-import { CopyText } from "./CopyText.ts"
 import type { PublishedTable } from "./PublishedTables.ts"
-
-/** A transaction that is nobody's: rows stand in one, and are taken out of it again. */
-const begin = PgoutputBytes.begin({ commitLsn: Lsn.zero, commitTime: 0, xid: 0 })
 
 export class SnapshotDecoder {
   private readonly decoder: Decoder
   private readonly reader: ByteReader
-  private readonly text = new CopyText()
-  private batch = new Batch(new Run())
+  private readonly copied = new Map<Relation, CopiedRows["readRow"]>()
 
   constructor(plugin: OutputPlugin, slices: TextSlices) {
     this.decoder = plugin.makeDecoder(slices)
     this.reader = new ByteReader(slices)
-    this.tell(begin)
   }
 
   /** Describes a table, and gives the relation of its rows. Throws `DecodeError` for one that the stream would refuse. */
@@ -36,23 +29,23 @@ export class SnapshotDecoder {
     }
     const schema = table.schema === "pg_catalog" ? "" : table.schema
     this.tell(PgoutputBytes.relation({ ...table, schema }))
-    // A relation is shown by the changes that name it, and a Truncate needs no row.
-    this.tell(PgoutputBytes.truncate({ oids: [table.oid], cascade: false, restartIdentity: false }))
-    const shown = this.batch.changes.at(-1)
-    this.batch = new Batch(new Run())
-    if (shown?._tag !== "Truncate") throw new TypeError(`a plugin that describes no relations`)
-    return shown.relations[0]!
+    const copied = this.decoder.copiedRows?.(table.oid)
+    if (copied === undefined) throw new TypeError("a plugin whose rows cannot be copied")
+    this.copied.set(copied.relation, copied.readRow)
+    return copied.relation
   }
 
-  /** The row in `bytes[start, end)`, in COPY's text format. Throws `DecodeError` and nothing else. */
+  /** Reads the rows of a relation that was described here. */
+  rowsOf(relation: Relation): CopiedRows["readRow"] {
+    return this.copied.get(relation)!
+  }
+
+  /** One row of theirs, in `bytes[start, end)`, as COPY sends it. Throws `DecodeError` and nothing else. */
   decodeRow(relation: Relation, bytes: Uint8Array, start: number, end: number): Row {
-    const length = this.text.encodeInsert(relation.oid, relation.columns.length, bytes, start, end)
-    const { batch } = this
-    this.decoder.decode(this.reader.reset(this.text.bytes, 0, length), batch)
-    return (batch.changes.pop() as Insert).row
+    return this.rowsOf(relation)(this.reader.reset(bytes, start, end))
   }
 
   private tell(bytes: Uint8Array): void {
-    this.decoder.decode(this.reader.reset(bytes, 0, bytes.length), this.batch)
+    this.decoder.decode(this.reader.reset(bytes, 0, bytes.length), new Batch(new Run()))
   }
 }

@@ -1,4 +1,5 @@
 /** How far a snapshot is: metrics for who watches many, and a reference for who shows one. Nothing here costs per row. */
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as SubscriptionRef from "effect/SubscriptionRef"
@@ -25,6 +26,10 @@ export interface TableProgress {
   /** The planner's estimate, before any row filter. */
   readonly estimatedRows: number | undefined
   readonly isDone: boolean
+  /** Rows a second, smoothed over some seconds, of a table under way; `undefined` before and after. */
+  readonly rowsPerSecond?: number | undefined
+  /** How long it will take at that rate, by the estimate; `undefined` when there is none, or it was exceeded. */
+  readonly remaining?: Duration.Duration | undefined
 }
 
 /** The whole of it. */
@@ -33,6 +38,10 @@ export interface SnapshotProgress {
   readonly phase: "waiting" | "copying" | "completed" | "streaming"
   readonly attempt: number
   readonly tables: ReadonlyArray<TableProgress>
+  /** Rows a second of all tables together, smoothed over some seconds, while copying. */
+  readonly rowsPerSecond?: number | undefined
+  /** How long the rest will take at that rate; `undefined` while a table without an estimate is left. */
+  readonly remaining?: Duration.Duration | undefined
 }
 
 /** To be watched with `SubscriptionRef.changes`, and given to the stream as its `progress`. */

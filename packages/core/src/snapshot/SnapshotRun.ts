@@ -15,6 +15,7 @@ import type { ReplicantConnection, WalSender } from "../replication/WalSender.ts
 import type { CopyPiece } from "./CopyCommand.ts"
 import type { CopyRecord } from "./CopyRecord.ts"
 import { copyTables, type HandOver, type TableCopy } from "./CopyTables.ts"
+import type { RateLimit } from "./RateLimit.ts"
 import type { SnapshotBeginning, SnapshotChange, SnapshotCompleted, SnapshotTableRestarted } from "./SnapshotChange.ts"
 import type { SnapshotDecoder } from "./SnapshotDecoder.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
@@ -43,6 +44,7 @@ export interface SnapshotRun {
   readonly slot: WorkingSlot
   readonly record: CopyRecord | undefined
   readonly progress: ProgressRef | undefined
+  readonly rateLimit: RateLimit | undefined
 }
 
 /** What the reading fiber hands to the handling one. */
@@ -56,11 +58,11 @@ const fillQueue = Effect.fnUntraced(function* (
   run: SnapshotRun,
   queue: Queue.Queue<Entry, SnapshotError>
 ): Effect.fn.Return<void, SnapshotError, WalSender> {
-  const { beginning, decoder, progress, readers, tables } = run
+  const { beginning, decoder, progress, rateLimit, readers, tables } = run
   const handOver: HandOver = (changes) => Queue.offer(queue, { _tag: "Changes", changes })
   const onPiece = (piece: CopyPiece, { relation }: TableCopy) => Queue.offer(queue, { _tag: "Piece", piece, relation })
   if (run.handOverDeletedRows !== undefined) yield* run.handOverDeletedRows(handOver)
-  const job = { snapshot: beginning, tables, decoder, handOver, progress }
+  const job = { snapshot: beginning, tables, decoder, handOver, progress, rateLimit }
   yield* copyTables(run.record === undefined ? job : { ...job, onPiece }, readers)
   // What comes after the last row needs neither lock nor snapshot.
   yield* run.closeReaders

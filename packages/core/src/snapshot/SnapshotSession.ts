@@ -49,7 +49,9 @@ export const excludeOthers = Effect.fnUntraced(function* (connection: ReplicantC
   if (row?.locked !== "t") return yield* new SlotInUse({ slot })
 })
 
-const isLockTimeout = (error: ReplicationError): boolean => error._tag === "ServerError" && error.sqlState === "55P03"
+/** Somebody else holds a table for longer than `lock_timeout`. */
+export const isLockTimeout = (error: ReplicationError): boolean =>
+  error._tag === "ServerError" && error.sqlState === "55P03"
 
 const LockRow = Schema.Struct({ schema: Schema.String, name: Schema.String, pid: Schema.NumberFromString })
 
@@ -57,7 +59,7 @@ const LockRow = Schema.Struct({ schema: Schema.String, name: Schema.String, pid:
  * Who keeps us from locking tables, asked on another connection than the one that holds what locks we have. `published` is
  * left out where not even a list of them was to be had.
  */
-const lockedBy = Effect.fnUntraced(function* (
+export const lockedBy = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
   lockTimeout: number,
   published?: Listing | undefined

@@ -10,7 +10,9 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import type * as Schedule from "effect/Schedule"
-import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
+import type * as Scope from "effect/Scope"
+import type { Change } from "../change/Change.ts"
+import { InvalidOption } from "../ReplicationError.ts"
 import {
   defaultReconnect,
   type Handled,
@@ -21,13 +23,17 @@ import {
 import type { WalSender } from "../replication/WalSender.ts"
 import type { CheckpointStore } from "./CheckpointService.ts"
 import { defaultPiecePages } from "./CopyCommand.ts"
+import { type RateLimit, rateLimitProblem } from "./RateLimit.ts"
 import { attemptResumable, findFilter } from "./ResumableAttempt.ts"
 import type { SeamFilter } from "./SeamFilter.ts"
+import { withControl } from "./SnapshotAttachment.ts"
 import { type AttemptOptions, type Attempts, attemptWhole, type SnapshotDone } from "./SnapshotAttempt.ts"
 import type { ChangeAfterSnapshot, SnapshotCompleted } from "./SnapshotChange.ts"
+import { type ControlState, interceptArrays, interceptEach, type SnapshotControl } from "./SnapshotControl.ts"
 import type { SnapshotError } from "./SnapshotError.ts"
 import { type ProgressRef, updateProgress } from "./SnapshotProgress.ts"
-import type { Deliver } from "./SnapshotRun.ts"
+import { SnapshotRetry } from "./SnapshotRetry.ts"
+import type { Deliver, HandlerFailed } from "./SnapshotRun.ts"
 
 /**
  * `initial`: a snapshot when the slot does not exist, then the stream. `never`: the stream alone, from a slot that exists.
@@ -52,12 +58,23 @@ export interface SnapshotStreamOptions<Mode extends SnapshotMode> extends Omit<L
   readonly checkpoints?: CheckpointStore["Service"] | undefined
   /** Pages (mostly of 8 kB) that are copied at a time, and between two checkpoints: 2048, that is 16 MB. */
   readonly piecePages?: number | undefined
+  /**
+   * Lets published tables be read anew while the stream goes on: `Snapshot.makeControl` makes one. Needs pgoutput with its
+   * messages, and is refused with `twoPhase`. With `checkpoints`, requests go on after a restart, under `tables/` and the
+   * slot's name.
+   */
+  readonly control?: SnapshotControl | undefined
+  /** Spares the source: no more than this a second, over all connections. Changes after the snapshot are not held back. */
+  readonly rateLimit?: RateLimit | undefined
   /** Told how far the snapshot is. */
   readonly progress?: ProgressRef | undefined
 }
 
 /** What becomes of it: only a snapshot by itself ever ends. */
 export type Ended<Mode extends SnapshotMode> = Mode extends "only" ? SnapshotCompleted : never
+
+const lockMillis = (lockTimeout: Duration.Input = "10 seconds"): number =>
+  Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(lockTimeout)))
 
 const failOnOption = (option: string, problem: string) => Effect.fail(new InvalidOption({ option, problem }))
 
@@ -73,36 +90,54 @@ const validated = <Mode extends SnapshotMode>(
   if (checkpoints !== undefined && snapshot === "only") {
     return failOnOption("checkpoints", "a snapshot by itself cannot go on: tables would be of different times")
   }
-  const lockTimeout = Math.ceil(Duration.toMillis(Duration.fromInputUnsafe(options.lockTimeout ?? "10 seconds")))
+  const rateProblem = options.rateLimit === undefined ? undefined : rateLimitProblem(options.rateLimit)
+  if (rateProblem !== undefined) return failOnOption("rateLimit", rateProblem)
+  const lockTimeout = lockMillis(options.lockTimeout)
   const purpose = snapshot === "only" ? "only" : "stream"
-  return Effect.succeed({ slot, purpose, plugin, connections, lockTimeout, piecePages, progress })
+  return Effect.succeed({
+    slot,
+    purpose,
+    plugin,
+    connections,
+    lockTimeout,
+    piecePages,
+    progress,
+    rateLimit: options.rateLimit
+  })
 }
 
-/** A deadlock with somebody's DDL is over once our locks are gone. */
-const isWorthRetrying = (error: SnapshotError): boolean =>
-  error._tag === "ServerError" && error.sqlState === "40P01" ? true : error.isRetryable
+/** One attempt, whole or taken up again. */
+const attemptSnapshot = <Mode extends SnapshotMode, E, R>(
+  options: SnapshotStreamOptions<Mode>,
+  attempts: Attempts,
+  deliver: Deliver<E, R>
+): Effect.Effect<SnapshotDone, SnapshotError | HandlerFailed<E>, R | WalSender | Scope.Scope> => {
+  const { checkpoints: store } = options
+  return Effect.flatMap(validated(options), (valid) =>
+    store === undefined
+      ? attemptWhole(valid, attempts, deliver)
+      : attemptResumable({ ...valid, store }, attempts, deliver)
+  )
+}
+
+const noAttempts = (): Attempts => ({ count: 0, hasDelivered: false, mayBeDone: false })
 
 /** Attempts one after the other, until one is whole. */
 const runSnapshot = <Mode extends SnapshotMode, E, R>(
   options: SnapshotStreamOptions<Mode>,
   deliver: Deliver<E, R>
 ): Effect.Effect<SnapshotDone, SnapshotError | E, R | WalSender> => {
-  const { checkpoints: store } = options
-  const attempts: Attempts = { count: 0, hasDelivered: false, mayBeDone: false }
+  const attempts = noAttempts()
   const schedule = (options.reconnect ?? defaultReconnect) as Schedule.Schedule<unknown, unknown>
-  const attempt = Effect.flatMap(validated(options), (valid) =>
-    store === undefined
-      ? attemptWhole(valid, attempts, deliver)
-      : attemptResumable({ ...valid, store }, attempts, deliver)
-  )
-  const again = store === undefined ? "the snapshot begins anew" : "the snapshot is taken up again"
-  return Effect.scoped(attempt).pipe(
-    Effect.tapError((error) =>
-      error._tag !== "HandlerFailed" && isWorthRetrying(error)
-        ? Effect.logWarning(`${again} after ${error._tag}: ${error.message}`)
-        : Effect.void
-    ),
-    Effect.retry({ while: (error) => error._tag !== "HandlerFailed" && isWorthRetrying(error), schedule }),
+  const again = options.checkpoints === undefined ? "the snapshot begins anew" : "the snapshot is taken up again"
+  const retry = new SnapshotRetry()
+  let isWorthRetrying = false
+  return Effect.scoped(attemptSnapshot(options, attempts, deliver)).pipe(
+    Effect.tapError((error) => {
+      isWorthRetrying = error._tag !== "HandlerFailed" && retry.next(error)
+      return isWorthRetrying ? Effect.logWarning(`${again} after ${error._tag}: ${error.message}`) : Effect.void
+    }),
+    Effect.retry({ while: () => isWorthRetrying, schedule }),
     Effect.catchTag("HandlerFailed", (failed) => Effect.fail(failed.error as E)),
     Effect.annotateLogs({ slot: options.slot }),
     Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
@@ -118,16 +153,52 @@ const doneBefore = <Mode extends SnapshotMode>({
     ? Effect.succeed({ completed: undefined, filter: undefined })
     : Effect.map(findFilter(checkpoints, slot), (filter) => ({ completed: undefined, filter }))
 
+/** What the mode asks for, in one attempt and no other where it fails: for who tries again by itself. */
+export const takeSnapshot = <Mode extends SnapshotMode, R>(
+  options: SnapshotStreamOptions<Mode>,
+  deliver: Deliver<never, R>
+): Effect.Effect<SnapshotDone, SnapshotError, R | WalSender> =>
+  options.snapshot === "never"
+    ? doneBefore(options)
+    : (Effect.scoped(attemptSnapshot(options, noAttempts(), deliver)).pipe(
+        Effect.catchTag("HandlerFailed", ({ error }) => Effect.die(error))
+      ) as Effect.Effect<SnapshotDone, SnapshotError, R | WalSender>)
+
 const nothingHandled: Effect.Effect<Handled> = Effect.succeed(undefined)
+
+/** A handler that is not given what the snapshot has told already. */
+const filterEach =
+  <E, R>(
+    filter: SeamFilter,
+    handler: (change: Change) => Effect.Effect<Handled, E, R>
+  ): ((change: Change) => Effect.Effect<Handled, E, R>) =>
+  (change) => {
+    const kept = filter.keep(change)
+    return kept === undefined ? nothingHandled : handler(kept)
+  }
+
+/** The same for arrays. */
+const filterArrays =
+  <E, R>(
+    filter: SeamFilter,
+    handler: (changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<Handled, E, R>
+  ): ((changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<Handled, E, R>) =>
+  (changes) => {
+    const kept = filter.keepAll(changes)
+    return isReadonlyArrayNonEmpty(kept) ? handler(kept) : nothingHandled
+  }
+
+/** What stands between a stream and its handler. */
+interface Between {
+  readonly filter: SeamFilter | undefined
+  readonly control: ControlState | undefined
+}
 
 /** The snapshot that the mode asks for, and then the stream, if it does. */
 const runWith = <Mode extends SnapshotMode, E, R>(
   options: SnapshotStreamOptions<Mode>,
   deliver: Deliver<E, R>,
-  stream: (
-    options: LogicalStreamOptions,
-    filter: SeamFilter | undefined
-  ) => Effect.Effect<never, ReplicationError | E, R | WalSender>
+  stream: (options: LogicalStreamOptions, between: Between) => Effect.Effect<never, SnapshotError | E, R | WalSender>
 ): Effect.Effect<Ended<Mode>, SnapshotError | E, R | WalSender> =>
   Effect.gen(function* () {
     const { completed, filter } = yield* options.snapshot === "never"
@@ -135,7 +206,10 @@ const runWith = <Mode extends SnapshotMode, E, R>(
       : runSnapshot(options, deliver)
     if (options.snapshot === "only") return completed as Ended<Mode>
     yield* updateProgress(options.progress, (current) => ({ ...current, phase: "streaming" }))
-    return yield* stream({ ...options, createSlot: undefined } as LogicalStreamOptions, filter)
+    const streaming: LogicalStreamOptions = { ...options, createSlot: undefined }
+    if (options.control === undefined) return yield* stream(streaming, { filter, control: undefined })
+    const attached = { ...options, lockTimeout: lockMillis(options.lockTimeout) }
+    return yield* withControl(options.control, attached, (control) => stream(streaming, { filter, control }))
   })
 
 /**
@@ -145,7 +219,8 @@ const runWith = <Mode extends SnapshotMode, E, R>(
  *
  * What the handler returns for a row counts for nothing: all rows must be durable when it has ended `SnapshotCompleted`.
  * When it fails, or the program is interrupted before, no slot is left and the next run begins anew. So does this one after
- * a lost connection: with another `SnapshotStarted`, and what came before it is void.
+ * a lost connection: with another `SnapshotStarted`, and what came before it is void. With `checkpoints` both go on where
+ * they stood, with `SnapshotResumed`, and what is durable when the handler has ended `SnapshotRangeCompleted` stays.
  *
  * The role must be able to read every table: SELECT, and no row-level security. Fails with `SnapshotLocked` when another
  * session keeps a table locked.
@@ -163,16 +238,10 @@ export const withSnapshotStream = <E, R, const Mode extends SnapshotMode>(
   runWith<Mode, E, R>(
     options,
     (changes) => Effect.forEach(changes, handler, { discard: true }),
-    (streaming, filter) =>
-      withLogicalStream<E, R>(
-        streaming,
-        filter === undefined
-          ? handler
-          : (change) => {
-              const kept = filter.keep(change)
-              return kept === undefined ? nothingHandled : handler(kept)
-            }
-      )
+    (streaming, { control, filter }) => {
+      const each = control === undefined ? handler : interceptEach(control, handler)
+      return withLogicalStream(streaming, filter === undefined ? each : filterEach(filter, each))
+    }
   )
 
 /**
@@ -183,14 +252,7 @@ export const withSnapshotStreamArray = <E, R, const Mode extends SnapshotMode>(
   options: SnapshotStreamOptions<Mode>,
   handler: (changes: NonEmptyReadonlyArray<ChangeAfterSnapshot>) => Effect.Effect<Handled, E, R>
 ): Effect.Effect<Ended<Mode>, SnapshotError | E, R | WalSender> =>
-  runWith<Mode, E, R>(options, handler, (streaming, filter) =>
-    withLogicalStreamArray<E, R>(
-      streaming,
-      filter === undefined
-        ? handler
-        : (changes) => {
-            const kept = filter.keepAll(changes)
-            return isReadonlyArrayNonEmpty(kept) ? handler(kept) : nothingHandled
-          }
-    )
-  )
+  runWith<Mode, E, R>(options, handler, (streaming, { control, filter }) => {
+    const arrays = control === undefined ? handler : interceptArrays(control, handler)
+    return withLogicalStreamArray(streaming, filter === undefined ? arrays : filterArrays(filter, arrays))
+  })

@@ -23,6 +23,10 @@ const pattern = /^(\d{1,20}):(\d{1,20}):((?:\d{1,20})(?:,\d{1,20})*)?$/
 /**
  * A snapshot from PostgreSQL's text, `10:20:10,14,15`; `undefined` for anything else.
  *
+ * One that a slot exports may say `11:10:`, when the last transactions before it were rolled back: nothing had begun from 11
+ * on, and `xmax` counts those that committed (`SnapBuildBuildSnapshot` in src/backend/replication/logical/snapbuild.c). It
+ * means `11:11:`, since what is below `xmin` is seen whatever `xmax` says.
+ *
  * @example
  * fromString("10:20:10,14,15") // => { xmin: 10n, xmax: 20n, running: new Set([10n, 14n, 15n]) }
  */
@@ -30,9 +34,9 @@ export const fromString = (text: string): TransactionSnapshot | undefined => {
   const match = pattern.exec(text)
   if (match === null) return undefined
   const xmin = BigInt(match[1]!)
-  const xmax = BigInt(match[2]!)
+  const xmax = [xmin, BigInt(match[2]!)].reduce((self, that) => (self > that ? self : that))
   const running = new Set(match[3] === undefined ? [] : match[3].split(",").map(BigInt))
-  const isSound = xmin > 0n && xmin <= xmax && Array.from(running).every((xid) => xid >= xmin && xid < xmax)
+  const isSound = xmin > 0n && Array.from(running).every((xid) => xid >= xmin && xid < xmax)
   return isSound ? { xmin, xmax, running } : undefined
 }
 

@@ -1,65 +1,95 @@
 /**
  * Declared tables over a snapshot: its rows, and the changes after them, in the types that their Schemas give.
  *
- * A row goes through the same decoder as an insert, so what fits one place fits the other. A row that does not is told as
- * an insert at the seam: in a `RowMismatch` the operation is `Insert`, and `commitLsn` the consistent point.
+ * A row goes through the same decoder as an insert, and one that is gone as a delete, so what fits one place fits the
+ * other. A row that does not is told as one at the seam: in a `RowMismatch` the operation is `Insert` or `Delete`, and
+ * `commitLsn` the consistent point.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Effect from "effect/Effect"
-import type { Begin, Change, Insert } from "../change/Change.ts"
+import type * as Stream from "effect/Stream"
+import type { Begin, Change } from "../change/Change.ts"
 import type { Relation } from "../change/Relation.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
-import { readArrays, readEach } from "../replication/ChangeArrays.ts"
+import { readArrays, readEach, readStream } from "../replication/ChangeArrays.ts"
 import type { Any, Row } from "../table/Table.ts"
 import type { RowMismatch, TableError } from "../table/TableError.ts"
-import type { OnMismatch, TypedChange } from "../table/TypedChange.ts"
+import type { OldRow, OnMismatch, TypedChange } from "../table/TypedChange.ts"
 import { TypedChanges, type TypedOptions } from "../table/TypedChanges.ts"
-import type { ChangeAfterSnapshot, SnapshotBeginning, SnapshotChange, SnapshotRow } from "./SnapshotChange.ts"
+import type {
+  ChangeAfterSnapshot,
+  SnapshotChange,
+  SnapshotResumed,
+  SnapshotRow,
+  SnapshotRowDeleted
+} from "./SnapshotChange.ts"
+import type { TableSnapshotChange } from "./TableSnapshotChange.ts"
 
 /** A row of a declared table that was there when the snapshot was taken. */
 export interface TypedSnapshotRow<T extends Any> {
   readonly _tag: "SnapshotRow"
   readonly table: T["name"]
-  readonly snapshot: SnapshotBeginning
+  readonly snapshot: SnapshotRow["snapshot"]
   readonly relation: Relation
   readonly row: Row<T>
+}
+
+/** A row of a declared table that may be stored and is gone. `old` is what identifies it. */
+export interface TypedSnapshotRowDeleted<T extends Any> {
+  readonly _tag: "SnapshotRowDeleted"
+  readonly table: T["name"]
+  readonly snapshot: SnapshotResumed
+  readonly relation: Relation
+  readonly old: OldRow<T>
 }
 
 /** A row that does not fit its Schema, as it came. Handed over only under `onMismatch: "untyped"`. */
 export interface UntypedSnapshotRow<T extends Any> {
   readonly _tag: "UntypedSnapshotRow"
   readonly table: T["name"]
-  readonly row: SnapshotRow
+  readonly row: SnapshotRow | SnapshotRowDeleted
   readonly mismatch: RowMismatch
 }
 
 type OfEach<T extends Any, Policy extends OnMismatch> = T extends Any
-  ? TypedSnapshotRow<T> | (Policy extends "untyped" ? UntypedSnapshotRow<T> : never)
+  ? TypedSnapshotRow<T> | TypedSnapshotRowDeleted<T> | (Policy extends "untyped" ? UntypedSnapshotRow<T> : never)
   : never
 
 /** Everything that a stream with a snapshot delivers over a set of tables. Of a union of tables: narrow by `table`. */
 export type TypedChangeAfterSnapshot<T extends Any, Policy extends OnMismatch = "fail"> =
-  | Exclude<SnapshotChange, SnapshotRow>
+  | Exclude<SnapshotChange, SnapshotRow | SnapshotRowDeleted>
+  | TableSnapshotChange
   | OfEach<T, Policy>
   | TypedChange<T, Policy>
 
-/** A row as an insert, of a transaction by which the row is found again. */
-interface RowBegin extends Begin {
-  readonly of: SnapshotRow
+/** A row as a change of a transaction by which the row is found again. */
+interface RowBegin<Of extends SnapshotRow | SnapshotRowDeleted = SnapshotRow | SnapshotRowDeleted> extends Begin {
+  readonly of: Of
 }
 
-const asInsert = (row: SnapshotRow, ordinal: number): Insert => {
-  const begin: RowBegin = {
-    _tag: "Begin",
-    xid: 0,
-    commitLsn: row.snapshot.consistentPoint,
-    commitTime: PgTimestamp.make(0),
-    of: row
+const beginOf = <Of extends SnapshotRow | SnapshotRowDeleted>(of: Of): RowBegin<Of> => ({
+  _tag: "Begin",
+  xid: 0,
+  commitLsn: of.snapshot.consistentPoint,
+  commitTime: PgTimestamp.make(0),
+  of
+})
+
+/** What is no row passes as it is, and so do the marks of a snapshot. */
+const asChange = (change: ChangeAfterSnapshot, ordinal: number): Change => {
+  switch (change._tag) {
+    case "SnapshotRow": {
+      const { relation, row } = change
+      return { _tag: "Insert", begin: beginOf(change), ordinal, relation, row, unchanged: [] }
+    }
+    case "SnapshotRowDeleted":
+      return { _tag: "Delete", begin: beginOf(change), ordinal, relation: change.relation, old: change.old }
+    default:
+      return change as Change
   }
-  return { _tag: "Insert", begin, ordinal, relation: row.relation, row: row.row, unchanged: [] }
 }
 
-const rowOf = (begin: Begin): SnapshotRow | undefined => ("of" in begin ? (begin as RowBegin).of : undefined)
+const isOfRow = (begin: Begin): begin is RowBegin => "of" in begin
 
 class TypedAfterSnapshot<T extends Any, Policy extends OnMismatch> {
   private readonly set: TypedChanges<T, Policy>
@@ -75,31 +105,49 @@ class TypedAfterSnapshot<T extends Any, Policy extends OnMismatch> {
     out: Array<TypedChangeAfterSnapshot<T, Policy>>
   ): TableError | undefined {
     const typed: Array<TypedChange<T, Policy>> = []
-    // Whatever is no row's change passes as it is, and so do the marks of a snapshot.
-    const inserts = changes.map((change) =>
-      change._tag === "SnapshotRow" ? asInsert(change, this.ordinal++) : (change as Change)
+    const failure = this.set.append(
+      changes.map((change) => asChange(change, this.ordinal++)),
+      typed
     )
-    const failure = this.set.append(inserts, typed)
     for (const change of typed) out.push(this.restore(change))
     return failure
   }
 
   private restore(change: TypedChange<T, Policy>): TypedChangeAfterSnapshot<T, Policy> {
-    if (change._tag === "Insert") {
-      const row = rowOf(change.begin)
-      if (row === undefined) return change
-      const { relation, snapshot } = row
+    if (change._tag === "Insert" && isOfRow(change.begin)) {
+      const { relation, snapshot } = change.begin.of
       return { _tag: "SnapshotRow", table: change.table, snapshot, relation, row: change.row } as OfEach<T, Policy>
     }
-    if (change._tag === "Untyped") {
-      const row = rowOf(change.change.begin)
-      if (row === undefined) return change
+    if (change._tag === "Delete" && isOfRow(change.begin)) {
+      const { relation, snapshot } = change.begin.of
+      const { old, table } = change
+      return { _tag: "SnapshotRowDeleted", table, snapshot, relation, old } as OfEach<T, Policy>
+    }
+    if (change._tag === "Untyped" && isOfRow(change.change.begin)) {
       const { mismatch, table } = change
-      return { _tag: "UntypedSnapshotRow", table, row, mismatch } as OfEach<T, Policy>
+      return { _tag: "UntypedSnapshotRow", table, row: change.change.begin.of, mismatch } as OfEach<T, Policy>
     }
     return change
   }
 }
+
+/**
+ * A stream of rows and changes as a stream of the typed ones of these tables. Those of other tables are dropped; what
+ * marks the snapshot passes, and so do `Begin`, `Commit` and their kin.
+ *
+ * @example
+ * const replication = yield* Snapshot.SnapshotReplication
+ * yield* replication.changes.pipe(
+ *   Snapshot.changes([Orders, Customers]),
+ *   Stream.runForEach((change) => Effect.andThen(store(change), replication.acknowledgeChange(change)))
+ * )
+ */
+export const changes =
+  <T extends Any, Policy extends OnMismatch = "fail">(tables: ReadonlyArray<T>, options?: TypedOptions<Policy>) =>
+  <E, R>(
+    self: Stream.Stream<ChangeAfterSnapshot, E, R>
+  ): Stream.Stream<TypedChangeAfterSnapshot<T, Policy>, E | TableError, R> =>
+    readStream(() => new TypedAfterSnapshot(tables, options))(self)
 
 /**
  * A handler of typed rows and changes as one for `withSnapshotStream`. It is not called for those of other tables.

@@ -25,22 +25,36 @@ const testFiles = ["test", "packages/core/test", "packages/node/test"].flatMap((
     .map((path) => Path.posix.join(directory, path.replaceAll("\\", "/")))
 )
 
-/** Ids in brackets before a title, and those that `fault` and its kin are given. */
+/**
+ * Ids in brackets before a title, those that `fault` and its kin are given, and those at the head of a row of cases.
+ */
 const idsIn = (text: string): ReadonlyArray<string> =>
   [
     ...text.matchAll(
-      /["`]\[([A-Z]\d+(?:, [A-Z]\d+)*)\] |\b(?:fault|faultTitle|test|cases)\(\s*(\[[^\]]*\]|"[A-Z]\d+")/g
+      /["`]\[([A-Z]\d+(?:, [A-Z]\d+)*)\] |\b(?:fault|faultTitle|test|cases)\(\s*(\[[^\]]*\]|"[A-Z]\d+")|^\s+\[\s*"([A-Z]\d{1,2})",/gm
     )
-  ].flatMap(([, inTitle = "", given = ""]) => `${inTitle} ${given}`.match(/[A-Z]\d+/g) ?? [])
+  ].flatMap(([, inTitle = "", given = "", inCase = ""]) => `${inTitle} ${given} ${inCase}`.match(/[A-Z]\d+/g) ?? [])
+
+/** The conformance suite: its titles bear cases of its own instead. */
+const isConformance = (path: string): boolean => path.startsWith("test/conformance/")
 
 describe("docs/faults.md", () => {
-  it("lists 86 faults, each once and with the tests that hold it", () => {
-    assert.lengthOf(faults, 86)
-    assert.lengthOf([...new Set(faults.map(({ id }) => id))], 86)
+  it("lists 89 faults, each once and with the tests that hold it", () => {
+    assert.lengthOf(faults, 89)
+    assert.lengthOf([...new Set(faults.map(({ id }) => id))], 89)
     for (const { id, tests } of faults) {
       assert.isNotEmpty(tests, id)
       for (const path of tests) assert.isTrue(Fs.existsSync(Path.join(root, path)), `${id}: ${path}`)
     }
+  })
+
+  it("links no file without the fault in a title", () => {
+    const nominal = faults.flatMap(({ id, tests }) =>
+      tests
+        .filter((path) => !isConformance(path) && !idsIn(Fs.readFileSync(Path.join(root, path), "utf8")).includes(id))
+        .map((path) => `${id}: ${path}`)
+    )
+    assert.deepStrictEqual(nominal, [])
   })
 
   it("links each file whose titles bear the fault's id", () => {

@@ -1,4 +1,6 @@
-/** Frames that lie about their length, or are never finished: what is allocated for them, and when the client gives up. */
+/**
+ * Frames that lie about their length, or are never finished: what is allocated for them, and when the client gives up.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"

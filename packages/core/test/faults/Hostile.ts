@@ -1,6 +1,6 @@
 /**
- * A walsender that means harm, against the whole client: a good beginning, then whatever a test makes of the rest, and what
- * became of both sides. Not a test.
+ * A walsender that means harm, against the whole client: a good beginning, then whatever a test makes of the rest, and
+ * what became of both sides. Not a test.
  */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -47,8 +47,8 @@ export const frame = (tag: string | number, payload: string | Uint8Array = ""): 
   )
 
 /**
- * Enough to complete any frame that is taken: where a length lies, what follows may pass for a frame's beginning, and only
- * its end shows what it is.
+ * Enough to complete any frame that is taken: where a length lies, what follows may pass for a frame's beginning, and
+ * only its end shows what it is.
  */
 export const filler: Uint8Array = new Uint8Array(maxFrameLength)
 
@@ -147,9 +147,9 @@ export const attack = Effect.fnUntraced(function* (
 })
 
 /**
- * What is promised of every fault in the bytes: the stream fails with a `DecodeError` that tells where, within a second; the
- * connection is closed, and not made again, for a peer that speaks so once will again; and nothing is acknowledged beyond
- * the last unit that was handled before. Gives the error.
+ * What is promised of every fault in the bytes: the stream fails with a `DecodeError` that tells where, within a
+ * second; the connection is closed, and not made again, for a peer that speaks so once will again; and nothing is
+ * acknowledged beyond the last unit that was handled before. Gives the error.
  */
 export const refused = (outcome: Outcome, what = "the fault"): DecodeError => {
   const { connections, error, flushes, millis, seen, server } = outcome

@@ -1,6 +1,7 @@
 /**
- * Data that means harm, and is well formed: names that are properties of every object, values too deep or too large, text
- * that a terminal obeys. It arrives as what it is, or is refused by type; nothing of it runs, and nothing of it is told.
+ * Data that means harm, and is well formed: names that are properties of every object, values too deep or too large,
+ * text that a terminal obeys. It arrives as what it is, or is refused by type; nothing of it runs, and nothing of it is
+ * told.
  */
 import * as Inspect from "node:util"
 import { assert, describe, it } from "@effect/vitest"

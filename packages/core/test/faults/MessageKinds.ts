@@ -1,4 +1,6 @@
-/** Every kind of message that a walsender sends inside CopyData, each in a stream in which it has its place. Not a test. */
+/**
+ * Every kind of message that a walsender sends inside CopyData, each in a stream in which it has its place. Not a test.
+ */
 import type { OutputPlugin } from "../../src/change/OutputPlugin.ts"
 import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"

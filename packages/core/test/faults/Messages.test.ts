@@ -1,6 +1,6 @@
 /**
- * Messages that are well framed and make no sense: what they count, name, repeat or leave out. Each ends the stream with a
- * `DecodeError` that names the byte or the number, and where it stands.
+ * Messages that are well framed and make no sense: what they count, name, repeat or leave out. Each ends the stream
+ * with a `DecodeError` that names the byte or the number, and where it stands.
  */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"

@@ -1,8 +1,9 @@
 /**
- * Recorded streams, damaged at random, through the whole client: frames, copy stream, decoders, handler, acknowledgements.
- * What single decoders do with damaged bytes is tried in test/fuzz; here it is what becomes of the program.
+ * Recorded streams, damaged at random, through the whole client: frames, copy stream, decoders, handler,
+ * acknowledgements. What single decoders do with damaged bytes is tried in test/fuzz; here it is what becomes of the
+ * program.
  *
- * `FUZZ_SEED=…` runs the same again, `STREAM_MUTATIONS=…` more or fewer than 20,000.
+ * `FUZZ_SEED=…` runs the same again, `STREAM_MUTATIONS=…` more or fewer than 10,000.
  */
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
@@ -29,7 +30,7 @@ import { mutate, mutateSequence } from "../support/Mutation.ts"
 import { Random } from "../support/Random.ts"
 import { type Mode, maxFrameLength } from "./Hostile.ts"
 
-const rounds = Number(process.env.STREAM_MUTATIONS ?? 20_000)
+const rounds = Number(process.env.STREAM_MUTATIONS ?? 10_000)
 
 /** What was recorded of one plugin, as frames, a list a stream. */
 interface Recording {
@@ -115,8 +116,8 @@ const damaged = ({ streams }: Recording, random: Random): ReadonlyArray<Uint8Arr
     : [mutate([Fake.concat(...random.pick(streams)), Fake.concat(...random.pick(streams))], random)]
 
 /**
- * The furthest position that may be acknowledged after these bytes, were every unit in them handled: where the stream was
- * when nothing was open. Told from the frames alone, without the decoders that are tried.
+ * The furthest position that may be acknowledged after these bytes, were every unit in them handled: where the stream
+ * was when nothing was open. Told from the frames alone, without the decoders that are tried.
  */
 const capOf = (bytes: Uint8Array, tellsOpen: boolean): Lsn.Lsn => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -268,6 +269,6 @@ describe("a recorded stream", () => {
         }
         assert.isBelow(heldBytes() - before, 8 << 20, "bytes more than near the beginning")
       }).pipe(Effect.provide(silent)),
-    600_000
+    600_000 + rounds * 3
   )
 })

@@ -1,4 +1,6 @@
-/** Positions that go back, stand still or run ahead, and keep-alives without number: what is told the server of them. */
+/**
+ * Positions that go back, stand still or run ahead, and keep-alives without number: what is told the server of them.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"

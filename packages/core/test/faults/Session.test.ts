@@ -1,4 +1,6 @@
-/** Faults of a session in the middle of things: a connection that ends between any two messages, and a clock that jumps. */
+/**
+ * Faults of a session in the middle of things: a connection that ends between any two messages, and a clock that jumps.
+ */
 import { assert, describe, it } from "@effect/vitest"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"

@@ -1,6 +1,6 @@
 /**
- * Forty ways to mangle a message, whatever it says: each makes bytes that no PostgreSQL sends in that place, so each must be
- * refused. Not a test.
+ * Forty ways to mangle a message, whatever it says: each makes bytes that no PostgreSQL sends in that place, so each
+ * must be refused. Not a test.
  */
 import { frame, header, maxFrameLength } from "./Hostile.ts"
 

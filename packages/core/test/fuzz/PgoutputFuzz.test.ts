@@ -51,7 +51,7 @@ const replayed = ({ begin, bytes, decode, end }: Replay) => {
 
 describe("a damaged stream of pgoutput", () => {
   fuzz({
-    title: "in text gives changes or a DecodeError",
+    title: "[F12] in text gives changes or a DecodeError",
     share: 10,
     input: (random) => mutateSequence(pgoutputText, random),
     decode: decodeStream({})

@@ -156,7 +156,7 @@ const nasty: ReadonlyArray<string> = [
 ]
 
 describe("slotName", () => {
-  it("takes 1 to 63 of lower-case letters, digits and underscores", () => {
+  it("[S5] takes 1 to 63 of lower-case letters, digits and underscores", () => {
     for (const name of ["a", "0", "_", "orders_2", "x".repeat(63)]) {
       assert.deepStrictEqual(slotName(name), Result.succeed(name))
     }

@@ -72,7 +72,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("keeps the connection alive while the handler is busy for an hour, without any progress", () =>
+  it.effect("[V5] keeps the connection alive while the handler is busy for an hour, without any progress", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make(() => ({ walSenderTimeout: 6000 }))
       yield* withLogicalStream({ ...options, shutdownTimeout: 0 }, () => Effect.never).pipe(
@@ -89,7 +89,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("fails with the handler's own error, acknowledges nothing of it and never retries it", () =>
+  it.effect("[C4] fails with the handler's own error, acknowledges nothing of it and never retries it", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
       const failure = { _tag: "StoreFailed" as const, isRetryable: true }
@@ -177,7 +177,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("fails when another cluster answers behind the same name", () =>
+  it.effect("[V9] fails when another cluster answers behind the same name", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make((attempt) => ({ systemId: String(attempt) }))
       const fiber = yield* withLogicalStream(options, (change) => Effect.succeed(nextLsn(change))).pipe(
@@ -193,7 +193,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("tries within 250 ms, then ever more slowly up to 10 s, and for ever", () =>
+  it.effect("[N7] tries within 250 ms, then ever more slowly up to 10 s, and for ever", () =>
     Effect.gen(function* () {
       let attempts = 0
       const fake = yield* Fake.make(() => {
@@ -216,7 +216,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("never makes a slot anew that was there, however the option reads", () =>
+  it.effect("[V8] never makes a slot anew that was there, however the option reads", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make((attempt) => ({ slot: attempt === 0 ? undefined : ("missing" as const) }))
       const fiber = yield* withLogicalStream({ ...options, createSlot: "permanent" }, () =>
@@ -230,7 +230,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("lets the running handler finish when interrupted, acknowledges it, and says goodbye", () =>
+  it.effect("[C3] lets the running handler finish when interrupted, acknowledges it, and says goodbye", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
       const gate = yield* Latch.make()
@@ -261,7 +261,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("interrupts a handler that does not end in time, and acknowledges nothing of it", () =>
+  it.effect("[C3] interrupts a handler that does not end in time, and acknowledges nothing of it", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
       const started = yield* Deferred.make<void>()
@@ -280,7 +280,7 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("gives a silent walsender up after its own ping went unanswered", () =>
+  it.effect("[N3] gives a silent walsender up after its own ping went unanswered", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make(() => ({ isDeaf: true }))
       yield* withLogicalStream(options, () => Effect.succeed(undefined)).pipe(

@@ -73,7 +73,7 @@ describe("WalProgress", () => {
     assert.strictEqual(WalProgress.flushed(progress), lsn(10))
   })
 
-  it("ignores an acknowledgement of another run", () => {
+  it("[C12] ignores an acknowledgement of another run", () => {
     const [progress, [stale]] = deliver(WalProgress.initial(), 10)
     const again = WalProgress.restart(progress)
     const [redelivered, [fresh]] = deliver(again, 10)

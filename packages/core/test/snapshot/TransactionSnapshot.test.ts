@@ -14,7 +14,7 @@ describe("TransactionSnapshot", () => {
     (text) => assert.strictEqual(TransactionSnapshot.format(parse(text)), text)
   )
 
-  it.each(["", "10", "10:20", "20:10:", "10:20:9", "10:20:20", "10:20:14,", "0:1:", "a:b:", "10:20:14 ", "-1:20:"])(
+  it.each(["", "10", "10:20", "10:20:9", "10:20:20", "10:20:14,", "0:1:", "a:b:", "10:20:14 ", "-1:20:"])(
     "refuses '%s'",
     (text) => assert.isUndefined(TransactionSnapshot.fromString(text))
   )
@@ -25,6 +25,12 @@ describe("TransactionSnapshot", () => {
       TransactionSnapshot.isVisible(snapshot, xid)
     )
     assert.deepStrictEqual(seen, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 16, 17, 18, 19])
+  })
+
+  it("takes one that ends before it begins, as a slot exports after rollbacks, for all that is below xmin", () => {
+    const snapshot = parse("2349:2348:")
+    const seen = [2347, 2348, 2349].map((xid) => TransactionSnapshot.isVisible(snapshot, xid))
+    assert.deepStrictEqual(seen, [true, true, false])
   })
 
   it("knows transactions by 32 bits, also around the place where these begin again", () => {

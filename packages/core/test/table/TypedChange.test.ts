@@ -120,7 +120,7 @@ describe("TypedChange", () => {
     assert.strictEqual(changeId(update(orders, order)), "0000000000000100/00000001")
   })
 
-  it("cannot be acknowledged by a position that was made up", () => {
+  it("[C12] cannot be acknowledged by a position that was made up", () => {
     const endLsn = Lsn.fromString("0/130")!
     // @ts-expect-error: not a NextLsn.
     nextLsn({ _tag: "Commit", begin, commitLsn: begin.commitLsn, endLsn, nextLsn: { lsn: endLsn } })

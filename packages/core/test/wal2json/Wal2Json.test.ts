@@ -12,7 +12,7 @@ describe("Wal2Json", () => {
     assert.deepStrictEqual(plugin.publications, [])
   })
 
-  it("asks for format 2 and for all that decoding rests on", () => {
+  it("[W3] asks for format 2 and for all that decoding rests on", () => {
     assert.deepStrictEqual(
       optionsOf(),
       Result.succeed([

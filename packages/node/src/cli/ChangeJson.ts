@@ -4,7 +4,7 @@
  *
  * Written by hand rather than by `JSON.stringify`, which knows no bigint, no NaN, no -0 and no text that is JSON already.
  */
-import { type Begin, type Change, Lsn, PgTimestamp, type Relation, type Row, type TypeDecoder } from "@replicant/core"
+import { type Begin, Lsn, PgTimestamp, type Relation, type Row, type Snapshot, type TypeDecoder } from "@replicant/core"
 
 /** The text of a `json` or `jsonb` column: goes into the line as it is, numbers with all their digits. */
 export class JsonText {
@@ -78,6 +78,9 @@ const encodeObject = (row: Row): string => {
 const place = (kind: string, relation: Relation.Relation): string =>
   `{"kind":"${kind}","schema":${quote(relation.schema)},"table":${quote(relation.name)}`
 
+const tableName = ({ name, schema }: { readonly schema: string; readonly name: string }): string =>
+  `{"schema":${quote(schema)},"table":${quote(name)}}`
+
 /** Which transaction a change belongs to. */
 const transaction = (begin: Begin): string =>
   `,"lsn":"${Lsn.format(begin.commitLsn)}","xid":${begin.xid},"time":"${PgTimestamp.format(begin.commitTime)}"`
@@ -93,6 +96,15 @@ const oldRow = (old: { readonly _tag: "Key" | "Full"; readonly row: Row } | unde
 const unchangedOf = ({ unchanged }: { readonly unchanged: ReadonlyArray<string> }): string =>
   unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
 
+/** What a snapshot has is as of its seam: what follows it has no smaller `lsn`. */
+const seam = ({ consistentPoint }: Snapshot.SnapshotRow["snapshot"]): string =>
+  `,"lsn":"${Lsn.format(consistentPoint)}"`
+
+const lowerFirst = (tag: string): string => `${tag.charAt(0).toLowerCase()}${tag.slice(1)}`
+
+const volume = ({ bytes, rows }: { readonly bytes: number; readonly rows: number }): string =>
+  `,"rows":${rows},"bytes":${bytes}`
+
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
 /** Messages are bytes that mostly are text. */
@@ -104,14 +116,60 @@ const content = (bytes: Uint8Array): string => {
   }
 }
 
+/** An element of a snapshot, or of a table read anew, as one line without its line break. */
+const encodeSnapshot = (change: Snapshot.SnapshotChange | Snapshot.TableSnapshotChange): string => {
+  switch (change._tag) {
+    case "SnapshotRow":
+      return `${place("snapshotRow", change.relation)}${seam(change.snapshot)},"row":${encodeObject(change.row)}}`
+    case "SnapshotStarted":
+    case "SnapshotResumed": {
+      const tables = change.tables.map((table) => {
+        const { name, schema } = table.relation
+        const state = "state" in table ? `,"state":"${table.state}"` : ""
+        return `{"schema":${quote(schema)},"table":${quote(name)},"estimatedRows":${table.estimatedRows ?? null}${state}}`
+      })
+      const beginning = `${seam(change)},"attempt":${change.attempt},"tables":[${tables.join(",")}]`
+      if (change._tag === "SnapshotStarted") return `{"kind":"snapshotStarted"${beginning}}`
+      return `{"kind":"snapshotResumed"${beginning},"unpublished":[${change.unpublished.map(tableName).join(",")}]}`
+    }
+    case "SnapshotTableRestarted":
+      return `${place("snapshotTableRestarted", change.relation)}${seam(change.snapshot)}}`
+    case "SnapshotRowDeleted":
+      return `${place("snapshotRowDeleted", change.relation)}${seam(change.snapshot)}${oldRow(change.old)}}`
+    case "SnapshotRangeCompleted":
+      return `${place("snapshotRangeCompleted", change.relation)}${seam(change.snapshot)}}`
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+      return `${place(lowerFirst(change._tag), change.relation)}${seam(change)},"id":${quote(change.id)}}`
+    case "TableSnapshotCompleted":
+      return `${place("tableSnapshotCompleted", change.relation)}${seam(change.snapshot)}${volume(change)}}`
+    case "SnapshotTableCompleted":
+      return `${place("snapshotTableCompleted", change.relation)}${seam(change.snapshot)}${volume(change)}}`
+    case "SnapshotCompleted":
+      return `{"kind":"snapshotCompleted"${seam(change.snapshot)}${volume(change)}}`
+  }
+}
+
 /**
  * A change as one line, without its line break.
  *
  * @example
  * encodeChange(insert) // => {"kind":"insert","schema":"public","table":"orders","lsn":"0/1A2B3C8","xid":742,...}
  */
-export const encodeChange = (change: Change): string => {
+export const encodeChange = (change: Snapshot.ChangeAfterSnapshot): string => {
   switch (change._tag) {
+    case "SnapshotRow":
+    case "SnapshotStarted":
+    case "SnapshotResumed":
+    case "SnapshotTableRestarted":
+    case "SnapshotRowDeleted":
+    case "SnapshotRangeCompleted":
+    case "SnapshotTableCompleted":
+    case "SnapshotCompleted":
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+    case "TableSnapshotCompleted":
+      return encodeSnapshot(change)
     case "Begin":
       return `{"kind":"begin"${transaction(change)}}`
     case "Commit":
@@ -137,7 +195,7 @@ export const encodeChange = (change: Change): string => {
     case "Delete":
       return `${place("delete", change.relation)}${position(change)}${oldRow(change.old)}}`
     case "Truncate": {
-      const tables = change.relations.map(({ name, schema }) => `{"schema":${quote(schema)},"table":${quote(name)}}`)
+      const tables = change.relations.map(tableName)
       const flags = `"cascade":${change.cascade},"restartIdentity":${change.restartIdentity}`
       return `{"kind":"truncate","tables":[${tables.join(",")}]${position(change)},${flags}}`
     }

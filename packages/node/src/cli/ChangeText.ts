@@ -2,9 +2,10 @@
  * Changes for people: one line a change under one line a transaction, short and, on a terminal, in colour. Long values are
  * cut; whoever wants all of them wants the JSON lines of `ChangeJson.ts`.
  */
-import { type Change, Lsn, PgTimestamp, Relation, type Row } from "@replicant/core"
+import { Lsn, PgTimestamp, Relation, type Row, type Snapshot } from "@replicant/core"
 import { encodeValue } from "./ChangeJson.ts"
 import { plainText } from "./PlainText.ts"
+import { formatCount, plural } from "./Table.ts"
 
 /** Wraps text so that a terminal shows it in some way; without colour it is the text. */
 export interface Palette {
@@ -62,9 +63,40 @@ export class ChangeText {
   }
 
   /** A change as text without its line break, or `undefined` where there is nothing to show. */
-  format(change: Change): string | undefined {
+  format(change: Snapshot.ChangeAfterSnapshot): string | undefined {
     const { cyan, dim, green, red, yellow } = this.palette
     switch (change._tag) {
+      case "SnapshotStarted": {
+        const seam = dim(
+          `-- snapshot of ${plural(change.tables.length, "table")} as of ${Lsn.format(change.consistentPoint)}`
+        )
+        return change.attempt === 1 ? seam : `${seam}${red(" (begun anew: what came before is void)")}`
+      }
+      case "SnapshotResumed": {
+        const done = change.tables.filter(({ state }) => state === "complete").length
+        const tables = `${formatCount(done)} of ${plural(change.tables.length, "table")} complete`
+        return dim(`-- snapshot goes on, ${tables}, the rest as of ${Lsn.format(change.consistentPoint)}`)
+      }
+      case "SnapshotTableRestarted":
+        return `  ${red("restarted")} ${this.table(change.relation)}${dim(": what came of it before is void")}`
+      case "SnapshotRowDeleted": {
+        const keys = Relation.keyColumns(change.relation)
+        return `  ${red("- gone")} ${this.table(change.relation)} ${this.columns(change.old.row, keys)}`
+      }
+      case "SnapshotRangeCompleted":
+        return undefined
+      case "SnapshotRow": {
+        const keys = Relation.keyColumns(change.relation)
+        return `  ${green("= row")} ${this.table(change.relation)} ${this.columns(change.row, keys)}`
+      }
+      case "TableSnapshotStarted":
+      case "TableSnapshotResumed":
+        return `  ${dim("read anew")} ${this.table(change.relation)}`
+      case "TableSnapshotCompleted":
+      case "SnapshotTableCompleted":
+        return `  ${dim("completed")} ${this.table(change.relation)}${dim(`, ${plural(change.rows, "row")}`)}`
+      case "SnapshotCompleted":
+        return dim(`-- snapshot completed, ${plural(change.rows, "row")}`)
       case "Begin":
         return dim(
           `-- transaction ${change.xid}, ${change.gid === undefined ? "committed" : "prepared"} ${PgTimestamp.format(change.commitTime)}, ${Lsn.format(change.commitLsn)}`

@@ -16,7 +16,8 @@ import * as LiveLine from "./LiveLine.ts"
 import { Ending, exitCodes, UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
 import { Output } from "./StandardOutput.ts"
-import { formatCount, formatTotals } from "./Status.ts"
+import { formatTotals } from "./Status.ts"
+import { formatCount } from "./Table.ts"
 
 interface CopyFlags {
   readonly from: Option.Option<Redacted.Redacted<string>>

@@ -4,7 +4,8 @@ import * as Effect from "effect/Effect"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { CopyTotals } from "../copy/Copy.ts"
 import * as LiveLine from "./LiveLine.ts"
-import { formatCount, showStatus } from "./Status.ts"
+import { showStatus } from "./Status.ts"
+import { formatCount } from "./Table.ts"
 
 /** How often the line is rewritten, in milliseconds; and over how long the rate is taken, so that it does not flicker. */
 const pace = 250

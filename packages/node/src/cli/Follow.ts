@@ -3,25 +3,42 @@
  * are written with one write, and only when it is done may the server forget them. While a write waits, nothing is read.
  */
 import {
-  type Change,
+  type CheckpointStore,
   type LogicalStreamOptions,
-  type ReplicationError,
+  type NextLsn,
+  Snapshot,
   type WalSender,
   withLogicalStreamArray
 } from "@replicant/core"
+import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as LiveLine from "./LiveLine.ts"
 import { Output, type OutputFailed } from "./StandardOutput.ts"
 import { acknowledgedLsn, type Totals } from "./Status.ts"
 import { isCounted, StreamWindow, type WindowOptions } from "./StreamWindow.ts"
 
+type Change = Snapshot.ChangeAfterSnapshot
+
 /** A change as a line without its break; `undefined` is not shown. */
 export type Formatter = (change: Change) => string | undefined
 
+/** A snapshot to begin with, and where it tells how far it is. */
+export interface FollowSnapshot {
+  readonly snapshot: "initial" | "only"
+  readonly connections: number | undefined
+  /** Where it is kept how far it is, so that another run goes on. */
+  readonly checkpoints: CheckpointStore.CheckpointStore["Service"] | undefined
+  readonly rateLimit: Snapshot.RateLimit | undefined
+  readonly progress: Snapshot.ProgressRef
+}
+
 export interface FollowOptions {
   readonly stream: LogicalStreamOptions
+  readonly snapshot?: FollowSnapshot | undefined
   readonly window: WindowOptions
   readonly format: Formatter
   /** Counts what was written. */
@@ -39,7 +56,7 @@ const formatLines = (changes: ReadonlyArray<Change>, format: Formatter): string 
 
 const count = (totals: Totals, changes: ReadonlyArray<Change>): void => {
   for (const change of changes) {
-    if (isCounted(change)) totals.changes++
+    if (isCounted(change) && !change._tag.startsWith("Snapshot")) totals.changes++
     if (change._tag === "Commit") totals.transactions++
   }
 }
@@ -48,13 +65,17 @@ const count = (totals: Totals, changes: ReadonlyArray<Change>): void => {
 const makeWriter = Effect.gen(function* () {
   const output = yield* Output
   const line = yield* LiveLine.Standard
-  return (text: string) => {
-    if (text === "") return Effect.void
-    if (!output.isTerminal || !line.isTerminal) return output.write(text)
+  return (changes: NonEmptyReadonlyArray<Change>, text: string) => {
+    const last = changes.at(-1)?._tag
+    // This one is not shown, and yet all before it must be safe.
+    if (text === "" && last !== "SnapshotRangeCompleted") return Effect.void
+    // Rows are to be safe with the mark that follows them: a disk need not be waited for some hundred times a second.
+    const write = last === "SnapshotRow" ? output.append(text) : output.write(text)
+    if (!output.isTerminal || !line.isTerminal) return write
     return Effect.suspend(() => {
       line.makeRoom()
       return Effect.ensuring(
-        output.write(text),
+        write,
         Effect.sync(() => line.redraw())
       )
     })
@@ -75,17 +96,34 @@ const awaitUntilLsn = (slot: string, { untilLsn }: WindowOptions): Effect.Effect
         })
       )
 
+/** A snapshot is done when the slot that goes on from it is there, which is after its last line was written. */
+const awaitSlot = ({ snapshot }: FollowOptions): Effect.Effect<void> =>
+  snapshot?.snapshot !== "initial"
+    ? Effect.void
+    : SubscriptionRef.changes(snapshot.progress).pipe(
+        Stream.takeUntil(({ phase }) => phase === "streaming"),
+        Stream.runDrain
+      )
+
+type Handler<E> = (changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<NextLsn | undefined, E>
+
+/** The stream, from what the snapshot is to bring, or from where the slot stands. */
+const streamArrays = <E>({ snapshot, stream }: FollowOptions, handler: Handler<E>) =>
+  snapshot === undefined
+    ? withLogicalStreamArray(stream, handler)
+    : Snapshot.withSnapshotStreamArray({ ...stream, ...snapshot }, handler)
+
 /** Streams to standard output until the window ends or the reader goes; fails when the stream or the writing does. */
 export const follow = Effect.fnUntraced(function* (
   options: FollowOptions
-): Effect.fn.Return<void, ReplicationError | OutputFailed, WalSender> {
+): Effect.fn.Return<void, Snapshot.SnapshotError | OutputFailed, WalSender> {
   const finished = yield* Deferred.make<void>()
   const window = new StreamWindow(options.window)
   const write = yield* makeWriter
-  const stream = withLogicalStreamArray(options.stream, (changes) =>
+  const stream = streamArrays(options, (changes) =>
     Effect.suspend(() => {
       const shown = window.take(changes)
-      return write(formatLines(shown.changes, options.format)).pipe(
+      return write(changes, formatLines(shown.changes, options.format)).pipe(
         Effect.andThen(
           Effect.suspend(() => {
             count(options.totals, shown.changes)
@@ -97,6 +135,7 @@ export const follow = Effect.fnUntraced(function* (
       )
     })
   )
-  const ended = Effect.raceFirst(Deferred.await(finished), awaitUntilLsn(options.stream.slot, options.window))
-  yield* Effect.raceFirst(stream, ended).pipe(Effect.catchTag("OutputClosed", () => Effect.void))
+  const isOver = Effect.andThen(Deferred.await(finished), awaitSlot(options))
+  const ended = Effect.raceFirst(isOver, awaitUntilLsn(options.stream.slot, options.window))
+  yield* Effect.raceFirst(Effect.asVoid(stream), ended).pipe(Effect.catchTag("OutputClosed", () => Effect.void))
 })

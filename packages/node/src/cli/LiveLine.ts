@@ -1,5 +1,5 @@
 /**
- * The last line of a terminal, rewritten in place, and everything else above it. Where standard error is no terminal
+ * The last line of a terminal, or the last few, rewritten in place, and everything else above it. Where standard error is no terminal
  * there is no line to rewrite: then a status is an ordinary line, and whoever shows it does so less often.
  *
  * It writes at once and keeps nothing: standard error is for people, and losing a status is no loss.
@@ -11,6 +11,7 @@ import { plainText } from "./PlainText.ts"
 export interface ErrorStream {
   readonly isTTY?: boolean | undefined
   readonly columns?: number | undefined
+  readonly rows?: number | undefined
   readonly write: (text: string) => unknown
 }
 
@@ -20,38 +21,49 @@ export class LiveLine {
   readonly isTerminal: boolean
   private readonly stream: ErrorStream
   private shown: string | undefined = undefined
+  /** Lines of it above the one that the cursor is in. */
+  private above = 0
 
   constructor(stream: ErrorStream) {
     this.stream = stream
     this.isTerminal = stream.isTTY === true && process.env.TERM !== "dumb"
   }
 
-  /** Shows a status: in place on a terminal, as a line elsewhere. */
-  show(status: string): void {
-    const text = plainText(status)
+  /** Shows a status of one line or more: in place on a terminal, as ordinary lines elsewhere. */
+  show(...status: ReadonlyArray<string>): void {
+    const lines = status.map(plainText)
     if (!this.isTerminal) {
-      this.stream.write(`${text}\n`)
+      this.stream.write(`${lines.join("\n")}\n`)
       return
     }
-    // One column is left free: a full line would wrap, and could not be cleared.
-    this.shown = text.slice(0, Math.max(0, (this.stream.columns ?? 80) - 1))
-    this.stream.write(`${clear}${this.shown}`)
+    const before = this.clear()
+    const { columns = 80, rows = 24 } = this.stream
+    // One column is left free: a full line would wrap, and could not be cleared. Nor could what has left the screen.
+    const fitting = lines.slice(0, Math.max(1, rows - 1)).map((line) => line.slice(0, Math.max(0, columns - 1)))
+    this.shown = fitting.join("\n")
+    this.above = fitting.length - 1
+    this.stream.write(`${before}${this.shown}`)
+  }
+
+  /** What takes the status off the screen, and leaves the cursor where it began. */
+  private clear(): string {
+    return `${clear}${`\u001b[A${clear}`.repeat(this.shown === undefined ? 0 : this.above)}`
   }
 
   /** Takes the status away. */
   hide(): void {
-    if (this.shown !== undefined) this.stream.write(clear)
+    if (this.shown !== undefined) this.stream.write(this.clear())
     this.shown = undefined
   }
 
   /** A whole line, above the status. */
   writeLine(line: string): void {
-    this.stream.write(this.shown === undefined ? `${line}\n` : `${clear}${line}\n${this.shown}`)
+    this.stream.write(this.shown === undefined ? `${line}\n` : `${this.clear()}${line}\n${this.shown}`)
   }
 
   /** Makes room for text that another stream is about to write to the same terminal. {@link redraw} it afterwards. */
   makeRoom(): void {
-    if (this.shown !== undefined) this.stream.write(clear)
+    if (this.shown !== undefined) this.stream.write(this.clear())
   }
 
   redraw(): void {

@@ -2,7 +2,7 @@
  * What the command says on standard error: one line for what went wrong and one for the cure, one line for each log
  * message. With `--json` each is one JSON object instead. Never a stack trace, a secret or a row value.
  */
-import type { ReplicationError } from "@replicant/core"
+import type { Snapshot } from "@replicant/core"
 import * as Cause from "effect/Cause"
 import type { ConfigError } from "effect/Config"
 import * as Context from "effect/Context"
@@ -30,7 +30,7 @@ export class DemoFailed extends Data.TaggedError("DemoFailed")<{
 
 /** Every way a command fails; a reader that goes away is none. */
 export type CommandError =
-  | ReplicationError
+  | Snapshot.SnapshotError
   | CopyError
   | ConfigError
   | UsageError
@@ -84,6 +84,10 @@ const cureOf = (error: CommandError): string | undefined => {
       return `use it, or drop it: replicant slot drop ${error.slot}`
     case "PublicationNotFound":
       return `replicant publication create ${error.publications[0] ?? "NAME"} --table TABLE`
+    case "SnapshotLocked":
+      return error.pids.length === 0
+        ? error.remedy
+        : `wait, or end the other session: SELECT pg_terminate_backend(${error.pids[0]})`
     case "InvalidOption":
       return (
         error.remedy ?? (error.option === "url" ? "postgres://user:password@host:port/database" : "replicant --help")

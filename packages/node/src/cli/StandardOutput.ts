@@ -28,6 +28,8 @@ export type OutputError = OutputClosed | OutputFailed
 export interface Output {
   /** Ends when the reader's side has the text. Interrupted, it is not known how much of it. */
   readonly write: (text: string) => Effect.Effect<void, OutputError>
+  /** The same, but on a file it counts with the next `write` only: for what is to be safe together, or not at all. */
+  readonly append: (text: string) => Effect.Effect<void, OutputError>
   readonly isTerminal: boolean
 }
 
@@ -43,11 +45,13 @@ const outputError = (cause: unknown): OutputError => {
 export const toStream = (stream: Net.Socket): Output => {
   // The callback below tells of errors; without a listener they would end the process.
   stream.on("error", () => undefined)
+  const write: Output["write"] = (text) =>
+    Effect.callback((resume) => {
+      stream.write(text, (error) => resume(error ? Effect.fail(outputError(error)) : Effect.void))
+    })
   return {
-    write: (text) =>
-      Effect.callback((resume) => {
-        stream.write(text, (error) => resume(error ? Effect.fail(outputError(error)) : Effect.void))
-      }),
+    write,
+    append: write,
     isTerminal: "isTTY" in stream && stream.isTTY === true
   }
 }
@@ -60,20 +64,19 @@ const attempt = <A>(run: (done: (error: Error | null, value: A) => void) => void
     )
   )
 
-/** A file or a device by its descriptor. A regular file is synced with each write. */
+/** A file or a device by its descriptor. A regular file is synced with each `write`. */
 export const toFile = (descriptor: number): Output => {
   const isRegular = Fs.fstatSync(descriptor).isFile()
   const sync = isRegular ? attempt<void>((done) => Fs.fdatasync(descriptor, (error) => done(error))) : Effect.void
-  const writeAll = Effect.fnUntraced(function* (text: string) {
+  const append = Effect.fnUntraced(function* (text: string) {
     const bytes = Buffer.from(text)
     for (let written = 0; written < bytes.length; ) {
       written += yield* attempt<number>((done) =>
         Fs.write(descriptor, bytes, written, bytes.length - written, null, done)
       )
     }
-    yield* sync
   })
-  return { write: writeAll, isTerminal: false }
+  return { write: (text) => Effect.andThen(append(text), sync), append, isTerminal: false }
 }
 
 const standardOutput = (): Output => (process.stdout instanceof Net.Socket ? toStream(process.stdout) : toFile(1))

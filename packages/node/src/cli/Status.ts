@@ -6,7 +6,7 @@ import { Lsn, Metrics } from "@replicant/core"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as LiveLine from "./LiveLine.ts"
-import { formatBytes } from "./Table.ts"
+import { formatBytes, formatCount, plural } from "./Table.ts"
 
 export interface Status {
   readonly changes: number
@@ -21,15 +21,10 @@ export interface Status {
   readonly acknowledged: Lsn.Lsn
 }
 
-/** A number with the thousands apart: `1,234,567`. */
-export const formatCount = (count: number): string => Math.round(count).toLocaleString("en-US")
-
-const formatRate = (rate: number): string => (rate >= 100 ? formatCount(rate) : rate.toFixed(1))
+export const formatRate = (rate: number): string => (rate >= 100 ? formatCount(rate) : rate.toFixed(1))
 
 const formatMillis = (millis: number): string =>
   millis < 10_000 ? `${formatCount(Math.max(0, millis))} ms` : `${formatCount(millis / 1000)} s`
-
-const plural = (count: number, word: string): string => `${formatCount(count)} ${word}${count === 1 ? "" : "s"}`
 
 /** What was seen in all: `345 changes in 67 transactions`. */
 export const formatTotals = ({ changes, transactions }: Pick<Status, "changes" | "transactions">): string =>

@@ -4,18 +4,22 @@
  */
 import { randomBytes } from "node:crypto"
 import {
+  CheckpointStore,
   identifySystem,
   Lsn,
   Publication,
   type ReplicationError,
   ReplicationSlot,
   SlotAlreadyExists,
+  Snapshot,
   TransactionSpill,
   type WalSender
 } from "@replicant/core"
+import * as Context from "effect/Context"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { encodeChange } from "./ChangeJson.ts"
@@ -26,6 +30,7 @@ import * as OwnPublication from "./OwnPublication.ts"
 import { tableFlag } from "./PublicationCommand.ts"
 import * as Root from "./Root.ts"
 import { createSlot } from "./SlotCommand.ts"
+import { showSnapshot } from "./SnapshotStatus.ts"
 import { Output } from "./StandardOutput.ts"
 import { showStatus } from "./Status.ts"
 import { type StreamFlags, type StreamPlan, streamPlan } from "./StreamPlan.ts"
@@ -36,6 +41,20 @@ const slotInUseMillis = 10_000
 
 /** A name for a slot of this run alone. */
 export const generatedSlot: Effect.Effect<string> = Effect.sync(() => `replicant_${randomBytes(5).toString("hex")}`)
+
+/**
+ * A slot made by a snapshot is permanent, since it goes on from another connection than it was made on. One that was to live
+ * as long as this command is dropped with the scope.
+ */
+const dropAtEnd = (slot: string): Effect.Effect<void, never, WalSender | Scope.Scope> =>
+  Effect.addFinalizer(() =>
+    Root.withConnection((connection) => ReplicationSlot.dropReplicationSlot(connection, slot, { wait: true })).pipe(
+      Effect.catchTag("SlotNotFound", () => Effect.void),
+      Effect.catch((error) =>
+        Effect.logWarning(`could not drop slot "${slot}", which keeps WAL until it is dropped: ${error.message}`)
+      )
+    )
+  )
 
 /**
  * Makes and checks what the stream needs on a connection of its own, so that what is wrong is told at once: the stream
@@ -50,10 +69,15 @@ const prepare = Effect.fnUntraced(function* (
     Effect.fnUntraced(function* (connection) {
       if (publication !== undefined) yield* Publication.setupPublication(connection, publication)
       yield* Publication.checkPublications(connection, plugin.publications)
+      if (plan.snapshot === "only") return undefined
       const found = yield* ReplicationSlot.getReplicationSlot(connection, slot)
       if (plan.createSlot === "temporary") {
         // A permanent slot of that name is somebody's: reading it would move it on.
         return found === undefined ? undefined : yield* new SlotAlreadyExists({ slot })
+      }
+      if (found === undefined && plan.snapshot === "initial") {
+        yield* Effect.logInfo(`slot "${slot}" is made by its snapshot: then it keeps WAL until it is read or dropped`)
+        return undefined
       }
       const { database } = yield* identifySystem(connection)
       if (found === undefined && plan.createSlot === "permanent") {
@@ -73,6 +97,16 @@ const prepare = Effect.fnUntraced(function* (
   )
 })
 
+/** The store that `--checkpoint` names. */
+const checkpointStore = ({ checkpoint }: StreamFlags) =>
+  Option.match(checkpoint, {
+    onNone: () => Effect.undefined,
+    onSome: (directory) =>
+      Effect.map(Layer.build(CheckpointStore.file({ directory })), (context) =>
+        Context.get(context, CheckpointStore.CheckpointStore)
+      )
+  })
+
 const formatter = Effect.fnUntraced(function* (flags: StreamFlags, shared: Root.Shared): Effect.fn.Return<Formatter> {
   if (flags.pretty) {
     const text = new ChangeText(yield* Root.palette(shared))
@@ -86,9 +120,16 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
   const plan = yield* Effect.fromResult(streamPlan(flags, yield* generatedSlot))
   const format = yield* formatter(flags, shared)
   const totals = { changes: 0, transactions: 0 }
+  const progress = yield* Snapshot.makeProgress
   const stream = Effect.gen(function* () {
     yield* prepare(plan)
+    if (plan.snapshot === "initial" && plan.createSlot === "temporary") yield* dropAtEnd(plan.slot)
+    const { snapshot } = plan
+    const connections = Option.getOrUndefined(flags.connections)
+    const rateLimit = Option.getOrUndefined(Option.map(flags.rateLimit, (rows) => ({ rows })))
+    const checkpoints = yield* checkpointStore(flags)
     const followed = follow({
+      snapshot: snapshot === undefined ? undefined : { snapshot, connections, checkpoints, rateLimit, progress },
       stream: {
         slot: plan.slot,
         plugin: plan.plugin,
@@ -96,13 +137,22 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
         slotInUseTimeout: slotInUseMillis,
         acknowledgeDelay: "200 millis"
       },
-      window: { limit: Option.getOrUndefined(flags.limit), untilLsn: Option.getOrUndefined(flags.untilLsn) },
+      window: {
+        limit: Option.getOrUndefined(flags.limit),
+        untilLsn: Option.getOrUndefined(flags.untilLsn),
+        isSnapshotOnly: plan.snapshot === "only"
+      },
       format,
       totals
     })
+    const { isTerminal } = yield* LiveLine.Standard
     // Lines that go to a file or a pipe show nothing of themselves: a terminal beside them shows how it goes.
-    const isSilent = (yield* LiveLine.Standard).isTerminal && !(yield* Output).isTerminal
-    yield* isSilent ? Effect.raceFirst(followed, showStatus(plan.slot, totals)) : followed
+    const isSilent = !(yield* Output).isTerminal
+    const shown = Effect.andThen(
+      plan.snapshot === undefined ? Effect.void : showSnapshot(progress),
+      isSilent ? showStatus(plan.slot, totals) : Effect.never
+    )
+    yield* isTerminal ? Effect.raceFirst(followed, shown) : followed
   })
   yield* Effect.scoped(stream).pipe(Effect.provide(Root.walSender(shared)), Effect.provide(TransactionSpill.layer()))
 })
@@ -117,12 +167,18 @@ const lsn = Flag.String("until-lsn").pipe(
   Flag.optional
 )
 
+const atLeastOne = (count: number): boolean => count >= 1
+const expectedCount = () => "Expected a whole number of 1 or more"
+
 const limit = Flag.Int("limit").pipe(
   Flag.withDescription("Stop after so many changes, at the end of their transaction"),
-  Flag.filter(
-    (count) => count >= 1,
-    () => "Expected a whole number of 1 or more"
-  ),
+  Flag.filter(atLeastOne, expectedCount),
+  Flag.optional
+)
+
+const connections = Flag.Int("connections").pipe(
+  Flag.withDescription("How many connections a snapshot copies over: 2"),
+  Flag.filter(atLeastOne, expectedCount),
   Flag.optional
 )
 
@@ -144,6 +200,23 @@ export const command = Command.make(
     ),
     create: flag("create", "Make the slot if there is none, and for --table a publication of the slot's name"),
     temporary: flag("temporary", "Use a slot that lives as long as this command, and leave nothing behind"),
+    snapshot: Flag.Literals("snapshot", ["initial", "only", "never"]).pipe(
+      Flag.withDescription(
+        "Begin with the rows that are there: where there is no slot yet (initial), or the rows only (only)"
+      ),
+      Flag.optional
+    ),
+    connections,
+    rateLimit: Flag.Int("rate-limit").pipe(
+      Flag.withMetavar("rows"),
+      Flag.withDescription("Let a snapshot read no more than so many rows a second"),
+      Flag.filter(atLeastOne, expectedCount),
+      Flag.optional
+    ),
+    checkpoint: Flag.Directory("checkpoint").pipe(
+      Flag.withDescription("Keep there how far a snapshot is, so that another run goes on with it"),
+      Flag.optional
+    ),
     untilLsn: lsn,
     limit,
     pretty: flag("pretty", "For people instead of programs"),
@@ -163,6 +236,10 @@ export const command = Command.make(
     {
       command: "replicant stream --slot audit --create --table orders --table order_items",
       description: "Make slot and publication, then stream from now on; run it again to resume"
+    },
+    {
+      command: "replicant stream --slot audit --create --table orders --snapshot initial",
+      description: "The rows that are there first, then what changes; run it again to resume"
     },
     {
       command: "replicant stream --temporary --publication orders --pretty",

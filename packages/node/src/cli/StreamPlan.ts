@@ -2,7 +2,7 @@
  * What `replicant stream` is to do, from its flags: pure, and everything that the flags alone can tell to be wrong is
  * told here, before a connection is opened.
  */
-import { type Lsn, type OutputPlugin, Pgoutput, Publication, Wal2Json } from "@replicant/core"
+import { type Lsn, type OutputPlugin, Pgoutput, Publication, type Snapshot, Wal2Json } from "@replicant/core"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as ChangeJson from "./ChangeJson.ts"
@@ -21,11 +21,17 @@ export interface StreamFlags {
   readonly boundaries: boolean
   readonly streaming: Option.Option<"on" | "parallel">
   readonly twoPhase: boolean
+  readonly snapshot: Option.Option<Snapshot.SnapshotMode>
+  readonly connections: Option.Option<number>
+  readonly checkpoint: Option.Option<string>
+  readonly rateLimit: Option.Option<number>
 }
 
 export interface StreamPlan {
   readonly slot: string
+  /** By whom the slot is made, if it is not there. The one that a snapshot makes outlives the command, unless temporary. */
   readonly createSlot: "permanent" | "temporary" | undefined
+  readonly snapshot: "initial" | "only" | undefined
   readonly plugin: OutputPlugin.OutputPlugin
   /** To be made, or adopted if it publishes these tables. */
   readonly publication: Publication.PublicationOptions | undefined
@@ -73,15 +79,51 @@ const pgoutput = (
   })
 }
 
-/** The plan, or what is wrong. `generated` is the name for a temporary slot that was given none. */
+const snapshotOf = (flags: StreamFlags): Result.Result<StreamPlan["snapshot"], UsageError> => {
+  const mode = Option.getOrElse(flags.snapshot, () => "never" as const)
+  if (mode === "never") {
+    const [given] = [
+      ...(Option.isSome(flags.connections) ? ["--connections"] : []),
+      ...(Option.isSome(flags.checkpoint) ? ["--checkpoint"] : []),
+      ...(Option.isSome(flags.rateLimit) ? ["--rate-limit"] : [])
+    ]
+    return given === undefined
+      ? Result.succeed(undefined)
+      : wrong(`${given} is of a snapshot`, "add --snapshot initial or --snapshot only, or leave it out")
+  }
+  if (flags.plugin === "wal2json") {
+    return wrong("a snapshot is of publications, and wal2json knows none", "leave out --plugin, or --snapshot")
+  }
+  if (mode === "only" && Option.isSome(flags.untilLsn)) {
+    return wrong(
+      "--snapshot only ends with its rows, before any LSN",
+      "leave out --until-lsn, or use --snapshot initial"
+    )
+  }
+  if (mode === "only" && Option.isSome(flags.checkpoint)) {
+    return wrong(
+      "--checkpoint is of --snapshot initial: rows by themselves would be of different times",
+      "leave it out"
+    )
+  }
+  if (Option.isSome(flags.checkpoint) && (flags.temporary || Option.isNone(flags.slot))) {
+    return wrong("--checkpoint goes on under the slot's name", "give --slot NAME, and leave out --temporary")
+  }
+  return Result.succeed(mode)
+}
+
+/** The plan, or what is wrong. `generated` is the name for a slot that needs none. */
 export const streamPlan = (flags: StreamFlags, generated: string): Result.Result<StreamPlan, UsageError> => {
   const { create, plugin, temporary } = flags
-  if (Option.isNone(flags.slot) && !temporary) {
+  const chosen = snapshotOf(flags)
+  if (Result.isFailure(chosen)) return Result.fail(chosen.failure)
+  const snapshot = chosen.success
+  if (Option.isNone(flags.slot) && !temporary && snapshot !== "only") {
     return wrong("no slot is named", "give --slot NAME, or --temporary for one that lives as long as this command")
   }
   const slot = Option.getOrElse(flags.slot, () => generated)
   const createSlot = temporary ? "temporary" : create ? "permanent" : undefined
   return plugin === "wal2json"
-    ? Result.map(wal2json(flags), (made) => ({ slot, createSlot, plugin: made, publication: undefined }))
-    : Result.map(pgoutput(flags, slot), (made) => ({ slot, createSlot, ...made }))
+    ? Result.map(wal2json(flags), (made) => ({ slot, createSlot, snapshot, plugin: made, publication: undefined }))
+    : Result.map(pgoutput(flags, slot), (made) => ({ slot, createSlot, snapshot, ...made }))
 }

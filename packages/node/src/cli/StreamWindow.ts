@@ -1,15 +1,20 @@
 /**
  * Which part of a stream a command shows: up to `--limit` changes, up to `--until-lsn`. It ends between transactions
- * only, since PostgreSQL confirms whole ones: so nothing that was printed comes again, and every run gets on.
+ * only, since PostgreSQL confirms whole ones: so nothing that was printed comes again, and every run gets on. A snapshot
+ * that the stream goes on from is one of them.
  */
-import { type Change, Lsn, type NextLsn, nextLsn } from "@replicant/core"
+import { Lsn, type NextLsn, nextLsn, type Snapshot } from "@replicant/core"
 
 export interface WindowOptions {
   /** Ends with the transaction in which this many changes are reached. */
   readonly limit?: number | undefined
   /** Shows what was committed before this position. */
   readonly untilLsn?: Lsn.Lsn | undefined
+  /** There is a snapshot and no more: nothing resumes after it, so it may end at any row. */
+  readonly isSnapshotOnly?: boolean | undefined
 }
+
+type Change = Snapshot.ChangeAfterSnapshot
 
 /** What of one read is to be shown. */
 export interface Shown {
@@ -20,13 +25,14 @@ export interface Shown {
   readonly isFinished: boolean
 }
 
-/** Whether it stands around the changes of a transaction that is committed: shown with `--boundaries` only. */
+/** Whether it stands around the changes of a transaction that is committed, or the rows of some pages: shown with `--boundaries` only. */
 export const isFrame = (change: Change): boolean => {
   switch (change._tag) {
     case "Begin":
     case "Commit":
     case "Origin":
     case "RelationChanged":
+    case "SnapshotRangeCompleted":
       return true
     default:
       return false
@@ -40,21 +46,35 @@ export const isCounted = (change: Change): boolean => {
     case "CommitPrepared":
     case "RollbackPrepared":
     case "Gap":
+    case "SnapshotStarted":
+    case "SnapshotResumed":
+    case "SnapshotTableRestarted":
+    case "TableSnapshotStarted":
+    case "TableSnapshotResumed":
+    case "TableSnapshotCompleted":
+    case "SnapshotTableCompleted":
+    case "SnapshotCompleted":
       return false
     default:
       return !isFrame(change)
   }
 }
 
+/** Where a unit ends that is never cut: a transaction, or a snapshot, which is whole or nothing. */
+const unitEnd = (change: Change): Lsn.Lsn | undefined =>
+  change._tag === "SnapshotCompleted" ? change.snapshot.consistentPoint : nextLsn(change)?.lsn
+
 export class StreamWindow {
   private readonly limit: number
   private readonly untilLsn: Lsn.Lsn
+  private readonly isSnapshotOnly: boolean
   /** Changes of transactions that are whole, and of the one under way. */
   private counted = 0
   private open = 0
   private isFinished = false
 
-  constructor({ limit, untilLsn }: WindowOptions) {
+  constructor({ isSnapshotOnly = false, limit, untilLsn }: WindowOptions) {
+    this.isSnapshotOnly = isSnapshotOnly
     this.limit = limit ?? Number.POSITIVE_INFINITY
     this.untilLsn = untilLsn ?? Lsn.maxValue
   }
@@ -73,15 +93,16 @@ export class StreamWindow {
       this.isFinished ||= this.isBeyond(change)
       if (this.isFinished) break
       // What was seen of a transaction that never ended came from a connection that broke: it comes again, whole.
-      if (change._tag === "Begin") this.open = 0
+      if (change._tag === "Begin" || change._tag === "SnapshotStarted") this.open = 0
       if (isCounted(change)) this.open++
       shown.push(change)
-      const end = nextLsn(change)
+      if (this.isSnapshotOnly) this.isFinished = this.open >= this.limit
+      const end = unitEnd(change)
       if (end === undefined) continue
-      last = end
+      last = nextLsn(change) ?? last
       this.counted += this.open
       this.open = 0
-      this.isFinished = this.counted >= this.limit || end.lsn >= this.untilLsn
+      this.isFinished ||= this.counted >= this.limit || end >= this.untilLsn
     }
     return { changes: shown, nextLsn: last, isFinished: this.isFinished }
   }

@@ -1,4 +1,4 @@
-/** Rows as a table for people: columns as wide as they must be, headings in capitals, nothing drawn. */
+/** For people: rows as a table, with columns as wide as they must be and nothing drawn; numbers and bytes in words. */
 import { plainText } from "./PlainText.ts"
 
 export interface Column<Row> {
@@ -18,6 +18,17 @@ export const formatTable = <Row>(columns: ReadonlyArray<Column<Row>>, rows: Read
     columns[index]!.align === "right" ? text.padStart(widths[index]!) : text.padEnd(widths[index]!)
   return cells.map((line) => `${line.map(pad).join("  ").trimEnd()}\n`).join("")
 }
+
+/** A number with the thousands apart: `1,234,567`. */
+export const formatCount = (count: number): string => Math.round(count).toLocaleString("en-US")
+
+/**
+ * So many of them, in words.
+ *
+ * @example
+ * plural(1234, "row") // => "1,234 rows"
+ */
+export const plural = (count: number, word: string): string => `${formatCount(count)} ${word}${count === 1 ? "" : "s"}`
 
 const units = ["B", "kB", "MB", "GB", "TB", "PB"] as const
 

@@ -1,6 +1,7 @@
 /**
- * What the catalog says of tables that are to be declared: one query, one row of JSON a table. What a module makes of it is
- * in `TableModule.ts`.
+ * What the catalog says of tables that are to be declared: one query, one row of JSON a table. What a module makes of it
+ * is in `TableModule.ts`. Which index identifies rows is also known to core, in `replication/CatalogSql.ts`: pieces of SQL
+ * are nothing that it exports, and this one is PostgreSQL's rule, which does not change.
  */
 import {
   DecodeError,

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { Change } from "@replicant/core"
+import type { Change, Snapshot } from "@replicant/core"
 import * as Schema from "effect/Schema"
 import { encodeChange, encodeValue, JsonText, types } from "../../src/cli/ChangeJson.ts"
-import { begin, commit, insert, lsn, message, orders, relation } from "../support/Changes.ts"
+import { begin, commit, insert, lsn, message, orders, relation, snapshot } from "../support/Changes.ts"
 
 const parse = (change: Change): Record<string, unknown> => JSON.parse(encodeChange(change))
 
@@ -157,5 +157,54 @@ describe("encodeChange", () => {
         { name: "note", type: "text", key: false }
       ]
     })
+  })
+
+  it("tells a snapshot: where it stands, its rows as of there, its ends", () => {
+    const lines = snapshot("0/1A2B3C8", [{ id: 9_007_199_254_740_993n, note: null }], 2).map((change) =>
+      JSON.parse(encodeChange(change))
+    )
+    const at = { lsn: "0/1A2B3C8" }
+    const table = { schema: "public", table: "orders" }
+    assert.deepStrictEqual(lines, [
+      { kind: "snapshotStarted", ...at, attempt: 2, tables: [{ ...table, estimatedRows: null }] },
+      { kind: "snapshotRow", ...table, ...at, row: { id: "9007199254740993", note: null } },
+      { kind: "snapshotTableCompleted", ...table, ...at, rows: 1, bytes: 20 },
+      { kind: "snapshotCompleted", ...at, rows: 1, bytes: 20 }
+    ])
+  })
+
+  it("tells a snapshot that goes on: what stays, what is void, what is gone", () => {
+    const [started] = snapshot("0/90", [])
+    assert(started?._tag === "SnapshotStarted")
+    const [{ relation: of } = { relation: orders }] = started.tables
+    const resumed: Snapshot.SnapshotResumed = {
+      ...started,
+      _tag: "SnapshotResumed",
+      tables: [{ relation: of, estimatedRows: 7, state: "partial" }],
+      unpublished: [{ schema: "s", name: "gone" }],
+      checkpoint: "SECRET"
+    }
+    const table = { schema: "public", table: "orders" }
+    const elements: ReadonlyArray<Snapshot.SnapshotChange> = [
+      resumed,
+      { _tag: "SnapshotTableRestarted", snapshot: resumed, relation: of },
+      { _tag: "SnapshotRowDeleted", snapshot: resumed, relation: of, old: { _tag: "Key", row: { id: 1 } } },
+      { _tag: "SnapshotRangeCompleted", snapshot: resumed, relation: of, checkpoint: "SECRET" }
+    ]
+    assert.deepStrictEqual(
+      elements.map((change) => JSON.parse(encodeChange(change))),
+      [
+        {
+          kind: "snapshotResumed",
+          lsn: "0/90",
+          attempt: 1,
+          tables: [{ ...table, estimatedRows: 7, state: "partial" }],
+          unpublished: [{ schema: "s", table: "gone" }]
+        },
+        { kind: "snapshotTableRestarted", ...table, lsn: "0/90" },
+        { kind: "snapshotRowDeleted", ...table, lsn: "0/90", key: { id: 1 } },
+        { kind: "snapshotRangeCompleted", ...table, lsn: "0/90" }
+      ]
+    )
   })
 })

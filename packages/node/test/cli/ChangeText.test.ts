@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { Change } from "@replicant/core"
 import { ChangeText, withColor, withoutColor } from "../../src/cli/ChangeText.ts"
-import { begin, commit, insert, message, orders, relation } from "../support/Changes.ts"
+import { begin, commit, insert, message, orders, relation, snapshot } from "../support/Changes.ts"
 
 const of = begin("0/1A2B3C8")
 const plain = new ChangeText(withoutColor)
@@ -57,5 +57,16 @@ describe("ChangeText", () => {
     const after = relation("orders", ["id", "comment"], ["id"])
     const change: Change = { _tag: "RelationChanged", begin: of, ordinal: 0, before: orders, relation: after }
     assert.strictEqual(plain.format(change), "  * altered public.orders added comment; dropped note")
+  })
+
+  it("tells a snapshot, and that one begun anew voids what came before", () => {
+    const lines = snapshot("0/1A2B3C8", [{ id: 1, note: "a" }]).map((change) => plain.format(change))
+    assert.deepStrictEqual(lines, [
+      "-- snapshot of 1 table as of 0/1A2B3C8",
+      "  = row public.orders id=1 note=a",
+      "  completed public.orders, 1 row",
+      "-- snapshot completed, 1 row"
+    ])
+    assert.match(plain.format(snapshot("0/1A2B3C8", [], 2)[0]!)!, /begun anew: what came before is void/)
   })
 })

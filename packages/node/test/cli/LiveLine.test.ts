@@ -48,4 +48,21 @@ describe("LiveLine", () => {
     line.redraw()
     assert.strictEqual(text(), `${clear}status${clear}status`)
   })
+
+  it("rewrites several lines in place, as many as fit the screen, and takes all of them away", () => {
+    let text = ""
+    const line = new LiveLine({ isTTY: true, columns: 20, rows: 4, write: (part) => (text += part) })
+    line.show("one", "two", "three", "four")
+    line.show("one")
+    line.hide()
+    const up = `\u001b[A${clear}`
+    assert.strictEqual(text, `${clear}one\ntwo\nthree${clear}${up}${up}one${clear}`)
+  })
+
+  it("writes other lines above several, and shows them again", () => {
+    const { line, text } = screen(true)
+    line.show("one", "two")
+    line.writeLine("warning: x")
+    assert.strictEqual(text(), `${clear}one\ntwo${clear}\u001b[A${clear}warning: x\none\ntwo`)
+  })
 })

@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Lsn } from "@replicant/core"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import { type StreamFlags, streamPlan } from "../../src/cli/StreamPlan.ts"
@@ -16,6 +17,10 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   boundaries: false,
   streaming: Option.none(),
   twoPhase: false,
+  snapshot: Option.none(),
+  connections: Option.none(),
+  checkpoint: Option.none(),
+  rateLimit: Option.none(),
   ...given
 })
 
@@ -65,11 +70,34 @@ describe("streamPlan", () => {
     assert.deepInclude(options, ["add-tables", "public.orders,crm.people"])
   })
 
+  it("begins with a snapshot where that is asked for, by itself without a slot's name", () => {
+    const publication = ["p"]
+    assert.isUndefined(plan({ slot, publication }).snapshot)
+    assert.isUndefined(plan({ slot, publication, snapshot: Option.some("never") }).snapshot)
+    assert.strictEqual(plan({ slot, publication, snapshot: Option.some("initial") }).snapshot, "initial")
+    assert.deepInclude(plan({ publication, snapshot: Option.some("only") }), { slot: "generated", snapshot: "only" })
+  })
+
   it("refuses flags that make no sense together, each with its cure", () => {
     assert.match(refusal({}), /no slot is named; give --slot NAME, or --temporary/)
     assert.match(refusal({ slot }), /no publication is named; give --publication/)
     assert.match(refusal({ slot, table: ["t"] }), /needs --create; add --create/)
     assert.match(refusal({ slot, create: true, table: ["t"], publication: ["a", "b"] }), /one publication/)
     assert.match(refusal({ slot, plugin: "wal2json", publication: ["p"] }), /knows no publications/)
+    const initial = Option.some("initial" as const)
+    assert.match(refusal({ slot, plugin: "wal2json", snapshot: initial }), /a snapshot is of publications/)
+    assert.match(refusal({ publication: ["p"], snapshot: initial }), /no slot is named/)
+    assert.match(refusal({ slot, publication: ["p"], connections: Option.some(2) }), /--connections is of a snapshot/)
+    assert.match(refusal({ slot, publication: ["p"], rateLimit: Option.some(9) }), /--rate-limit is of a snapshot/)
+    const checkpoint = Option.some("/var/lib/audit")
+    assert.match(refusal({ slot, publication: ["p"], checkpoint }), /--checkpoint is of a snapshot/)
+    const nameless = { publication: ["p"], checkpoint, snapshot: initial }
+    assert.match(refusal({ ...nameless, slot, temporary: true }), /under the slot's name/)
+    const only = Option.some("only" as const)
+    assert.match(refusal({ slot, publication: ["p"], checkpoint, snapshot: only }), /of --snapshot initial/)
+    assert.match(
+      refusal({ publication: ["p"], snapshot: only, untilLsn: Option.some(Lsn.zero) }),
+      /before any LSN; leave out --until-lsn/
+    )
   })
 })

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { StreamWindow } from "../../src/cli/StreamWindow.ts"
-import { lsn, message, transaction } from "../support/Changes.ts"
+import { lsn, message, snapshot, transaction } from "../support/Changes.ts"
 
 const first = transaction("0/100", "0/130", 2)
 const second = transaction("0/130", "0/160", 3)
@@ -71,5 +71,39 @@ describe("StreamWindow", () => {
 
   it("acknowledges nothing of a transaction that has not ended", () => {
     assert.isUndefined(new StreamWindow({}).take(first.slice(0, 2)).nextLsn)
+  })
+
+  describe("with a snapshot", () => {
+    const rows = snapshot("0/90", [{ id: 1 }, { id: 2 }, { id: 3 }])
+
+    it("counts its rows, and ends with it or after it, never within it", () => {
+      for (const [limit, shown] of [
+        [1, rows.length],
+        [3, rows.length],
+        [4, rows.length + first.length]
+      ] as const) {
+        const window = new StreamWindow({ limit })
+        const taken = window.take(rows)
+        assert.strictEqual(taken.isFinished, limit <= 3)
+        assert.isUndefined(taken.nextLsn)
+        assert.lengthOf([...taken.changes, ...window.take(all).changes], shown, `limit ${limit}`)
+      }
+    })
+
+    it("ends at the very row of a snapshot by itself", () => {
+      const taken = new StreamWindow({ limit: 2, isSnapshotOnly: true }).take(rows)
+      assert.deepStrictEqual(taken, { changes: rows.slice(0, 3), nextLsn: undefined, isFinished: true })
+    })
+
+    it("counts anew what begins anew", () => {
+      const window = new StreamWindow({ limit: 3, isSnapshotOnly: true })
+      window.take(rows.slice(0, 3))
+      assert.isFalse(window.take(snapshot("0/91", [{ id: 1 }, { id: 2 }], 2)).isFinished)
+    })
+
+    it("ends with it where the position lies before its seam", () => {
+      assert.isTrue(new StreamWindow({ untilLsn: lsn("0/80") }).take(rows).isFinished)
+      assert.isFalse(new StreamWindow({ untilLsn: lsn("0/91") }).take(rows).isFinished)
+    })
   })
 })

@@ -10,6 +10,7 @@ import {
   PgTimestamp,
   type Relation,
   type Row,
+  type Snapshot,
   WalProgress
 } from "@replicant/core"
 
@@ -82,3 +83,24 @@ export const message = (at: string, content: Uint8Array): Message => ({
   content,
   nextLsn: nextLsnAt(at)
 })
+
+/** A snapshot of `orders` with these rows, from its start to its end. */
+export const snapshot = (
+  consistentPoint: string,
+  rows: ReadonlyArray<Row>,
+  attempt = 1
+): ReadonlyArray<Snapshot.SnapshotChange> => {
+  const started: Snapshot.SnapshotStarted = {
+    _tag: "SnapshotStarted",
+    attempt,
+    consistentPoint: lsn(consistentPoint),
+    tables: [{ relation: orders, estimatedRows: undefined }]
+  }
+  const volume = { snapshot: started, rows: rows.length, bytes: 20 }
+  return [
+    started,
+    ...rows.map((row): Snapshot.SnapshotRow => ({ _tag: "SnapshotRow", snapshot: started, relation: orders, row })),
+    { _tag: "SnapshotTableCompleted", relation: orders, ...volume },
+    { _tag: "SnapshotCompleted", ...volume }
+  ]
+}

@@ -1,0 +1,159 @@
+/**
+ * Fills a search index from nothing, and keeps it so: the articles that are there, then what changes, with no gap between.
+ * `node examples/search-index.ts` fills and follows; `node examples/search-index.ts find tea` asks the index.
+ *
+ * The engine stands for a real one, with a bulk request that is durable once it is answered. Nothing is acknowledged
+ * before, so a crash costs a repetition; and since every operation names its document, a repetition changes nothing.
+ */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { CheckpointStore, defaultReconnect, Pgoutput, Snapshot, Table } from "@replicant/core"
+import { PgWalSender } from "@replicant/node"
+import { Config, Console, Effect, FileSystem, Layer, Option, Schema, Stream } from "effect"
+
+const Article = Schema.Struct({ id: Schema.Number, title: Schema.String, body: Schema.String })
+const Articles = Table.make("public.articles", Article, { key: ["id"] })
+type ArticleChange = Snapshot.TypedChangeAfterSnapshot<typeof Articles>
+
+/** What a bulk request is made of. `Patch` keeps what it does not name, and moves the document where `from` is another. */
+const Operation = Schema.Union([
+  Schema.TaggedStruct("Clear", {}),
+  Schema.TaggedStruct("Put", { document: Article }),
+  Schema.TaggedStruct("Patch", {
+    id: Schema.Number,
+    from: Schema.Number,
+    title: Schema.optionalKey(Schema.String),
+    body: Schema.optionalKey(Schema.String)
+  }),
+  Schema.TaggedStruct("Remove", { id: Schema.Number })
+])
+type Operation = typeof Operation.Type
+
+/** An index in memory, and a journal of its requests from which it is there again after a restart. */
+const openEngine = Effect.fnUntraced(function* (path: string) {
+  const fs = yield* FileSystem.FileSystem
+  const documents = new Map<number, typeof Article.Type>()
+  const places = new Map<string, Set<number>>()
+
+  const wordsOf = ({ body, title }: typeof Article.Type) => new Set(`${title} ${body}`.toLowerCase().match(/\p{L}+/gu))
+  const remove = (id: number) => {
+    const document = documents.get(id)
+    if (document !== undefined) for (const word of wordsOf(document)) places.get(word)?.delete(id)
+    documents.delete(id)
+  }
+  const put = (document: typeof Article.Type) => {
+    remove(document.id)
+    documents.set(document.id, document)
+    for (const word of wordsOf(document)) places.set(word, (places.get(word) ?? new Set()).add(document.id))
+  }
+  const apply = (operation: Operation) => {
+    switch (operation._tag) {
+      case "Clear":
+        documents.clear()
+        return places.clear()
+      case "Put":
+        return put(operation.document)
+      case "Remove":
+        return remove(operation.id)
+      case "Patch": {
+        const { _tag, from, id, ...fields } = operation
+        // Moved already, where this request comes again.
+        const known = documents.get(from) ?? documents.get(id)
+        if (from !== id) remove(from)
+        if (known !== undefined) put({ ...known, ...fields, id })
+      }
+    }
+  }
+
+  const Request = Schema.fromJsonString(Schema.Array(Operation))
+  const journal = (yield* fs.exists(path)) ? yield* fs.readFileString(path) : ""
+  // Half a line is a request that was never answered.
+  for (const line of journal.split("\n")) {
+    Option.map(Schema.decodeUnknownOption(Request)(line), (operations) => operations.forEach(apply))
+  }
+  const file = yield* fs.open(path, { flag: "a" })
+  const encode = Schema.encodeEffect(Request)
+  return {
+    /** All of them, in order, and durable when this has ended. */
+    bulk: Effect.fnUntraced(function* (operations: ReadonlyArray<Operation>) {
+      if (operations.length === 0) return
+      yield* file.writeAll(new TextEncoder().encode(`\n${yield* encode(operations)}\n`))
+      yield* file.sync
+      operations.forEach(apply)
+    }),
+    find: (word: string) => [...(places.get(word.toLowerCase()) ?? [])].map((id) => documents.get(id)!)
+  }
+})
+
+const operationsOf = (change: ArticleChange): ReadonlyArray<Operation> => {
+  switch (change._tag) {
+    // Whatever an earlier snapshot has brought is void: it may hold articles that are gone.
+    case "SnapshotStarted":
+    case "SnapshotTableRestarted":
+    case "Truncate":
+      return [{ _tag: "Clear" }]
+    case "SnapshotRow":
+    case "Insert":
+      return [{ _tag: "Put", document: change.row }]
+    case "Update": {
+      const { id = change.old?.row.id, ...fields } = change.row
+      // A key is in every row.
+      if (id === undefined) return []
+      const from = change.old?.row.id ?? id
+      // A long body that was left alone is not sent: it is neither null nor empty, and stays what it was.
+      if (!change.isComplete) return [{ _tag: "Patch", id, from, ...fields }]
+      const put: Operation = { _tag: "Put", document: change.row }
+      return from === id ? [put] : [{ _tag: "Remove", id: from }, put]
+    }
+    case "SnapshotRowDeleted":
+    case "Delete":
+      return [{ _tag: "Remove", id: change.old.row.id }]
+    default:
+      return []
+  }
+}
+
+const follow = Effect.gen(function* () {
+  const engine = yield* openEngine(yield* Config.String("INDEX_FILE"))
+  const replication = yield* Snapshot.SnapshotReplication
+  yield* replication.changes.pipe(
+    Snapshot.changes([Articles]),
+    Stream.runForEachArray((changes) =>
+      Effect.andThen(
+        engine.bulk(changes.flatMap(operationsOf)),
+        Effect.forEach(changes, replication.acknowledgeChange, { discard: true })
+      )
+    )
+  )
+})
+
+/** Half a copy is not lost: how far it is stands in a file, as soon as its articles are in the index. */
+const replication = Layer.unwrap(
+  Effect.map(CheckpointStore.CheckpointStore, (checkpoints) =>
+    Snapshot.layer({
+      slot: "search_index",
+      plugin: Pgoutput.make({ publications: ["articles"] }),
+      snapshot: "initial",
+      checkpoints,
+      piecePages: 64
+    })
+  )
+)
+
+const checkpoints = Layer.unwrap(
+  Effect.map(Config.String("CHECKPOINTS"), (directory) => CheckpointStore.file({ directory }))
+)
+
+const program = follow.pipe(
+  Effect.scoped,
+  Effect.provide(Layer.provide(replication, checkpoints)),
+  Effect.retry({ while: (error) => "isRetryable" in error && error.isRetryable, schedule: defaultReconnect })
+)
+
+const find = Effect.fnUntraced(function* (word: string) {
+  const engine = yield* openEngine(yield* Config.String("INDEX_FILE"))
+  yield* Effect.forEach(engine.find(word), (document) => Console.log(JSON.stringify(document)))
+}, Effect.scoped)
+
+const [, , command, word = ""] = process.argv
+const main = command === "find" ? find(word) : Effect.provide(program, PgWalSender.layerConfig)
+Effect.asVoid(main).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

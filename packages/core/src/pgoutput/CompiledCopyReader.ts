@@ -1,0 +1,109 @@
+/**
+ * A reader of COPY's rows written for one relation's columns and compiled, as `CompiledRowReader.ts` is for the stream's
+ * tuples, and under the same rules: fixed text, array indexes, and names by way of `JSON.stringify`. It gives what the
+ * loop in `CopyRow.ts` gives, errors included.
+ *
+ * Each value is one run over its bytes for the delimiter, which also tells whether they are all ASCII, and then the value.
+ */
+import type { CopiedRows } from "../change/OutputPlugin.ts"
+import { bigintAt, booleanAt, byteaAt, floatAt, integerAt, textAt } from "./ColumnBytes.ts"
+import { propertyKey, textExpressions } from "./CompiledRowReader.ts"
+import {
+  backslash,
+  type CopyRowReader,
+  type CopyScratch,
+  expectRow,
+  failOnWidth,
+  interpretedCopyReader,
+  newline,
+  nullLetter,
+  tab
+} from "./CopyRow.ts"
+import { compileAfter } from "./RowReader.ts"
+import { type ColumnReader, readCustom, refuse } from "./Tuple.ts"
+
+/** What the generated code calls, by the names it calls it. */
+const runtime = { bigintAt, booleanAt, byteaAt, expectRow, failOnWidth, floatAt, integerAt, readCustom, refuse, textAt }
+
+const valueCode = ({ decoder }: ColumnReader, index: number): string => {
+  switch (decoder.form) {
+    case "text":
+      return `v${index} = mask < 0x80 ? ascii.cut(reader, bytes, start, at) : textAt(reader, bytes, start, at)`
+    case "custom":
+      return `v${index} = readCustom(reader, tuple, columns[${index}], start, at)`
+    default:
+      return `v${index} = ${textExpressions[decoder.form]}
+      if (v${index} === undefined) v${index} = refuse(reader, columns[${index}], start, at)`
+  }
+}
+
+const columnCode = (column: ColumnReader, index: number, { length }: ReadonlyArray<ColumnReader>): string => {
+  const isText = column.decoder.form === "text"
+  return `
+  start = at
+  ${isText ? "mask = 0" : ""}
+  byte = bytes[at]
+  while (byte > ${backslash} || (byte > ${newline} && byte !== ${backslash}) || (byte !== ${tab} && byte !== ${newline} && byte !== ${backslash})) {
+    ${isText ? "mask |= byte" : ""}
+    byte = bytes[++at]
+  }
+  if (byte !== ${backslash}) {
+    ${valueCode(column, index)}
+  } else if (at === start && bytes[at + 1] === ${nullLetter}) {
+    v${index} = null
+    at += 2
+  } else {
+    v${index} = scratch.readEscaped(reader, columns[${index}], start)
+    at = scratch.end
+  }
+  if (bytes[at++] !== ${index === length - 1 ? newline : tab}) failOnWidth(${length}, at - 1)`
+}
+
+/** The body of the factory: a function of `runtime` and `columns` that gives the reader. */
+export const copyReaderSource = (columns: ReadonlyArray<ColumnReader>): string => {
+  const variables = columns.map((_, index) => `v${index}`)
+  const properties = columns.map(({ name }, index) => `${propertyKey(name)}: v${index}`)
+  return `"use strict"
+const { ${Object.keys(runtime).join(", ")} } = runtime
+return (reader, scratch) => {
+  expectRow(reader)
+  const bytes = reader.bytes
+  const end = reader.end
+  const ascii = scratch.ascii
+  const tuple = scratch.tuple
+  let at = reader.offset
+  let start = 0
+  let byte = 0
+  let mask = 0
+  ${variables.length > 0 ? `let ${variables.join(", ")}` : "at += 1"}
+  tuple.text.reset()
+  ${columns.map(columnCode).join("")}
+  if (at !== end) failOnWidth(${columns.length}, at)
+  reader.offset = end
+  return { ${properties.join(", ")} }
+}`
+}
+
+/** The compiled reader, or `undefined` where the runtime generates no code from strings. */
+export const compileCopyReader = (columns: ReadonlyArray<ColumnReader>): CopyRowReader | undefined => {
+  try {
+    return new Function("runtime", "columns", copyReaderSource(columns))(runtime, columns) as CopyRowReader
+  } catch {
+    return undefined
+  }
+}
+
+/** Beyond this V8 leaves the generated function unoptimized, and it is slower than the loop. */
+const mostCompiledColumns = 200
+
+/** A reader that compiles itself when its relation proves busy, where the runtime lets it. */
+export const makeCopyReader = (columns: ReadonlyArray<ColumnReader>, scratch: CopyScratch): CopiedRows["readRow"] => {
+  let read = interpretedCopyReader(columns)
+  if (columns.length > mostCompiledColumns) return (reader) => read(reader, scratch)
+  let rows = 0
+  return (reader) => {
+    rows += 1
+    if (rows === compileAfter) read = compileCopyReader(columns) ?? read
+    return read(reader, scratch)
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * A target that follows one table of a workspace, by key, as a careful consumer does: rows and changes are upserted, a
+ * moved row takes what it had along. It begins with whatever a test put into it.
+ */
+import { type CheckpointStore, type Handled, nextLsn, Pgoutput, type Row, Snapshot } from "@replicant/core"
+import { Effect, Fiber, Schedule, type Scope } from "effect"
+import { eventually } from "./eventually.ts"
+import { walSender } from "./Follow.ts"
+import { rowText } from "./FollowSnapshot.ts"
+import type { Workspace } from "./Workspace.ts"
+
+export interface TableTarget {
+  /** The rows, by the text of their keys. */
+  readonly rows: Map<string, Row>
+  readonly seen: Array<Snapshot.ChangeAfterSnapshot>
+  readonly control: Snapshot.SnapshotControl
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+  /** How many of a kind were handed over. */
+  readonly count: (tag: Snapshot.ChangeAfterSnapshot["_tag"]) => number
+  /** Waits until a message that is written now has come, and with it all that was committed before. */
+  readonly caughtUp: Effect.Effect<void, unknown>
+}
+
+export interface FollowTableOptions {
+  readonly table: string
+  readonly key: ReadonlyArray<string>
+  readonly rows?: ReadonlyArray<Row> | undefined
+  readonly control?: Snapshot.SnapshotControl | undefined
+  readonly layer?: ReturnType<typeof walSender> | undefined
+  readonly options?: Partial<Snapshot.SnapshotStreamOptions<"never">> | undefined
+  readonly pgoutput?: Partial<Pgoutput.Options> | undefined
+  readonly checkpoints?: CheckpointStore.CheckpointStore["Service"] | undefined
+  /**
+   * Whether a row that the target holds outside of this is emptied where the table begins: so it is unless told
+   * otherwise.
+   */
+  readonly empties?: boolean | undefined
+  /** Arrays at a time, or single changes. */
+  readonly isArray?: boolean | undefined
+  /** Runs before each element. */
+  readonly before?: ((change: Snapshot.ChangeAfterSnapshot) => Effect.Effect<void>) | undefined
+}
+
+/** Makes the workspace's slot, from which nothing but what follows comes. */
+export const makeSlot = (workspace: Workspace) =>
+  workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+
+export const followTable = Effect.fnUntraced(function* (
+  workspace: Workspace,
+  options: FollowTableOptions
+): Effect.fn.Return<TableTarget, unknown, Scope.Scope> {
+  const keyOf = (row: Row) => rowText(Object.fromEntries(options.key.map((column) => [column, row[column]])))
+  const rows = new Map((options.rows ?? []).map((row) => [keyOf(row), row]))
+  const seen: Array<Snapshot.ChangeAfterSnapshot> = []
+  const control = options.control ?? (yield* Snapshot.makeControl)
+  const messages = new Set<string>()
+
+  const apply = (change: Snapshot.ChangeAfterSnapshot) => {
+    switch (change._tag) {
+      case "TableSnapshotStarted":
+        if (change.where === undefined && options.empties !== false) rows.clear()
+        return
+      case "SnapshotRow":
+      case "Insert":
+        if (change.relation.name === options.table) rows.set(keyOf(change.row), change.row)
+        return
+      case "Update": {
+        if (change.relation.name !== options.table) return
+        const key = keyOf(change.row)
+        const from = change.old === undefined ? key : keyOf(change.old.row)
+        const before = rows.get(from)
+        if (from !== key) rows.delete(from)
+        rows.set(key, { ...before, ...change.row })
+        return
+      }
+      case "Delete":
+        if (change.relation.name === options.table) rows.delete(keyOf(change.old.row))
+        return
+      case "Truncate":
+        if (change.relations.some(({ name }) => name === options.table)) rows.clear()
+        return
+      case "Message":
+        messages.add(new TextDecoder().decode(change.content))
+        return
+    }
+  }
+  const handle = (change: Snapshot.ChangeAfterSnapshot): Effect.Effect<Handled> =>
+    Effect.suspend(() => {
+      const handled = Effect.sync(() => {
+        seen.push(change)
+        apply(change)
+        return nextLsn(change)
+      })
+      return options.before === undefined ? handled : Effect.andThen(options.before(change), handled)
+    })
+  const streamOptions: Snapshot.SnapshotStreamOptions<"never"> = {
+    slot: workspace.slot,
+    plugin: Pgoutput.make({ publications: [workspace.publication], ...options.pgoutput }),
+    acknowledgeDelay: "20 millis",
+    reconnect: Schedule.spaced("50 millis"),
+    snapshot: "never",
+    control,
+    checkpoints: options.checkpoints,
+    ...options.options
+  }
+  const stream =
+    options.isArray === true
+      ? Snapshot.withSnapshotStreamArray<never, never, "never">(streamOptions, (changes) =>
+          Effect.map(Effect.forEach(changes, handle), (done) => done.findLast((one) => one !== undefined))
+        )
+      : Snapshot.withSnapshotStream<never, never, "never">(streamOptions, handle)
+  const fiber = yield* stream.pipe(Effect.provide(options.layer ?? walSender(workspace)), Effect.forkScoped)
+  let marks = 0
+  return {
+    rows,
+    seen,
+    control,
+    fiber,
+    count: (tag) => seen.filter((change) => change._tag === tag).length,
+    caughtUp: Effect.suspend(() => {
+      marks += 1
+      const mark = `caught up ${marks}`
+      return Effect.andThen(
+        workspace.sql(`SELECT pg_logical_emit_message(true, 'test', '${mark}')`),
+        eventually(
+          Effect.sync(() => messages.has(mark)),
+          { what: "the stream caught up", deadline: "60 seconds" }
+        )
+      ).pipe(Effect.raceFirst(Fiber.join(fiber)), Effect.asVoid)
+    })
+  }
+})
