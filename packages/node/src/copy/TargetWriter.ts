@@ -75,9 +75,10 @@ export class TargetWriter {
 
   /** Ends a transaction that came to nothing: what it held comes again. */
   rollback(): Effect.Effect<void, SessionError> {
-    if (!this.isOpen) return Effect.void
-    return Effect.map(this.session.query("ROLLBACK"), () => {
+    return Effect.suspend(() => {
+      if (!this.isOpen) return Effect.void
       this.isOpen = false
+      return Effect.asVoid(this.session.query("ROLLBACK"))
     })
   }
 
