@@ -21,7 +21,7 @@ const runCopy = fileURLToPath(new URL("../support/runCopy.ts", import.meta.url))
 
 const kills = 4
 
-const rounds = Number(process.env.COPY_ROUNDS ?? 4)
+const rounds = Number(process.env.COPY_ROUNDS ?? 3)
 
 /** Beside the workload's tables: pages enough for a copy to be under way, and a second key whose values move. */
 const bulk = `CREATE TABLE bulk (id int PRIMARY KEY, code int UNIQUE, body text, n int DEFAULT 0);
