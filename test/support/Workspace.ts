@@ -76,6 +76,15 @@ BEGIN
     PERFORM pg_sleep(0.01);
     tries := tries + 1;
   END LOOP;
+  -- Origins of copies into this database are the cluster's, and there is room for ten.
+  IF EXISTS (SELECT FROM pg_replication_origin WHERE roname LIKE 'replicant.${database}.%') THEN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${database}';
+    FOR tries IN 1..500 LOOP
+      EXIT WHEN NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = '${database}');
+      PERFORM pg_sleep(0.01);
+    END LOOP;
+    PERFORM pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname LIKE 'replicant.${database}.%';
+  END IF;
 END $$`
 
 /**

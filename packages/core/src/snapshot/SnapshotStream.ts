@@ -219,7 +219,8 @@ const runWith = <Mode extends SnapshotMode, E, R>(
  *
  * What the handler returns for a row counts for nothing: all rows must be durable when it has ended `SnapshotCompleted`.
  * When it fails, or the program is interrupted before, no slot is left and the next run begins anew. So does this one after
- * a lost connection: with another `SnapshotStarted`, and what came before it is void.
+ * a lost connection: with another `SnapshotStarted`, and what came before it is void. With `checkpoints` both go on where
+ * they stood, with `SnapshotResumed`, and what is durable when the handler has ended `SnapshotRangeCompleted` stays.
  *
  * The role must be able to read every table: SELECT, and no row-level security. Fails with `SnapshotLocked` when another
  * session keeps a table locked.

@@ -1,36 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { copyPieces, lockCommand } from "../../src/snapshot/CopyCommand.ts"
+import * as Schema from "effect/Schema"
+import { copyPieces, lockCommand, pieceSize } from "../../src/snapshot/CopyCommand.ts"
 import type { PublishedTable } from "../../src/snapshot/PublishedTables.ts"
-
-const part = (overrides: Partial<PublishedTable["parts"][number]> = {}): PublishedTable["parts"][number] => ({
-  oid: 16384,
-  schema: "public",
-  name: 'o"dd',
-  isReadable: true,
-  fileNode: 0,
-  pages: 0,
-  isHeap: true,
-  estimatedRows: null,
-  hasRowSecurity: false,
-  ...overrides
-})
-
-const table = (overrides: Partial<PublishedTable> = {}): PublishedTable => ({
-  oid: 16384,
-  schema: "public",
-  name: 'o"dd',
-  replicaIdentity: "d",
-  columns: [
-    { name: "id", isKey: true, typeOid: 23, typeModifier: -1, type: null },
-    { name: "a b", isKey: false, typeOid: 25, typeModifier: -1, type: null }
-  ],
-  keyLength: 1,
-  columnLists: 1,
-  filters: [null],
-  parts: [part()],
-  ancestors: [],
-  ...overrides
-})
+import { endOfTable } from "../../src/snapshot/SnapshotCheckpoint.ts"
+import { part, table } from "../support/PublishedTable.ts"
 
 const commands = (overrides: Partial<PublishedTable>) => copyPieces(table(overrides)).map(({ command }) => command)
 
@@ -48,6 +21,49 @@ describe("the commands that copy a table", () => {
       "ctid >= '(4096,0)'::pg_catalog.tid"
     ])
   })
+
+  it("read of a part only what is asked for: pages, or of them the rows written since a transaction", () => {
+    const ranges = new Map([
+      [
+        16384,
+        [
+          { from: 10, to: 30 },
+          { from: 30, to: 40, since: 4_000_000_000 },
+          { from: 90, to: endOfTable }
+        ]
+      ]
+    ])
+    const pieces = copyPieces(table({ parts: [part({ pages: 100 })] }), { piecePages: 10, ranges })
+    const since = "pg_catalog.age(xmin) <= (SELECT pg_catalog.age('4000000000'::pg_catalog.xid))"
+    const at = (page: number) => `'(${page},0)'::pg_catalog.tid`
+    assert.deepStrictEqual(
+      pieces.map(({ command, index }) => [index, / WHERE (.*)\) TO/.exec(command)?.[1]]),
+      [
+        [0, `ctid >= ${at(10)} AND ctid < ${at(20)}`],
+        [1, `ctid >= ${at(20)} AND ctid < ${at(30)}`],
+        [2, `ctid >= ${at(30)} AND ctid < ${at(40)} AND ${since}`],
+        [3, `ctid >= ${at(90)}`]
+      ]
+    )
+    assert.deepStrictEqual(pieces.map(pieceSize), [10, 10, 10, 10])
+  })
+
+  it.prop(
+    "cover what is asked for, each page once",
+    [
+      Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 300 })),
+      Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 50 }))
+    ],
+    ([pages, piecePages]) => {
+      const ranges = copyPieces(table({ parts: [part({ pages })] }), { piecePages }).map((piece) => piece.pages)
+      assert.strictEqual(ranges[0]!.from, 0)
+      assert.strictEqual(ranges.at(-1)!.to, endOfTable)
+      for (const [index, { from, to }] of ranges.entries()) {
+        assert.isAbove(to, from)
+        if (index > 0) assert.strictEqual(from, ranges[index - 1]!.to)
+      }
+    }
+  )
 
   it("do not part what has no pages to part it by", () => {
     assert.lengthOf(commands({ parts: [part({ pages: 6500, isHeap: false })] }), 1)

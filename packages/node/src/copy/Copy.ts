@@ -10,6 +10,7 @@ import {
   InvalidOption,
   type LogicalStreamOptions,
   Lsn,
+  makeStreamState,
   Pgoutput,
   Snapshot,
   type StreamStateRef,
@@ -21,18 +22,22 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as PgConfig from "../PgConfig.ts"
 import * as PgWalSender from "../PgWalSender.ts"
 import type { CopyError } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import { type Setup, setup } from "./CopySetup.ts"
+import type { CopyTotals } from "./CopyTotals.ts"
 import { SnapshotWriter } from "./SnapshotWriter.ts"
 import * as TargetSession from "./TargetSession.ts"
-import { type CopyTotals, TargetWriter, type WriteError } from "./TargetWriter.ts"
+import { TargetWriter, type WriteError } from "./TargetWriter.ts"
 import { TransactionWriter } from "./TransactionWriter.ts"
 
 export * from "./CopyError.ts"
-export type { CopyTotals } from "./TargetWriter.ts"
+export type { CopyTotals } from "./CopyTotals.ts"
 
 /** What is copied, from where to where. */
 export interface Options {
@@ -94,13 +99,19 @@ interface Run {
   failures: number
 }
 
-/** The checkpoint of the first copy lies in our own row, and is stored with the rows. */
-const checkpointStore = (writer: TargetWriter): CheckpointStore.CheckpointStore["Service"] => {
+/**
+ * The checkpoint of the first copy lies in our own row, and is stored with the rows. It is loaded by each attempt before it
+ * makes a slot: what the one before has left open is undone first, for a slot waits for every transaction of its cluster.
+ */
+const checkpointStore = (
+  writer: TargetWriter,
+  inTurn: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
+): CheckpointStore.CheckpointStore["Service"] => {
   const during = (name: "load" | "remove", key: string) => (error: { readonly message: string }) =>
     new CheckpointStore.CheckpointError({ during: name, key, problem: error.message })
   return {
     load: (key) =>
-      CopyPosition.load(writer.session, writer.slot).pipe(
+      inTurn(Effect.andThen(writer.rollback(), CopyPosition.load(writer.session, writer.slot))).pipe(
         Effect.map((position) => Option.fromUndefinedOr(position?.snapshot)),
         Effect.mapError(during("load", key))
       ),
@@ -138,8 +149,7 @@ const streamOptions = (
         },
   storeIdleFlush: (lsn) => transactions.storeIdleFlush(lsn),
   slotInUseTimeout: "30 seconds",
-  shutdownTimeout: run.options.shutdownTimeout,
-  state: run.options.state
+  shutdownTimeout: run.options.shutdownTimeout
 })
 
 type Handler = (changes: NonEmptyReadonlyArray<Snapshot.ChangeAfterSnapshot>) => Effect.Effect<Handled, WriteError>
@@ -176,7 +186,18 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
     replicated: options.replicated ?? "apply",
     committed: position.endLsn
   })
-  const handler: Handler = (changes) =>
+  const inTurn = Semaphore.withPermit(yield* Semaphore.make(1))
+  const state = options.state ?? (yield* makeStreamState)
+  // What a lost stream has brought in part comes again: it must not stay open, with its locks, until then.
+  const undo = Effect.flatMap(SubscriptionRef.get(state), ({ _tag }) =>
+    _tag === "Reconnecting" ? writer.rollback() : Effect.void
+  )
+  yield* SubscriptionRef.changes(state).pipe(
+    Stream.filter(({ _tag }) => _tag === "Reconnecting"),
+    Stream.runForEach(() => Effect.ignore(inTurn(undo))),
+    Effect.forkScoped
+  )
+  const handle: Handler = (changes) =>
     Effect.tap(
       isOfSnapshot(changes)
         ? rows.handle(changes)
@@ -186,7 +207,8 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
           run.failures = 0
         })
     )
-  const streaming = streamOptions(run, prepared, transactions)
+  const handler: Handler = (changes) => inTurn(handle(changes))
+  const streaming = { ...streamOptions(run, prepared, transactions), state }
   // Without a checkpoint there is nothing to go on with but the stream.
   if (position.state !== "copying" && position.snapshot === undefined) {
     const createSlot = position.endLsn === Lsn.zero ? ("permanent" as const) : undefined
@@ -199,7 +221,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
       connections: options.connections,
       piecePages: options.piecePages,
       progress: options.progress,
-      checkpoints: checkpointStore(writer)
+      checkpoints: checkpointStore(writer, inTurn)
     },
     handler
   )

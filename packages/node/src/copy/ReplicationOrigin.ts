@@ -47,14 +47,28 @@ export const originExists = (session: TargetSession, name: string): Effect.Effec
     ([row]) => row?.is_there === "t"
   )
 
+/** A server remembers how far each origin is, whether or not somebody uses it, and has room for ten unless told otherwise. */
+const noRoom = (serverVersion: number): TargetDenied =>
+  new TargetDenied({
+    detail: "the target has no room for another replication origin",
+    remedy: `drop those that nobody uses: SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin; raise ${
+      serverVersion < 180_000 ? "max_replication_slots" : "max_active_replication_origins"
+    }, and restart it; or do without: no origin`
+  })
+
 /** From here on, what the session writes bears it. One session at a time: what was killed may take a moment to let go. */
-export const setupOrigin = (session: TargetSession, name: string): Effect.Effect<void, SessionError> =>
-  Effect.asVoid(
-    Effect.retry(session.query(`SELECT pg_catalog.pg_replication_origin_session_setup(${quoteLiteral(name)})`), {
+export const setupOrigin = (session: TargetSession, name: string): Effect.Effect<void, SessionError | TargetDenied> =>
+  session.query(`SELECT pg_catalog.pg_replication_origin_session_setup(${quoteLiteral(name)})`).pipe(
+    Effect.retry({
       while: (error) => error._tag === "TargetFailed" && error.sqlState === "55006",
       schedule: Schedule.spaced("100 millis"),
       times: 100
-    })
+    }),
+    Effect.catchIf(
+      (error) => error._tag === "TargetFailed" && error.sqlState === "53400",
+      () => noRoom(session.serverVersion)
+    ),
+    Effect.asVoid
   )
 
 const xactSetup: Statement = {
