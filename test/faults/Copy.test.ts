@@ -138,6 +138,27 @@ describe("P9: a copy into another database that is killed", () => {
     { ...once, timeout: 60_000 + rounds * 40_000 }
   )
 
+  fault("P9", "in the middle of the first copy, and unique values pass to other rows before it goes on", (server) =>
+    Effect.gen(function* () {
+      const source = yield* makeWorkspace(server, { sql: bulk })
+      const target = yield* makeWorkspace(server, { sql: bulk })
+      yield* source.sql(fillBulk)
+      const options = copyOptions(source, target, { piecePages: 8, connections: 1 })
+      const first = yield* startCopy(options)
+      const copied = Effect.map(target.sql("SELECT count(*)::int AS n FROM bulk"), ([row]) => Number(row?.n))
+      yield* first.during(eventually(Effect.map(copied, (rows) => rows > 100)))
+      yield* first.stop
+      assert.isBelow(yield* copied, 12_000, "the first copy was cut off")
+      // Each of these rows takes the code of the one before it, and the one before it is still there with that code.
+      yield* source.sql(`UPDATE bulk SET code = -code WHERE id <= 60; UPDATE bulk SET code = -code - 1 WHERE id BETWEEN 2 AND 60;
+        DELETE FROM bulk WHERE id = 70; INSERT INTO bulk VALUES (200000, 70, 'took its code')`)
+      const second = yield* startCopy(options)
+      yield* second.during(caughtUp(source, target))
+      assert.deepStrictEqual(yield* checksums(target), yield* checksums(source))
+      assert.isBelow(second.totals.rows, 12_000, "what was copied did not come again")
+    })
+  )
+
   fault(
     "P9",
     "a session at the target that is lost in the middle of a large transaction: it is applied once",
