@@ -36,7 +36,7 @@ const atTheEnds = [
   "test/Cli*.test.ts",
   "test/Codegen.test.ts",
   "test/Replay.test.ts",
-  ...faults("Checkpoints", "Data", "NetworkCuts", "Server", "SlotCreation", "Standby")
+  ...faults("Checkpoints", "Copy", "Data", "NetworkCuts", "Server", "SlotCreation", "Standby")
 ]
 
 /** Programs that tests start by the dozen are compiled once. */

@@ -146,6 +146,10 @@ export class CopyTarget {
       case "TableSnapshotResumed":
       case "TableSnapshotCompleted":
         break
+      case "Begin":
+        // What came of it before a connection was lost comes again.
+        this.changes = []
+        break
       case "Commit":
         this.applyTransaction(change.commitLsn)
         break

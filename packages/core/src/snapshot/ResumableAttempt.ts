@@ -170,9 +170,14 @@ const resumeRun = Effect.fnUntraced(function* (
       .filter(({ plan: { state } }) => state === "pending")
       .map(({ copy: { relation } }) => ({ _tag: "SnapshotTableRestarted", snapshot: beginning, relation })),
     handOverDeletedRows: partial.size === 0 ? undefined : (handOver) => handOverDeletedRows(deleted, handOver),
+    tables,
+    decoder,
+    readers,
+    closeReaders,
     slot: { keeper, name: workingSlot, isTemporary: false },
     record: new CopyRecord({ store, checkpoint, piecePages }),
-    ...{ tables, decoder, readers, closeReaders, progress, rateLimit }
+    progress,
+    rateLimit
   }
 })
 

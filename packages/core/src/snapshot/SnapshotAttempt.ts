@@ -127,17 +127,17 @@ export const describeRun = Effect.fnUntraced(function* (
     ...(checkpoint === undefined ? {} : { checkpoint })
   }
   return {
-    ...{ beginning, restarted: [], handOverDeletedRows: undefined },
-    ...{
-      tables,
-      decoder,
-      readers,
-      closeReaders,
-      slot,
-      record,
-      progress: options.progress,
-      rateLimit: options.rateLimit
-    }
+    beginning,
+    restarted: [],
+    handOverDeletedRows: undefined,
+    tables,
+    decoder,
+    readers,
+    closeReaders,
+    slot,
+    record,
+    progress: options.progress,
+    rateLimit: options.rateLimit
   }
 })
 

@@ -184,12 +184,16 @@ for (const [name, make] of makers) {
     })
 
     it("takes any name for a name, and has it as a property of its own", () => {
-      const columns = texts(hostileNames.length).map((column, index) => ({ ...column, name: hostileNames[index]! }))
-      const row = readBytes(make(columns), copied(hostileNames.map((_, index) => `value ${index}`)))
-      assert.strictEqual(Object.getPrototypeOf(row), Object.prototype)
-      assert.strictEqual(Object.keys(row).length, hostileNames.length)
-      for (const [index, each] of hostileNames.entries()) {
-        assert.strictEqual(Object.getOwnPropertyDescriptor(row, each)?.value, `value ${index}`)
+      const harmless = hostileNames.filter((name) => !(name in Object.prototype))
+      for (const names of [hostileNames, harmless, ...hostileNames.map((name) => [name])]) {
+        const columns = texts(names.length).map((column, index) => ({ ...column, name: names[index]! }))
+        const row = readBytes(make(columns), copied(names.map((_, index) => `value ${index}`)))
+        assert.strictEqual(Object.getPrototypeOf(row), Object.prototype)
+        assert.strictEqual(Object.keys(row).length, names.length)
+        for (const [index, value] of names.map((_, at) => `value ${at}`).entries()) {
+          const descriptor = { value, configurable: true, enumerable: true, writable: true }
+          assert.deepStrictEqual(Object.getOwnPropertyDescriptor(row, names[index]!), descriptor)
+        }
       }
     })
 
@@ -307,9 +311,15 @@ describe("makeCopyReader", () => {
 
 describe("copyReaderSource", () => {
   it("holds a name only as a string literal, so that no name can be code", () => {
-    const named = texts(hostileNames.length).map((column, index) => ({ ...column, name: hostileNames[index]! }))
     const withoutStrings = (code: string) => code.replaceAll(/"(?:[^"\\]|\\.)*"/g, '""').replaceAll('[""]', '""')
-    const bare = copyReaderSource(texts(hostileNames.length))
-    assert.strictEqual(withoutStrings(copyReaderSource(named)), withoutStrings(bare))
+    const source = (names: ReadonlyArray<string>) =>
+      withoutStrings(copyReaderSource(texts(names.length).map((column, index) => ({ ...column, name: names[index]! }))))
+    // Of the one kind rows are made by a literal, of the other by a constructor.
+    const inherited = hostileNames.filter((name) => name in Object.prototype)
+    const others = hostileNames.filter((name) => !(name in Object.prototype))
+    assert.isNotEmpty(inherited)
+    assert.isNotEmpty(others)
+    assert.strictEqual(source(inherited), source(inherited.map((_, index) => (index === 0 ? "valueOf" : `c${index}`))))
+    assert.strictEqual(source(others), source(others.map((_, index) => `c${index}`)))
   })
 })

@@ -30,13 +30,14 @@ import * as PgWalSender from "../PgWalSender.ts"
 import type { CopyError } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import { type Setup, setup } from "./CopySetup.ts"
+import type { CopyTotals } from "./CopyTotals.ts"
 import { SnapshotWriter } from "./SnapshotWriter.ts"
 import * as TargetSession from "./TargetSession.ts"
-import { type CopyTotals, TargetWriter, type WriteError } from "./TargetWriter.ts"
+import { TargetWriter, type WriteError } from "./TargetWriter.ts"
 import { TransactionWriter } from "./TransactionWriter.ts"
 
 export * from "./CopyError.ts"
-export type { CopyTotals } from "./TargetWriter.ts"
+export type { CopyTotals } from "./CopyTotals.ts"
 
 /** What is copied, from where to where. */
 export interface Options {

@@ -5,6 +5,7 @@
 import type { Relation } from "@replicant/core"
 import * as Effect from "effect/Effect"
 import { CopyMismatch, CopyPositionLost } from "./CopyError.ts"
+import type { CopyTotals } from "./CopyTotals.ts"
 import type { Step } from "./PgBatch.ts"
 import { missingColumns, TableStatements } from "./TableStatements.ts"
 import { type TargetTable, tableKey, targetTables } from "./TargetCatalog.ts"
@@ -12,17 +13,6 @@ import type { SessionError, TargetSession } from "./TargetSession.ts"
 
 /** How writing fails. */
 export type WriteError = SessionError | CopyMismatch | CopyPositionLost
-
-/** What has been done since the copy was started, over all of its sessions. */
-export interface CopyTotals {
-  /** Rows of the first copy. */
-  rows: number
-  /** Inserts, updates, deletes and truncates. */
-  changes: number
-  transactions: number
-  /** Updates and deletes that met no row. */
-  missing: number
-}
 
 const sql = (name: string, text: string): Step => ({ statement: { name: `replicant_${name}`, text }, values: [] })
 
