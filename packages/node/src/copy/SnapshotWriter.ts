@@ -185,13 +185,10 @@ export class SnapshotWriter {
   private writeOver(copy: TableCopy, rows: Uint8Array): Effect.Effect<void, WriteError> {
     const { statements } = copy
     const { columnList, key, table, target } = statements
-    const stage = `pg_temp.${quoteIdentifier(`replicant_stage_${this.writer.stages}`)}`
-    const name = copy.stage ?? stage
-    const makeStage =
-      copy.stage === undefined
-        ? `CREATE TEMP TABLE ${quoteIdentifier(`replicant_stage_${this.writer.stages++}`)} ON COMMIT DELETE ROWS AS SELECT ${columnList} FROM ${table} WITH NO DATA; `
-        : ""
+    const made = copy.stage
+    const name = made ?? `replicant_stage_${this.writer.stages++}`
     copy.stage = name
+    const stage = `pg_temp.${quoteIdentifier(name)}`
     const isSent = (column: UniqueKey["columns"][number]) =>
       statements.columns.some((sent) => sent.name === column.name)
     const equal = ({ columns }: UniqueKey) =>
@@ -199,18 +196,22 @@ export class SnapshotWriter {
         .map((column) => `t.${quoteIdentifier(column.name)} ${column.operator} s.${quoteIdentifier(column.name)}`)
         .join(" AND ")
     const others = target.uniqueKeys.filter((other) => other !== key && other.columns.every(isSent))
-    const evictions = others.map(
-      (other) => `DELETE FROM ${table} t USING ${name} s WHERE ${equal(other)} AND NOT (${equal(key!)}); `
-    )
+    const texts = [
+      ...others.map(
+        (other) => `DELETE FROM ${table} t USING ${stage} s WHERE ${equal(other)} AND NOT (${equal(key!)})`
+      ),
+      `INSERT INTO ${table} (${columnList}) OVERRIDING SYSTEM VALUE SELECT ${columnList} FROM ${stage}${statements.onConflict()}`
+    ]
+    const steps = texts.map((text, index) => ({ statement: { name: `${name}_${index}`, text }, values: [] }))
     return this.writer
-      .execute(`${makeStage}DELETE FROM ${name}`)
+      .execute(
+        made === undefined
+          ? `CREATE TEMP TABLE ${quoteIdentifier(name)} ON COMMIT DELETE ROWS AS SELECT ${columnList} FROM ${table} WITH NO DATA`
+          : `DELETE FROM ${stage}`
+      )
       .pipe(
-        Effect.andThen(this.writer.session.copyIn(`COPY ${name} (${columnList}) FROM STDIN`, rows)),
-        Effect.andThen(
-          this.writer.execute(
-            `${evictions.join("")}INSERT INTO ${table} (${columnList}) OVERRIDING SYSTEM VALUE SELECT ${columnList} FROM ${name}${statements.onConflict()}`
-          )
-        )
+        Effect.andThen(this.writer.session.copyIn(`COPY ${stage} (${columnList}) FROM STDIN`, rows)),
+        Effect.andThen(this.writer.run(steps, []))
       )
   }
 
