@@ -64,7 +64,7 @@ const columnCode = (column: ColumnReader, index: number, { length }: ReadonlyArr
  *
  * By a constructor rather than a literal, though both give objects of `Object.prototype` and of one hidden class: V8 watches
  * where literals are made, and when the first few hundred happen to outlive a collection it makes all that follow in the old
- * generation for good. Rows that then die young cost three times as much, in about every fourth process. It does not watch
+ * generation for good. Rows that then die young cost two to three times as much, in one process of six. It does not watch
  * constructors. A name that objects inherit something by must not be assigned to; such rows are made by a literal after all.
  */
 const rowCode = (columns: ReadonlyArray<ColumnReader>): readonly [statement: string, expression: string] => {
