@@ -284,3 +284,35 @@ export type ReplicationError =
   | TransactionTooLarge
   | SpillFailed
   | ServerError
+
+const classes = [
+  ConnectionError,
+  WalReceiverTimeout,
+  AuthenticationFailed,
+  PermissionDenied,
+  LogicalDecodingDisabled,
+  SlotInUse,
+  SlotNotFound,
+  SlotAlreadyExists,
+  SlotInvalidated,
+  SlotAheadOfCheckpoint,
+  SlotCreationBlocked,
+  SlotMismatch,
+  PublicationNotFound,
+  PublicationMismatch,
+  InvalidOption,
+  UnsupportedByServer,
+  SystemMismatch,
+  DecodeError,
+  TransactionTooLarge,
+  SpillFailed,
+  ServerError
+] as const
+
+/** One that is listed above and missing here, or the other way round, does not type-check. */
+const _: ReplicationError extends InstanceType<(typeof classes)[number]> ? true : never = true
+void _
+
+/** Whether a failure is one of replication's, and none of a handler's own. */
+export const isReplicationError = (error: unknown): error is ReplicationError =>
+  classes.some((errorClass) => error instanceof errorClass)

@@ -178,8 +178,8 @@ export type TwoPhaseChange = Prepare | CommitPrepared | RollbackPrepared
 
 /**
  * Here something is missing: the slot was lost, with what it still held, and another is ready in its place. Stands
- * outside any transaction, before all that the new slot brings. Delivered only to who asks for it, by `slotInvalidated` or
- * `slotMissing`: everyone else gets an error.
+ * outside any transaction, before all that the new slot brings. Delivered only to who asks for it, by `slotPolicy`:
+ * everyone else gets an error.
  *
  * What was committed between `lastLsn` and `consistentPoint` never comes: whoever needs it copies the tables again.
  * Nothing follows until the gap is acknowledged, and until then it comes again with each connection: acknowledge it once

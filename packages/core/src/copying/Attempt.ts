@@ -11,10 +11,10 @@ import { checkPublications } from "../server/Publication.ts"
 import { getReplicationSlot } from "../server/ReplicationSlot.ts"
 import type { ReplicantConnection, WalSender } from "../server/WalSender.ts"
 import { copyPieces } from "../snapshot/CopyCommand.ts"
+import type { TellProgress } from "../snapshot/CopyProgress.ts"
 import type { SnapshotCompleted, SnapshotStarted } from "../snapshot/SnapshotChange.ts"
 import { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
-import { type ProgressRef, updateProgress } from "../snapshot/SnapshotProgress.ts"
 import { connect, excludeOthers } from "../snapshot/SnapshotSession.ts"
 import { type Deliver, type HandlerFailed, runSnapshot, type SnapshotRun } from "./CopyRun.ts"
 import { copyProgress, describeTables, snapshotTable, type TableCopy } from "./CopyTables.ts"
@@ -33,7 +33,7 @@ export interface AttemptOptions {
   /** Milliseconds. */
   readonly lockTimeout: number
   readonly piecePages: number
-  readonly progress: ProgressRef | undefined
+  readonly tellProgress: TellProgress
   readonly rateLimit: RateLimit | undefined
 }
 
@@ -101,9 +101,9 @@ export const beginAttempt = (
   attempts.mayBeDone = false
   attempts.hasDelivered = true
   const attempt = attempts.count
-  const progress = { phase: "copying", attempt, tables: copyProgress(tables) } as const
+  const progress = { attempt, isCompleted: false, tables: copyProgress(tables) }
   return Effect.as(
-    updateProgress(options.progress, () => progress),
+    options.tellProgress(() => progress),
     attempt
   )
 }
@@ -136,14 +136,14 @@ export const describeRun = Effect.fnUntraced(function* (
     closeReaders,
     slot,
     record,
-    progress: options.progress,
+    tellProgress: options.tellProgress,
     rateLimit: options.rateLimit
   }
 })
 
 /** Tells that all is done. */
 export const endAttempt = ({ options }: Session): Effect.Effect<void> =>
-  updateProgress(options.progress, (current) => ({ ...current, phase: "completed" }))
+  options.tellProgress((current) => ({ ...current, isCompleted: true }))
 
 const doneBefore: SnapshotDone = { completed: undefined, filter: undefined }
 

@@ -13,6 +13,7 @@ import type * as Scope from "effect/Scope"
 import type { Relation } from "../change/Relation.ts"
 import type { ReplicantConnection, WalSender } from "../server/WalSender.ts"
 import type { CopyPiece } from "../snapshot/CopyCommand.ts"
+import type { TellProgress } from "../snapshot/CopyProgress.ts"
 import type {
   SnapshotBeginning,
   SnapshotChange,
@@ -21,7 +22,6 @@ import type {
 } from "../snapshot/SnapshotChange.ts"
 import type { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
-import type { ProgressRef } from "../snapshot/SnapshotProgress.ts"
 import type { CopyRecord } from "./CopyRecord.ts"
 import { copyTables, type HandOver, type TableCopy } from "./CopyTables.ts"
 import type { RateLimit } from "./RateLimit.ts"
@@ -48,7 +48,7 @@ export interface SnapshotRun {
   readonly closeReaders: Effect.Effect<void>
   readonly slot: WorkingSlot
   readonly record: CopyRecord | undefined
-  readonly progress: ProgressRef | undefined
+  readonly tellProgress: TellProgress
   readonly rateLimit: RateLimit | undefined
 }
 
@@ -63,11 +63,11 @@ const fillQueue = Effect.fnUntraced(function* (
   run: SnapshotRun,
   queue: Queue.Queue<Entry, SnapshotError>
 ): Effect.fn.Return<void, SnapshotError, WalSender> {
-  const { beginning, decoder, progress, rateLimit, readers, tables } = run
+  const { beginning, decoder, rateLimit, readers, tables, tellProgress } = run
   const handOver: HandOver = (changes) => Queue.offer(queue, { _tag: "Changes", changes })
   const onPiece = (piece: CopyPiece, { relation }: TableCopy) => Queue.offer(queue, { _tag: "Piece", piece, relation })
   if (run.handOverDeletedRows !== undefined) yield* run.handOverDeletedRows(handOver)
-  const job = { snapshot: beginning, tables, decoder, handOver, progress, rateLimit }
+  const job = { snapshot: beginning, tables, decoder, handOver, tellProgress, rateLimit }
   yield* copyTables(run.record === undefined ? job : { ...job, onPiece }, readers)
   // What comes after the last row needs neither lock nor snapshot.
   yield* run.closeReaders

@@ -15,10 +15,10 @@ import { logNotice } from "../replication/OpenStream.ts"
 import type { CopyBoth, ReplicantConnection } from "../server/WalSender.ts"
 import type { CopyPiece } from "../snapshot/CopyCommand.ts"
 import { CopyOut, type CopyOutRead } from "../snapshot/CopyOut.ts"
+import * as CopyProgress from "../snapshot/CopyProgress.ts"
 import type { PublishedTable } from "../snapshot/PublishedTables.ts"
 import type { SnapshotBeginning, SnapshotChange, SnapshotRow, SnapshotTable } from "../snapshot/SnapshotChange.ts"
 import type { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
-import * as SnapshotProgress from "../snapshot/SnapshotProgress.ts"
 import { ProgressMeter } from "./ProgressMeter.ts"
 import { type RateLimit, RateLimiter } from "./RateLimit.ts"
 
@@ -75,7 +75,7 @@ export interface CopyJob {
   readonly handOver: HandOver
   /** Run after every row of a piece has been handed over, and before the table's end is. */
   readonly onPiece?: ((piece: CopyPiece, table: TableCopy) => Effect.Effect<unknown, ReplicationError>) | undefined
-  readonly progress: SnapshotProgress.ProgressRef | undefined
+  readonly tellProgress: CopyProgress.TellProgress
   readonly rateLimit?: RateLimit | undefined
 }
 
@@ -101,7 +101,7 @@ const tableProgress = ({ bytes, estimatedRows, piecesLeft, relation, rows }: Tab
 })
 
 /** How far all tables are now. */
-export const copyProgress = (tables: ReadonlyArray<TableCopy>): ReadonlyArray<SnapshotProgress.TableProgress> =>
+export const copyProgress = (tables: ReadonlyArray<TableCopy>): ReadonlyArray<CopyProgress.TableProgress> =>
   tables.map(tableProgress)
 
 const toRows = (
@@ -110,28 +110,25 @@ const toRows = (
   relation: Relation
 ): ReadonlyArray<SnapshotRow> => rows.map((row) => ({ _tag: "SnapshotRow", snapshot, relation, row }))
 
-const tellProgress = ({ meter, progress, tables }: Copying, now: number) =>
-  SnapshotProgress.updateProgress(progress, (current) => ({ ...current, ...meter.measure(copyProgress(tables), now) }))
+const tell = ({ meter, tables, tellProgress }: Copying, now: number) =>
+  tellProgress((current) => ({ ...current, ...meter.measure(copyProgress(tables), now) }))
 
 /** Tells how far it is, unless that was just told. */
 const tellProgressNow = Effect.fnUntraced(function* (copying: Copying) {
-  if (copying.progress === undefined) return
   const now = yield* monotonicMillis
   if (now - copying.toldAt < tellInterval) return
   copying.toldAt = now
-  yield* tellProgress(copying, now)
+  yield* tell(copying, now)
 })
 
 const keepTelling = (copying: Copying): Effect.Effect<never> =>
-  copying.progress === undefined
-    ? Effect.never
-    : Effect.forever(Effect.andThen(Effect.sleep(longestTellInterval), tellProgressNow(copying)))
+  Effect.forever(Effect.andThen(Effect.sleep(longestTellInterval), tellProgressNow(copying)))
 
 /** Counts what has come since the last time. */
 const countRows = Effect.fnUntraced(function* (copying: Copying, rows: number, bytes: number) {
   if (rows === 0) return
-  yield* Metric.update(SnapshotProgress.rows, rows)
-  yield* Metric.update(SnapshotProgress.bytes, bytes)
+  yield* Metric.update(CopyProgress.rows, rows)
+  yield* Metric.update(CopyProgress.bytes, bytes)
   yield* tellProgressNow(copying)
 })
 
@@ -245,5 +242,5 @@ export const copyTables = Effect.fnUntraced(function* (
   }
   const shares = readers.map((connection) => new Reader(connection, job.decoder))
   yield* Effect.raceFirst(copyEveryPiece(copying, shares), keepTelling(copying))
-  yield* tellProgress(copying, yield* monotonicMillis)
+  yield* tell(copying, yield* monotonicMillis)
 })

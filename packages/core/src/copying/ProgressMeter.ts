@@ -4,7 +4,7 @@
  * never goes back.
  */
 import * as Duration from "effect/Duration"
-import type { SnapshotProgress, TableProgress } from "../snapshot/SnapshotProgress.ts"
+import type { CopyProgress, TableProgress } from "../snapshot/CopyProgress.ts"
 
 /** Milliseconds over which a rate is smoothed: what came as long ago counts about a third. */
 const memory = 5000
@@ -91,7 +91,7 @@ export class ProgressMeter {
   measure(
     tables: ReadonlyArray<TableProgress>,
     now: number
-  ): Pick<SnapshotProgress, "tables" | "rowsPerSecond" | "remaining"> {
+  ): Pick<CopyProgress, "tables" | "rowsPerSecond" | "remaining"> {
     const rows = tables.reduce((sum, table) => sum + table.rows, 0)
     this.all.add(rows - this.rows, now)
     this.rows = rows

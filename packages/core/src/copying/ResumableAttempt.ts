@@ -136,7 +136,7 @@ const resumeRun = Effect.fnUntraced(function* (
   before: SnapshotCheckpoint.SnapshotCheckpoint
 ): Effect.fn.Return<SnapshotRun, SnapshotError, WalSender> {
   const { closeReaders, keeper, options, store, workingSlot } = session
-  const { piecePages, plugin, progress, rateLimit } = options
+  const { piecePages, plugin, rateLimit, tellProgress } = options
   const { listing, readers, seam, snapshot } = yield* takeSnapshot(keeper, exportOptions(session))
   const plan = planResume(before, listing, { seam, snapshot })
   const { checkpoint } = plan
@@ -176,7 +176,7 @@ const resumeRun = Effect.fnUntraced(function* (
     closeReaders,
     slot: { keeper, name: workingSlot, isTemporary: false },
     record: new CopyRecord({ store, checkpoint, piecePages }),
-    progress,
+    tellProgress,
     rateLimit
   }
 })

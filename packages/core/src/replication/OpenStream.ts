@@ -29,6 +29,7 @@ import { type IdentifySystem, identifySystem } from "../server/IdentifySystem.ts
 import { checkPublications } from "../server/Publication.ts"
 import { type ConnectTimeout, WalSender } from "../server/WalSender.ts"
 import type { DeclarationMismatch } from "../table/DeclarationMismatch.ts"
+import type { ConnectionState } from "./ConnectionState.ts"
 import { CopyData, type CopyRead, type StreamEnd } from "./CopyData.ts"
 import * as GatheredTransactions from "./GatheredTransactions.ts"
 import { type KeepAliveTimings, sendStatusUpdate, type WalReceiver } from "./KeepAlive.ts"
@@ -37,7 +38,6 @@ import { enterGap, readySlot } from "./ReadySlot.ts"
 import { awaitHandled, backendPid } from "./SlotGap.ts"
 import { type CheckpointOptions, checkSlotPosition, type ResumeFrom, resumeProgress } from "./StartPosition.ts"
 import type { StreamOptions } from "./StreamOptions.ts"
-import type { StreamState } from "./StreamState.ts"
 import * as WalProgress from "./WalProgress.ts"
 
 /** What the caller of one connection knows beside the stream's options. */
@@ -46,7 +46,7 @@ export interface ConnectionOptions {
   /** What becomes of transactions in progress, where the plugin streams them: gathered, unless told otherwise. */
   readonly inProgress?: InProgressMode | undefined
   /** Told what the opening waits for. */
-  readonly onState?: ((state: StreamState) => Effect.Effect<void>) | undefined
+  readonly onState?: ((state: ConnectionState) => Effect.Effect<void>) | undefined
 }
 
 /** A connection with its slot ready. */
@@ -87,14 +87,14 @@ const millis = (input: Duration.Input | undefined, fallback: number): number =>
 
 const timings = (options: StreamOptions, walSenderTimeout: number): KeepAliveTimings => ({
   statusInterval: millis(
-    options.statusInterval,
+    options.timing?.statusInterval,
     walSenderTimeout === 0 ? 10_000 : Math.min(10_000, Math.floor(walSenderTimeout / 3))
   ),
   acknowledgeDelay: millis(
-    options.acknowledgeDelay,
+    options.timing?.acknowledgeDelay,
     Math.min(1000, walSenderTimeout === 0 ? 1000 : walSenderTimeout / 3)
   ),
-  receiverTimeout: millis(options.receiverTimeout, 30_000)
+  receiverTimeout: millis(options.timing?.receiverTimeout, 30_000)
 })
 
 /** The walsender's notices are somebody's text: control characters stay out of our log. */
@@ -139,10 +139,11 @@ const awaitStart = Effect.fnUntraced(function* (stream: ReplicationStream): Effe
 const leastFrameLength = 1024
 
 /** A limit that is no number would be none. */
-const checkedFrameLength = ({
-  maxFrameLength = defaultMaxFrameLength
-}: StreamOptions): Effect.Effect<number, InvalidOption> =>
-  Number.isSafeInteger(maxFrameLength) && maxFrameLength >= leastFrameLength && maxFrameLength <= defaultMaxFrameLength
+const checkedFrameLength = ({ memory }: StreamOptions): Effect.Effect<number, InvalidOption> => {
+  const { maxFrameLength = defaultMaxFrameLength } = memory ?? {}
+  return Number.isSafeInteger(maxFrameLength) &&
+    maxFrameLength >= leastFrameLength &&
+    maxFrameLength <= defaultMaxFrameLength
     ? Effect.succeed(maxFrameLength)
     : Effect.fail(
         new InvalidOption({
@@ -150,6 +151,7 @@ const checkedFrameLength = ({
           problem: `must be a whole number of bytes, from ${leastFrameLength} to ${defaultMaxFrameLength}`
         })
       )
+}
 
 const withoutLimit: ConnectTimeout = (step) => step
 
@@ -177,7 +179,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const inTime = connection.inConnectTimeout ?? withoutLimit
   yield* inTime(Catalog.pinSession(connection))
   const identified = yield* inTime(identifySystem(connection))
-  const pid = options.slotInUse === "takeOver" ? yield* inTime(backendPid(connection)) : undefined
+  const pid = options.slotPolicy?.inUse === "takeOver" ? yield* inTime(backendPid(connection)) : undefined
   const system = { ...identified, pid }
   const { walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
   const known = { progress: yield* Ref.get(progress), resume, options }
@@ -193,7 +195,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   yield* Effect.addFinalizer(() =>
     opened === undefined
       ? Effect.void
-      : Effect.ignore(Effect.timeout(endReplicationStream(opened), millis(options.closeTimeout, 2000)))
+      : Effect.ignore(Effect.timeout(endReplicationStream(opened), millis(options.timing?.closeTimeout, 2000)))
   )
   const start = Effect.gen(function* () {
     const startLsn = WalProgress.resumeLsn(yield* Ref.get(progress))
@@ -223,7 +225,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       storeIdleFlush: options.storeIdleFlush,
       system,
       copyData,
-      maxReadWait: millis(options.maxReadWait, 20),
+      maxReadWait: millis(options.timing?.maxReadWait, 20),
       gathered,
       pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, recent: new RecentReads(), isEnded: false }
     }

@@ -12,10 +12,10 @@ import { logText, type ReplicationError } from "../ReplicationError.ts"
 import type { ReplicationSlot } from "../server/SlotCatalog.ts"
 import { setupReplicationSlot } from "../server/SlotSetup.ts"
 import type { ReplicantConnection } from "../server/WalSender.ts"
+import type { ConnectionState } from "./ConnectionState.ts"
 import { makeStandIn, type StandIn } from "./SlotGap.ts"
 import { hasStreamed, type ResumeFrom } from "./StartPosition.ts"
 import type { StreamOptions } from "./StreamOptions.ts"
-import type { StreamState } from "./StreamState.ts"
 import * as WalProgress from "./WalProgress.ts"
 
 /** A slot that is ours to stream from; or one that is lost, with what stands in for it. */
@@ -30,17 +30,18 @@ export interface SlotSession {
   /** The database we are connected to. */
   readonly database: string
   readonly resume: ResumeFrom | undefined
-  readonly onState: (state: StreamState) => Effect.Effect<void>
+  readonly onState: (state: ConnectionState) => Effect.Effect<void>
 }
 
 /** Which other connection may be ended to have the slot: at first any, later only what is left of our own last one. */
 const mayTakeOverFrom = ({ options, resume }: SlotSession): ((pid: number) => boolean) =>
-  options.slotInUse === "takeOver" ? (pid) => resume === undefined || pid === resume.pid : () => false
+  options.slotPolicy?.inUse === "takeOver" ? (pid) => resume === undefined || pid === resume.pid : () => false
 
 /** Makes the slot ready, or another in its place where that was asked for. */
 export const readySlot = Effect.fnUntraced(function* (session: SlotSession): Effect.fn.Return<Ready, ReplicationError> {
   const { connection, onState, options, resume } = session
-  const { createSlot, slot, slotCreationTimeout: creationTimeout } = options
+  const { createSlot, slot, slotPolicy = {} } = options
+  const { creationTimeout } = slotPolicy
   const plugin = options.plugin.name
   // A slot that was there, also a temporary one, is never made anew in silence: what was committed since would be lost.
   const create = hasStreamed({ options, resume }) ? undefined : createSlot
@@ -51,9 +52,9 @@ export const readySlot = Effect.fnUntraced(function* (session: SlotSession): Eff
     create,
     creationTimeout,
     inUseTimeout:
-      options.slotInUse === "fail"
+      slotPolicy.inUse === "fail"
         ? 0
-        : Duration.toMillis(Duration.fromInputUnsafe(options.slotInUseTimeout ?? "5 minutes")),
+        : Duration.toMillis(Duration.fromInputUnsafe(slotPolicy.inUseTimeout ?? "5 minutes")),
     mayTakeOverFrom: mayTakeOverFrom(session),
     onInUse: (activePid) => onState({ _tag: "WaitingForSlot", activePid })
   })
@@ -69,10 +70,10 @@ export const readySlot = Effect.fnUntraced(function* (session: SlotSession): Eff
   return yield* Effect.matchEffect(found, {
     onSuccess: (slot): Effect.Effect<Ready, ReplicationError> => Effect.succeed({ _tag: "Slot", slot }),
     onFailure: (error) => {
-      if (error._tag === "SlotInvalidated" && options.slotInvalidated === "recreate") {
+      if (error._tag === "SlotInvalidated" && slotPolicy.invalidated === "recreate") {
         return replace(error.reason, error.lastLsn)
       }
-      if (error._tag === "SlotNotFound" && options.slotMissing === "recreate") return replace("missing", undefined)
+      if (error._tag === "SlotNotFound" && slotPolicy.missing === "recreate") return replace("missing", undefined)
       return Effect.fail(error)
     }
   })

@@ -1,8 +1,10 @@
 /**
- * When a stream that reconnects does so: which failures, how often, after how long. Decisions, and the default schedule;
- * `LogicalStream.ts` carries them out.
+ * Trying again: which failures of a stream, how often, after how long; and the one loop by which everything that tries again
+ * does so.
  */
 import type * as Cause from "effect/Cause"
+import * as Data from "effect/Data"
+import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Lsn from "../Lsn.ts"
 import { type ReplicationError, ServerError, type Stage } from "../ReplicationError.ts"
@@ -71,3 +73,48 @@ export const locate = (error: ReplicationError, done: Lsn.Lsn): ReplicationError
   error._tag === "ServerError" && retryOf(error) === "limited" && error.stage === "Streaming"
     ? new ServerError({ ...error, lsn: done })
     : error
+
+/** A failure on its way past all retries: a handler's own, or one that no other attempt mends. */
+export class Final<out E> extends Data.TaggedError("Final")<{ readonly error: E }> {}
+
+/** What to do after a failure. What has got on in between begins the schedule anew, at once. */
+export type Verdict<E> =
+  | { readonly _tag: "Again"; readonly hasGotOn: boolean }
+  | { readonly _tag: "GiveUp"; readonly error: E }
+
+/** How something is tried again. */
+export interface Retrying<E> {
+  readonly decide: (error: E) => Effect.Effect<Verdict<E>>
+  /** {@link defaultReconnect} when left out. */
+  readonly schedule?: Schedule.Schedule<unknown, never> | Schedule.Schedule<unknown, E> | undefined
+  /** Told before each wait. `attempt` counts from 1 since it last got on. */
+  readonly onFailure: (error: E, attempt: number) => Effect.Effect<void>
+}
+
+/** Runs an effect until it succeeds or fails for good. What it fails with as {@link Final} is never tried again. */
+export const retrying = <A, E extends { readonly _tag: string }, F, R>(
+  self: Effect.Effect<A, E | Final<F>, R>,
+  { decide, onFailure, schedule = defaultReconnect }: Retrying<E>
+): Effect.Effect<A, E | F, R> => {
+  let attempt = 0
+  const once: Effect.Effect<{ readonly value: A } | undefined, E | Final<E | F>, R> = Effect.matchEffect(self, {
+    onSuccess: (value) => Effect.succeed({ value }),
+    onFailure: (error) => {
+      if (error instanceof Final) return Effect.fail(error)
+      return Effect.flatMap(decide(error), (verdict): Effect.Effect<undefined, E | Final<E | F>> => {
+        if (verdict._tag === "GiveUp") return Effect.fail(new Final<E | F>({ error: verdict.error }))
+        attempt = verdict.hasGotOn ? 1 : attempt + 1
+        // Success starts the schedule from its beginning.
+        return Effect.andThen(onFailure(error, attempt), verdict.hasGotOn ? Effect.undefined : Effect.fail(error))
+      })
+    }
+  })
+  const untilItIs: Effect.Effect<A, E | Final<E | F>, R> = Effect.flatMap(
+    Effect.retry(once, {
+      while: (error) => !(error instanceof Final),
+      schedule: schedule as Schedule.Schedule<unknown, E | Final<E | F>>
+    }),
+    (done) => (done === undefined ? untilItIs : Effect.succeed(done.value))
+  )
+  return Effect.catch(untilItIs, (error) => Effect.fail(error instanceof Final ? error.error : error))
+}

@@ -1,24 +1,24 @@
 /**
- * A control and a stream, put together for as long as the stream runs: what earlier processes left is taken up, and the
- * worker runs beside it.
+ * What is requested of a stream, for as long as the stream runs: what earlier processes left is taken up, and the worker runs
+ * beside it.
  *
  * What a run that has ended handed over may be lost with it: so requests of this process begin anew with the next run, or
  * go on from what the store knows to be durable.
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import type { OutputPlugin } from "../change/OutputPlugin.ts"
+import type { InProgressMode, OutputPlugin } from "../change/OutputPlugin.ts"
 import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { InvalidOption } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
-import { type ControlState, type SnapshotControl, stateOf } from "./Control.ts"
+import type { ControlState } from "./Control.ts"
 import { keyText } from "./Key.ts"
 import { type KeptRequest, SnapshotLedger } from "./Ledger.ts"
 import { makeJob, type SnapshotJob } from "./Request.ts"
 import { mostTouched, TouchedKeys } from "./TouchedKeys.ts"
 import { work } from "./Worker.ts"
 
-/** What a control needs to know of its stream. */
+/** What is to be known of the stream. */
 export interface AttachOptions {
   readonly slot: string
   readonly plugin: OutputPlugin
@@ -30,8 +30,17 @@ export interface AttachOptions {
 /** A server that has every option: what is asked for is known without one. */
 const anyServer = 180_000
 
-/** Why a plugin's stream cannot take what is requested: it lacks messages, or delivers what is not committed. */
-const unfit = (plugin: OutputPlugin): InvalidOption | undefined => {
+/** What decides whether tables can be read anew among what a stream delivers. */
+interface Fitness {
+  readonly plugin: OutputPlugin
+  readonly inProgress?: InProgressMode | undefined
+}
+
+/** Why a stream cannot take what is requested: it lacks messages, or delivers what is not committed. */
+export const unfit = ({ inProgress, plugin }: Fitness): InvalidOption | undefined => {
+  if (inProgress === "deliver") {
+    return new InvalidOption({ option: "inProgress", problem: "delivers what is not committed, which no reader sees" })
+  }
   if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
     return new InvalidOption({ option: "plugin", problem: "tables are read anew as pgoutput publishes them" })
   }
@@ -77,30 +86,25 @@ const adopt = Effect.fnUntraced(function* (state: ControlState, ledger: Snapshot
   return ledger.add(job, { after, rows, bytes })
 })
 
-/** Runs a stream with a control: `run` is given what its handler is to be wrapped by. */
-export const withControl = <A, E, R>(
-  control: SnapshotControl,
+/** Runs a stream, and what is requested of it beside it. */
+export const attach = <A, E, R>(
+  state: ControlState,
   { checkpoints, lockTimeout, plugin, slot }: AttachOptions,
-  run: (state: ControlState) => Effect.Effect<A, E, R>
+  stream: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | InvalidOption | CheckpointError, R | WalSender> =>
   Effect.gen(function* () {
-    const problem = unfit(plugin)
-    if (problem !== undefined) return yield* problem
-    const state = stateOf(control)
-    if (state.ledger !== undefined) {
-      return yield* new InvalidOption({ option: "control", problem: "serves another stream, and can serve but one" })
-    }
     const ledger = new SnapshotLedger(checkpoints, slot)
     state.ledger = ledger
-    const detach = Effect.sync(() => {
-      state.ledger = undefined
-    })
-    return yield* Effect.gen(function* () {
-      for (const job of state.jobs) {
-        reset(job)
-        ledger.add(job)
-      }
-      for (const kept of yield* ledger.load) yield* adopt(state, ledger, kept)
-      return yield* Effect.raceFirst(run(state), work(state, { plugin, lockTimeout }))
-    }).pipe(Effect.ensuring(detach))
-  })
+    for (const job of state.jobs) {
+      reset(job)
+      ledger.add(job)
+    }
+    for (const kept of yield* ledger.load) yield* adopt(state, ledger, kept)
+    return yield* Effect.raceFirst(stream, work(state, { plugin, lockTimeout }))
+  }).pipe(
+    Effect.ensuring(
+      Effect.sync(() => {
+        state.ledger = undefined
+      })
+    )
+  )

@@ -18,9 +18,9 @@ import type { CheckpointError } from "../checkpoint/CheckpointService.ts"
 import type * as Lsn from "../Lsn.ts"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
+import * as CopyProgress from "../snapshot/CopyProgress.ts"
 import type { SnapshotRow } from "../snapshot/SnapshotChange.ts"
 import { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
-import * as SnapshotProgress from "../snapshot/SnapshotProgress.ts"
 import type { TableSnapshotCompleted } from "../snapshot/TableSnapshotChange.ts"
 import { isVisible } from "../snapshot/TransactionSnapshot.ts"
 import { awaitOlder } from "./AwaitOlder.ts"
@@ -241,8 +241,8 @@ const readOne = Effect.fnUntraced(function* (
     return undefined
   }
   const { bytes, chunks, rows } = job
-  yield* Metric.update(SnapshotProgress.rows, chunk.rows.size)
-  yield* Metric.update(SnapshotProgress.bytes, chunk.bytes)
+  yield* Metric.update(CopyProgress.rows, chunk.rows.size)
+  yield* Metric.update(CopyProgress.bytes, chunk.bytes)
   yield* updateJob(job, { phase: "reading", rows, bytes, chunks })
   const last = taken.at(-1)?.[0]
   if (last?._tag === "TableSnapshotCompleted") return last

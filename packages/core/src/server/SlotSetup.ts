@@ -16,26 +16,26 @@ import type { ReplicantConnection } from "./WalSender.ts"
 export interface SlotPolicy {
   /**
    * While another connection streams from the slot: `wait` (the default) tries again after 100 ms, doubled up to 2 s, for
-   * `slotInUseTimeout`, and then fails with `SlotInUse`, which names the pid; `fail` does so at once. `takeOver` ends the
+   * `inUseTimeout`, and then fails with `SlotInUse`, which names the pid; `fail` does so at once. `takeOver` ends the
    * other connection with `pg_terminate_backend` and says so in the log; the role must be allowed to. It ends nothing but a
    * walsender that holds this very slot; and when we were ended ourselves, we wait: of two that would take over, the one
    * that was started last streams.
    */
-  readonly slotInUse?: "wait" | "fail" | "takeOver" | undefined
+  readonly inUse?: "wait" | "fail" | "takeOver" | undefined
   /** How long to wait while another connection streams from the slot: 5 minutes. 0 fails at once. */
-  readonly slotInUseTimeout?: Duration.Input | undefined
+  readonly inUseTimeout?: Duration.Input | undefined
   /**
    * When the server has given the slot up, and with it what was not confirmed: `fail` (the default) with
    * `SlotInvalidated`, or `recreate`: another is made in its place, and a `Gap` is delivered before anything of it.
    */
-  readonly slotInvalidated?: "fail" | "recreate" | undefined
+  readonly invalidated?: "fail" | "recreate" | undefined
   /**
    * When there is no slot though there was one: this process has streamed from it, there is a `checkpoint`, or `createSlot`
    * is left out. `fail` (the default) with `SlotNotFound`, or `recreate`, with a `Gap`. Mind that another server may answer.
    */
-  readonly slotMissing?: "fail" | "recreate" | undefined
+  readonly missing?: "fail" | "recreate" | undefined
   /** How long the making of a slot may wait for one older transaction: 1 minute, then `SlotCreationBlocked`. 0: for ever. */
-  readonly slotCreationTimeout?: Duration.Input | undefined
+  readonly creationTimeout?: Duration.Input | undefined
 }
 
 /** The slot that is wanted, and what may be done to have it. */

@@ -1,7 +1,7 @@
 /** Two ways to fail that only a snapshot knows. Others are its store's, and those of the stream: `ReplicationError.ts`. */
 import * as Schema from "effect/Schema"
-import type { CheckpointError } from "../checkpoint/CheckpointService.ts"
-import type { ReplicationError } from "../ReplicationError.ts"
+import { CheckpointError } from "../checkpoint/CheckpointService.ts"
+import { isReplicationError, type ReplicationError } from "../ReplicationError.ts"
 
 /**
  * Another session holds tables in a way that keeps everybody else out (ALTER TABLE, TRUNCATE, VACUUM FULL, LOCK TABLE) for
@@ -51,3 +51,10 @@ export class SnapshotDisturbed extends Schema.TaggedError<SnapshotDisturbed>("@r
 
 /** Every way a snapshot fails. A handler's own errors come beside it, untouched. */
 export type SnapshotError = ReplicationError | SnapshotLocked | SnapshotDisturbed | CheckpointError
+
+/** Whether a failure is one of a stream's, and none of a handler's own. */
+export const isSnapshotError = (error: unknown): error is SnapshotError =>
+  isReplicationError(error) ||
+  error instanceof SnapshotLocked ||
+  error instanceof SnapshotDisturbed ||
+  error instanceof CheckpointError

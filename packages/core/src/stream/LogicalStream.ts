@@ -1,212 +1,225 @@
 /**
- * The whole of it in one call: connect, find or create the slot, stream, hand over, acknowledge what the handler says is
- * durable, reconnect while that helps, and leave in good order.
- *
- * The handler runs in a fiber of its own, so that losing the connection does not cancel what is under way: its result
- * counts, and only then is a new connection made. When the program is interrupted the handler gets `shutdownTimeout`.
+ * A slot that is followed, as a value: connect, find or create the slot, copy what is there where that is asked for, stream,
+ * hand over, acknowledge what the handler says is durable, reconnect while that helps, and leave in good order.
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
-import type * as Cause from "effect/Cause"
-import * as Data from "effect/Data"
-import type * as Duration from "effect/Duration"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
-import * as Ref from "effect/Ref"
-import type * as Schedule from "effect/Schedule"
+import * as Random from "effect/Random"
+import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Change } from "../change/Change.ts"
-import type { ChangeInProgress } from "../change/InProgress.ts"
-import type { Handled, NextLsn } from "../change/NextLsn.ts"
-import type { InProgressMode } from "../change/OutputPlugin.ts"
-import { type Transaction, TransactionFold, wholeTransactions } from "../change/Transaction.ts"
-import { monotonicMillis } from "../MonotonicTime.ts"
-import type { ReplicationError } from "../ReplicationError.ts"
-import * as Metrics from "../replication/Metrics.ts"
-import { type ConnectionOptions, openReplicationStream } from "../replication/OpenStream.ts"
-import type { ReadsAhead } from "../replication/ReadsAhead.ts"
-import { Attempts, defaultReconnect, isStumble, locate, provenMillis } from "../replication/Reconnect.ts"
-import { type ChangeArray, readAhead } from "../replication/ReplicationStream.ts"
-import type { ResumeFrom } from "../replication/StartPosition.ts"
-import type { StreamState, StreamStateRef } from "../replication/StreamState.ts"
-import * as WalProgress from "../replication/WalProgress.ts"
+import { CheckpointStore } from "../checkpoint/CheckpointService.ts"
+import { CopyRetry, isDeadlock } from "../copying/CopyRetry.ts"
+import { InvalidOption, isReplicationError } from "../ReplicationError.ts"
+import { Final, type Retrying, retrying } from "../replication/Reconnect.ts"
+import { attach, unfit } from "../rereading/Attachment.ts"
+import * as Control from "../rereading/Control.ts"
+import { ControlState } from "../rereading/Control.ts"
+import type { SnapshotRequest, SnapshotRequestOptions } from "../rereading/Request.ts"
 import type { WalSender } from "../server/WalSender.ts"
-import type { ReplicationOptions } from "./Replication.ts"
+import type { SnapshotChange } from "../snapshot/SnapshotChange.ts"
+import { isSnapshotError, type SnapshotError } from "../snapshot/SnapshotError.ts"
+import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
+import { makeContinuity, runConnections } from "./ConnectionRun.ts"
+import * as Delivery from "./Delivery.ts"
+import { copyVerdict, doneBefore, lockMillis, runFirstCopy, seamReader } from "./FirstCopy.ts"
+import { before, from, type Handler, type Input } from "./Handler.ts"
+import type { Delivered, End, Failure, Options } from "./LogicalStreamOptions.ts"
+import { withRequests } from "./Requests.ts"
+import * as StreamState from "./StreamState.ts"
 
-export type { Handled } from "../change/NextLsn.ts"
+export type { RateLimit } from "../copying/RateLimit.ts"
 export { defaultReconnect } from "../replication/Reconnect.ts"
-export type { Checkpoint, CheckpointOptions } from "../replication/StartPosition.ts"
-export { makeStreamState, type StreamState, type StreamStateRef } from "../replication/StreamState.ts"
+export type { Checkpoint } from "../replication/StartPosition.ts"
+export type { Memory, Timing } from "../replication/StreamOptions.ts"
 export type { SlotPolicy } from "../server/SlotSetup.ts"
+export type { Delivery, Progress, SnapshotMark } from "./Delivery.ts"
+export type { CopyOptions, Delivered, End, Failure, Options, SnapshotMode } from "./LogicalStreamOptions.ts"
+export type { CopyProgress, StreamState, TableProgress } from "./StreamState.ts"
 
-/** A stream that reconnects by itself: when it does, and how it ends. */
-export interface LogicalStreamOptions extends ReplicationOptions {
+/** A slot to be followed. Nothing is opened yet. */
+export interface LogicalStream<O extends Options> {
+  readonly options: O
   /**
-   * When to try again after a failure that may pass. Left out: within 250 ms, doubled with jitter up to 10 s, for ever,
-   * and from the beginning again once a connection has streamed for 30 s.
+   * Follows it: connects, hands over, acknowledges, reconnects, leaves in good order. One run at a time: a second fails with
+   * `InvalidOption`.
    */
-  readonly reconnect?: Schedule.Schedule<unknown, ReplicationError> | undefined
-  /** How long the running handler may take to end when the program is interrupted: 5 s. Then it is interrupted. */
-  readonly shutdownTimeout?: Duration.Input | undefined
-  /** Told every change of state: whether it streams, waits, or reconnects and why. {@link makeStreamState} makes one. */
-  readonly state?: StreamStateRef | undefined
+  readonly run: <E = never, R = never>(
+    handler: Input<Delivered<O>, E, R>
+  ) => Effect.Effect<End<O>, Failure<O> | E, R | WalSender>
+  /** One connection, by hand: the scope ends it in good order. What fails is not tried again. */
+  readonly open: Effect.Effect<Delivery.DeliveryOf<O>, Failure<O>, WalSender | Scope.Scope>
+  /**
+   * The same, opened again when the connection is lost, as often as `run` would: for a program that composes the stream by
+   * hand. `use` is interrupted when its connection ends, also where it consumes in fibers of its own, and begun anew with the
+   * next; it ends the stream by ending. Its own failures are never retried.
+   *
+   * @example
+   * yield* orders.follow(({ acknowledgeThrough, transactions }) =>
+   *   Stream.runForEach(transactions, (transaction) =>
+   *     Effect.andThen(store(transaction), acknowledgeThrough(transaction.nextLsn))))
+   */
+  readonly follow: <A, E, R>(
+    use: (delivery: Delivery.DeliveryOf<O>) => Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, Failure<O> | E, R | WalSender>
+  /** What it is doing. To be watched with `SubscriptionRef.changes`. */
+  readonly state: SubscriptionRef.SubscriptionRef<StreamState.StreamState>
+  /**
+   * Reads a published table anew, from the first row or where a condition holds, while the stream goes on. Only where
+   * `snapshot` is given, if as `never`: else no handler expects rows. Needs pgoutput with its messages, and neither `twoPhase`
+   * nor transactions delivered while they are in progress.
+   *
+   * One request is read at a time, in the order in which they were made; a paused one lets the next go on. Requests may be
+   * made before the stream runs, and outlive a lost connection; with a `CheckpointStore` they outlive the process. What the
+   * server refuses, the request's `await` tells.
+   *
+   * @example
+   * const request = yield* orders.request({ table: "public.orders", where: "placed_at > '2026-01-01'" })
+   * yield* request.await
+   */
+  readonly request: Requesting<O, (options: SnapshotRequestOptions) => Effect.Effect<SnapshotRequest, InvalidOption>>
+  /** Those that have not ended, also what an earlier process left, once the stream runs. */
+  readonly requests: Requesting<O, Effect.Effect<ReadonlyArray<SnapshotRequest>>>
 }
 
-/** A failure on its way past our retries: the handler's own, or one that no other connection mends. */
-class Final<E> extends Data.TaggedError("Final")<{ readonly error: E }> {}
+/** What only a stream with a `snapshot` has. */
+type Requesting<O, A> = O extends { readonly snapshot: "initial" | "never" } ? A : never
 
-/** What the consumer needs to know of its connection. */
-interface Session {
-  /** Hand nothing more over: the connection is lost, or the program is leaving. */
-  isOver: boolean
-  readonly acknowledge: (nextLsn: NextLsn) => Effect.Effect<void>
-}
+/** Everything that any stream delivers. */
+type Anything = Change | SnapshotChange | TableSnapshotChange
 
-type Reads = ReadsAhead<ChangeArray, ReplicationError>
+/** The store that a stream keeps its checkpoints in, if the program has one. */
+const checkpointStore: Effect.Effect<CheckpointStore["Service"] | undefined> = Effect.map(
+  Effect.context<never>(),
+  (context) => Context.getOrUndefined(context, CheckpointStore)
+)
 
-/** Takes what one read brought. Made anew for each connection, with whatever it keeps between reads. */
-type Consume<E, R> = (read: ChangeArray) => Effect.Effect<void, E | ReplicationError, R>
-type MakeConsume<E, R> = (session: Session) => Consume<E, R>
-
-/** Takes reads until the stream fails, or until it is told that it is over. */
-const consumeReads = Effect.fnUntraced(function* <E, R>(
-  reads: Reads,
-  consume: Consume<E, R>
-): Effect.fn.Return<never, ReplicationError | Final<E | ReplicationError>, R> {
-  while (true) {
-    const read = yield* reads.take
-    // One span a read: the parent of whatever spans the handler opens.
-    yield* Effect.withSpan(
-      Effect.mapError(consume(read), (error) => new Final({ error })),
-      "Replicant.handleChanges",
-      { attributes: { changes: read.changes.length, bytes: read.bytes } }
-    ) as Effect.Effect<void, Final<E | ReplicationError>, R>
-  }
+/** The rows that are asked for, then the stream. */
+const runAll = Effect.fnUntraced(function* <E, R>(
+  { continuity, control, copy, onState }: Delivery.Opening,
+  handler: Handler<Anything, E, R>
+): Effect.fn.Return<unknown, SnapshotError | E, R | WalSender> {
+  const { options, store } = copy
+  const { copy: how, plugin, slot, snapshot } = options
+  const { completed, filter } =
+    snapshot === undefined
+      ? nothingCopied
+      : yield* snapshot === "never" ? doneBefore(copy) : runFirstCopy(copy, handler)
+  if (snapshot === "only") return completed
+  const wrapped: Handler<Change, E, R> = control === undefined ? handler : withRequests(control, handler)
+  const kept = filter === undefined ? wrapped : before(() => seamReader(filter), wrapped)
+  const stream = runConnections(options, continuity, kept, onState)
+  if (control === undefined) return yield* stream
+  return yield* attach(control, { slot, plugin, lockTimeout: lockMillis(how), checkpoints: store }, stream)
 })
 
-/** Lets the running handler end, within its time; then the connection may say goodbye with its last acknowledgement. */
-const leave = <A, E>(reads: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duration.Input): Effect.Effect<void> =>
-  reads.shutdown.pipe(
-    Effect.andThen(Effect.timeoutOption(Fiber.await(consumer), timeout)),
-    Effect.andThen(Fiber.interrupt(consumer))
-  )
+const nothingCopied = { completed: undefined, filter: undefined }
 
-/** One connection: what it is opened with, and what is told once it streams. */
-interface SessionOptions {
-  readonly progress: WalProgress.WalProgressRef
-  readonly options: LogicalStreamOptions
-  readonly connection: ConnectionOptions
-  readonly onStreaming: (resume: ResumeFrom) => Effect.Effect<void>
-}
-
-/** One connection, from opening to its failure. */
-const runSession = <E, R>(
-  { connection, onStreaming, options, progress }: SessionOptions,
-  makeConsume: MakeConsume<E, R>
-): Effect.Effect<never, ReplicationError | Final<E | ReplicationError>, R | WalSender> =>
-  Effect.scoped(
-    Effect.gen(function* () {
-      const opening = yield* openReplicationStream(progress, options, connection)
-      const session: Session = {
-        isOver: false,
-        acknowledge: (nextLsn) =>
-          WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, nextLsn))
+/** One connection after the other by hand, as often as one is lost. */
+const followAll = <A, E, R>(
+  opening: Delivery.Opening,
+  use: (delivery: Delivery.AnyDelivery) => Effect.Effect<A, E, R>
+): Effect.Effect<A, SnapshotError | E, R | WalSender> => {
+  const { decide, ...retry } = opening.continuity.retry
+  const copies = new CopyRetry()
+  return retrying(
+    Effect.scoped(
+      Effect.flatMap(Delivery.open(opening), (delivery) => Effect.raceFirst(use(delivery), delivery.ended))
+    ).pipe(Effect.mapError((error) => (isSnapshotError(error) ? error : new Final({ error })))) as Effect.Effect<
+      A,
+      SnapshotError | Final<E>,
+      R | WalSender
+    >,
+    {
+      ...(retry as Retrying<SnapshotError>),
+      decide: (error) => {
+        // Retried as one of the stream's, or as one of the copy's.
+        const isOfCopy = !isReplicationError(error) || error._tag === "SlotCreationBlocked" || isDeadlock(error)
+        return isOfCopy ? Effect.succeed(copyVerdict(copies, error)) : decide(error)
       }
-      const leaveOff = () => {
-        session.isOver = true
-      }
-      // Where the server stumbles over a change, what came before it is handed over: each attempt would bring it anew.
-      const onEnd = (cause: Cause.Cause<ReplicationError>) => {
-        if (!isStumble(cause)) leaveOff()
-      }
-      const reads = yield* readAhead(opening, { onStart: onStreaming(opening.system), onEnd })
-      return yield* Effect.uninterruptibleMask((restore) =>
-        Effect.gen(function* () {
-          const consume = consumeReads(reads, makeConsume(session))
-          const consumer = yield* Effect.forkChild(Effect.interruptible(consume), { startImmediately: true })
-          const timeout = options.shutdownTimeout ?? "5 seconds"
-          return yield* Effect.onInterrupt(restore(Fiber.join(consumer)), () => {
-            leaveOff()
-            return leave(reads, consumer, timeout)
-          })
-        })
-      )
-    })
-  ) as Effect.Effect<never, ReplicationError | Final<E | ReplicationError>, R | WalSender>
-
-/** Sessions one after the other, while what ended the last one may pass. */
-const runForever = Effect.fnUntraced(function* <E, R>(
-  options: LogicalStreamOptions,
-  makeConsume: MakeConsume<E, R>,
-  inProgress: InProgressMode = "gather"
-): Effect.fn.Return<never, ReplicationError | E, R | WalSender> {
-  const progress = yield* WalProgress.make
-  const attempts = new Attempts()
-  let failures = 0
-  let resume: ResumeFrom | undefined
-  let streamingSince: number | undefined
-  const onState = (state: StreamState): Effect.Effect<void> =>
-    options.state === undefined ? Effect.void : SubscriptionRef.set(options.state, state)
-  const onStreaming = Effect.fnUntraced(function* ({ pid, systemId, timeline }: ResumeFrom) {
-    if (resume !== undefined) {
-      yield* Metric.update(Metrics.reconnects, 1)
-      yield* Effect.logInfo("streaming again")
     }
-    resume = { systemId, timeline, pid }
-    streamingSince = yield* monotonicMillis
-    yield* onState({ _tag: "Streaming", systemId, timeline })
-  })
-  const session = Effect.suspend(() => {
-    streamingSince = undefined
-    const connection = { resume, inProgress, onState }
-    return runSession({ progress, options, connection, onStreaming }, makeConsume)
-  })
-  const attempt = Effect.catch(session, (error) =>
-    Effect.gen(function* () {
-      if (error._tag === "Final") return yield* error
-      const done = WalProgress.resumeLsn(yield* Ref.get(progress))
-      if (!attempts.next(error, done)) return yield* new Final({ error: locate(error, done) })
-      const proven = streamingSince !== undefined && (yield* monotonicMillis) - streamingSince >= provenMillis
-      failures = proven ? 1 : failures + 1
-      yield* onState({ _tag: "Reconnecting", attempt: failures, cause: error })
-      yield* Effect.logWarning(`reconnecting (${failures}) after ${error._tag}: ${error.message}`)
-      // Success starts the schedule from its beginning.
-      return proven ? undefined : yield* Effect.fail(error)
-    })
   )
-  const schedule = options.reconnect ?? defaultReconnect
-  return yield* Effect.forever(
-    Effect.retry(attempt, {
-      while: (error) => error._tag !== "Final",
-      schedule: schedule as Schedule.Schedule<unknown, ReplicationError | Final<unknown>>
-    })
-  ).pipe(
-    Effect.catchTag("Final", (final) => Effect.fail(final.error as E | ReplicationError)),
-    Effect.ensuring(onState({ _tag: "Stopped" })),
-    Effect.annotateLogs({ slot: options.slot }),
-    Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
-  ) as Effect.Effect<never, ReplicationError | E, R | WalSender>
-})
+}
 
-/** Hands each change to the handler, and acknowledges what it returns. The stream's mode says which changes there are. */
-const oneByOne =
-  <C extends ChangeInProgress, E, R>(handler: (change: C) => Effect.Effect<Handled, E, R>): MakeConsume<E, R> =>
-  (session) =>
-    Effect.fnUntraced(function* ({ changes }) {
-      for (const change of changes as ReadonlyArray<ChangeInProgress> as ReadonlyArray<C>) {
-        if (session.isOver) return
-        const done = yield* handler(change)
-        if (done !== undefined) yield* session.acknowledge(done)
-      }
-    })
+const runsAlready = new InvalidOption({
+  option: "run",
+  problem: "this stream is running already: make another for another slot, or a handler that broadcasts"
+})
 
 /**
- * Streams every change of a slot through `handler`, one after the other, and acknowledges what it returns: mostly
- * `nextLsn(change)` once the change is stored, or `undefined` for "nothing durable yet". Returning one covers everything
- * delivered before it, so a handler may gather several transactions and return the last one's.
+ * A stream as a value: to be run with a handler, or opened by hand; watched; and asked to read a table anew.
+ *
+ * @example
+ * const orders = yield* LogicalStream.make({ slot: "orders", plugin, snapshot: "initial" })
+ * yield* orders.run(handler).pipe(Effect.forkScoped)
+ * yield* SubscriptionRef.changes(orders.state).pipe(Stream.runForEach((now) => Effect.logInfo(now)), Effect.forkScoped)
+ * const request = yield* orders.request({ table: "public.orders" })
+ */
+export const make = <const O extends Options>(options: O): Effect.Effect<LogicalStream<O>> =>
+  Effect.gen(function* () {
+    const state = yield* StreamState.make
+    const requests = new ControlState((yield* Random.nextIntBetween(0, 2 ** 48)).toString(36))
+    const unfitness = unfit(options)
+    const onState = (now: StreamState.ConnectionState) => SubscriptionRef.set(state, now)
+    const opening = Effect.gen(function* () {
+      const store = yield* checkpointStore
+      return {
+        copy: { options, store, tellProgress: StreamState.updateCopying(state) },
+        control: options.snapshot === undefined || unfitness !== undefined ? undefined : requests,
+        continuity: yield* makeContinuity(options, onState),
+        onState
+      }
+    })
+    let isRunning = false
+    /** For as long as the scope lives nobody else runs it. */
+    const claim = Effect.acquireRelease(
+      Effect.suspend(() => {
+        if (isRunning) return Effect.fail(runsAlready)
+        isRunning = true
+        return onState({ _tag: "Connecting" })
+      }),
+      () => {
+        isRunning = false
+        return onState({ _tag: "Stopped" })
+      }
+    )
+    const labelled = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      effect.pipe(
+        Effect.annotateLogs({ slot: options.slot }),
+        Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
+      )
+    const run = (handler: Input<Anything, unknown, unknown>) =>
+      Effect.andThen(
+        claim,
+        Effect.flatMap(opening, (opened) => runAll(opened, from(handler)))
+      ).pipe(Effect.scoped, labelled)
+    const open = labelled(Effect.andThen(claim, Effect.flatMap(opening, Delivery.open)))
+    const follow = <A, E, R>(use: (delivery: Delivery.AnyDelivery) => Effect.Effect<A, E, R>) =>
+      Effect.andThen(
+        claim,
+        Effect.flatMap(opening, (opened) => followAll(opened, use))
+      ).pipe(Effect.scoped, labelled)
+    const request = (wanted: SnapshotRequestOptions) =>
+      unfitness === undefined ? Control.request(requests, wanted) : Effect.fail(unfitness)
+    const made = { options, run, open, follow, state, request, requests: Control.requestsOf(requests) }
+    // What its options make of it is not known inside, where they may be any.
+    return made as unknown as LogicalStream<O>
+  })
+
+/**
+ * Streams every change of a slot through a handler, and acknowledges what it says is durable: one change after the other
+ * for a plain function, which returns `nextLsn(change)` once the change is stored, or `undefined` for "nothing durable yet";
+ * otherwise as the {@link Handler} has it. With a `snapshot` the rows that are there come first, each exactly where it belongs:
+ * a transaction is either in the rows or in the changes.
  *
  * Delivery is at least once and in commit order. The handler's own failure ends the stream, is never retried here, and
- * acknowledges nothing. Runs until it fails or is interrupted.
+ * acknowledges nothing. Runs until it fails or is interrupted; a snapshot by itself (`only`) ends with it.
+ *
+ * What a handler returns for a row of a snapshot counts for nothing: all rows must be durable when it has ended
+ * `SnapshotCompleted`. When it fails before, no slot is left and the next run begins anew; so does this one after a lost
+ * connection, with another `SnapshotStarted`. With a `CheckpointStore` both go on where they stood, with `SnapshotResumed`,
+ * and what is durable when the handler has ended `SnapshotRangeCompleted` stays.
  *
  * @example
  * withLogicalStream(
@@ -214,61 +227,8 @@ const oneByOne =
  *   (change) => store(change).pipe(Effect.as(nextLsn(change)))
  * )
  */
-export const withLogicalStream = <E, R>(
-  options: LogicalStreamOptions,
-  handler: (change: Change) => Effect.Effect<Handled, E, R>
-): Effect.Effect<never, ReplicationError | E, R | WalSender> => runForever<E, R>(options, oneByOne(handler))
-
-/**
- * The same for a handler that takes many changes at a time: those of one read, in order, whatever transactions they
- * belong to. The fastest way to consume a stream. It returns the `nextLsn` of the last unit that is durable.
- */
-export const withLogicalStreamArray = <E, R>(
-  options: LogicalStreamOptions,
-  handler: (changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<Handled, E, R>
-): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
-  runForever<E, R>(options, (session) =>
-    Effect.fnUntraced(function* ({ changes }) {
-      if (session.isOver) return
-      const done = yield* handler(changes)
-      if (done !== undefined) yield* session.acknowledge(done)
-    })
-  )
-
-/**
- * The same with transactions in progress as they come, for a plugin that is `streaming`: each change of one is a
- * `Streamed`, and counts once its `StreamCommit` comes. Nothing is gathered, so however large a transaction is, memory
- * stays flat; what is to become of it until then is the handler's. After a reconnection each begins anew.
- *
- * @example
- * const plugin = Pgoutput.make({ publications: ["orders"], streaming: "parallel" })
- * withInProgressStream({ slot: "orders", plugin }, (change) => stage(change).pipe(Effect.as(nextLsn(change))))
- */
-export const withInProgressStream = <E, R>(
-  options: LogicalStreamOptions,
-  handler: (change: ChangeInProgress) => Effect.Effect<Handled, E, R>
-): Effect.Effect<never, ReplicationError | E, R | WalSender> => runForever<E, R>(options, oneByOne(handler), "deliver")
-
-/**
- * The same by whole transactions. What the handler finishes is acknowledged, nothing else need be said. A transaction
- * beyond `maxTransactionBytes` fails with `TransactionTooLarge` before it fills memory.
- */
-export const withTransactionStream = <E, R>(
-  options: LogicalStreamOptions,
-  handler: (transaction: Transaction) => Effect.Effect<unknown, E, R>
-): Effect.Effect<never, ReplicationError | E, R | WalSender> =>
-  Effect.andThen(
-    Effect.fromResult(wholeTransactions(options.plugin)),
-    runForever<E, R>(options, (session) => {
-      const fold = new TransactionFold(options.maxTransactionBytes)
-      return Effect.fnUntraced(function* ({ bytes, changes }) {
-        const transactions = fold.fold(changes, bytes)
-        if (!Array.isArray(transactions)) return yield* transactions
-        for (const transaction of transactions) {
-          if (session.isOver) return
-          yield* handler(transaction)
-          yield* session.acknowledge(transaction.nextLsn)
-        }
-      })
-    })
-  )
+export const withLogicalStream = <const O extends Options, E = never, R = never>(
+  options: O,
+  handler: Input<Delivered<O>, E, R>
+): Effect.Effect<End<O>, Failure<O> | E, R | WalSender> =>
+  Effect.flatMap(make(options), (stream) => stream.run(handler))

@@ -5,7 +5,6 @@
  * Nothing is stored that would have to be deleted again. A message lives as long as the WAL does: what every slot of the
  * database has confirmed is gone.
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import type * as Stream from "effect/Stream"
 import * as SqlClient from "effect/sql/SqlClient"
@@ -121,7 +120,9 @@ export const messages =
     readStream(() => new OutboxChanges<M, Policy, In>(set, options))(self)
 
 /**
- * A handler of changes with these messages decoded as one for `withLogicalStream`, or for `Table.handler`.
+ * A handler of changes with these messages decoded, told apart by `message`, as one of whatever a stream delivers, or as one
+ * for `Table.handler`. When a message does not fit it is given what came before; that is delivered again, as a failed call
+ * acknowledges nothing.
  *
  * @example
  * withLogicalStream(options, Outbox.handler([OrderPlaced], (change) =>
@@ -130,23 +131,14 @@ export const messages =
  *     : Effect.succeed(nextLsn(change))
  * ))
  */
-export const handler = <M extends Any, A, E, R, Policy extends OnMismatch = "fail", In extends Tagged = Change>(
+export const handler = <
+  M extends Any,
+  In extends Tagged = Change,
+  E = never,
+  R = never,
+  Policy extends OnMismatch = "fail"
+>(
   set: ReadonlyArray<M>,
-  handle: (change: OutboxChange<M, Policy, In>) => Effect.Effect<A, E, R>,
+  handle: Input<OutboxChange<M, Policy, In>, E, R>,
   options?: OutboxOptions<Policy>
-): ((change: In) => Effect.Effect<A | undefined, E | MessageMismatch, R>) =>
-  readEach(new OutboxChanges<M, Policy, In>(set, options), handle)
-
-/**
- * The same for arrays, for `withLogicalStreamArray` or `Table.arrayHandler`. When a message does not fit it is given what
- * came before; that is delivered again, as a failed call acknowledges nothing.
- *
- * @example
- * withLogicalStreamArray(options, Outbox.arrayHandler([OrderPlaced], (changes) => publishAll(changes)))
- */
-export const arrayHandler = <M extends Any, A, E, R, Policy extends OnMismatch = "fail", In extends Tagged = Change>(
-  set: ReadonlyArray<M>,
-  handle: (changes: NonEmptyReadonlyArray<OutboxChange<M, Policy, In>>) => Effect.Effect<A, E, R>,
-  options?: OutboxOptions<Policy>
-): ((changes: ReadonlyArray<In>) => Effect.Effect<A | undefined, E | MessageMismatch, R>) =>
-  readArrays(new OutboxChanges<M, Policy, In>(set, options), handle)
+): Handler<In, E | MessageMismatch, R> => before(() => new OutboxChanges<M, Policy, In>(set, options), handle)

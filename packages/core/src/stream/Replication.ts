@@ -1,109 +1,128 @@
 /**
- * The service: one slot, streamed, as long as its Layer lives. For programs that compose the stream by hand;
- * `withLogicalStream` is the shorter way, and reconnects by itself.
+ * The service: one slot, streamed, as long as its Layer lives. For programs that compose the stream by hand and from Layers;
+ * `withLogicalStream` is the shorter way, and reconnects by itself. So does a program that is run by {@link retrying}.
  */
-import * as Arr from "effect/Array"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import * as Metric from "effect/Metric"
-import * as Ref from "effect/Ref"
-import * as Stream from "effect/Stream"
-import type { Change } from "../change/Change.ts"
-import type { NextLsn } from "../change/NextLsn.ts"
-import type { InProgressMode } from "../change/OutputPlugin.ts"
-import { type Transaction, TransactionFold, wholeTransactions } from "../change/Transaction.ts"
-import type * as Lsn from "../Lsn.ts"
+import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { ReplicationError } from "../ReplicationError.ts"
-import { openReplicationStream } from "../replication/OpenStream.ts"
-import type { ReadsAhead } from "../replication/ReadsAhead.ts"
-import { type ChangeArray, readAhead } from "../replication/ReplicationStream.ts"
-import type { StreamOptions } from "../replication/StreamOptions.ts"
-import * as WalProgress from "../replication/WalProgress.ts"
-import type { IdentifySystem } from "../server/IdentifySystem.ts"
 import type { WalSender } from "../server/WalSender.ts"
-import { Source } from "./ChangeArrays.ts"
+import type { DeliveryOf, PlainDelivery } from "./Delivery.ts"
+import { type LogicalStream, make as makeStream } from "./LogicalStream.ts"
+import type * as LogicalStreamOptions from "./LogicalStreamOptions.ts"
+import type { StreamState } from "./StreamState.ts"
 
-/** A stream, and how much of one transaction may be gathered. */
-export interface ReplicationOptions extends StreamOptions {
-  /** What `transactions` may gather of one transaction, in bytes of WAL messages: 64 MiB. */
-  readonly maxTransactionBytes?: number | undefined
+export type { Progress } from "./Delivery.ts"
+
+/** As a stream's, without rows before it and without what is not committed: for those, {@link Service}. */
+export interface Options extends Omit<LogicalStreamOptions.Options, "snapshot" | "copy" | "inProgress"> {
+  readonly snapshot?: undefined
+  readonly inProgress?: "gather" | undefined
 }
 
-/** How far the stream and its consumer are. */
-export interface Progress {
-  readonly received: Lsn.Lsn
-  /** What the server has been told is flushed. */
-  readonly flushed: Lsn.Lsn
-  /** Units delivered and not acknowledged, or behind one that is not. */
-  readonly pending: number
+/** What a service of a stream tells beside its connection. */
+export interface Watched {
+  readonly state: SubscriptionRef.SubscriptionRef<StreamState>
 }
 
-/** One slot, streamed: changes, acknowledgement, progress. See {@link layer}. */
-export class Replication extends Context.Service<
-  Replication,
-  {
-    /**
-     * Every change, in commit order, at least once. The arrays of the source are kept whole. Fails when the connection
-     * does; ends never. Can be run once: a second run would not see what the first had taken.
-     */
-    readonly changes: Stream.Stream<Change, ReplicationError>
-    /** The same, gathered by transaction. Fails with `TransactionTooLarge` beyond `maxTransactionBytes`. */
-    readonly transactions: Stream.Stream<Transaction, ReplicationError>
-    /**
-     * This unit is done. In any order: the server hears of the longest finished prefix. An acknowledgement of another
-     * run is void, since what it covers is delivered again.
-     */
-    readonly acknowledge: (nextLsn: NextLsn) => Effect.Effect<void>
-    /** This unit and every one delivered before it are done. For a consumer that takes one at a time, or in order. */
-    readonly acknowledgeThrough: (nextLsn: NextLsn) => Effect.Effect<void>
-    readonly progress: Effect.Effect<Progress>
-    /** The cluster we stream from. */
-    readonly system: IdentifySystem
-  }
->()("@replicant/core/Replication") {}
+/** What a service of a stream of these options is. */
+export type Shape<O extends LogicalStreamOptions.Options> = DeliveryOf<O> &
+  Watched &
+  Pick<LogicalStream<O>, "request" | "requests">
 
-/** The next whole transactions: reads that end none are taken in, and the next is waited for. */
-const pullTransactions = Effect.fnUntraced(function* (
-  reads: ReadsAhead<ChangeArray, ReplicationError>,
-  fold: TransactionFold
-): Effect.fn.Return<Arr.NonEmptyReadonlyArray<Transaction>, ReplicationError> {
-  while (true) {
-    const { bytes, changes } = yield* reads.take
-    const transactions = fold.fold(changes, bytes)
-    if (!Array.isArray(transactions)) return yield* transactions
-    if (Arr.isReadonlyArrayNonEmpty(transactions)) return transactions
-  }
-})
+/** One slot, streamed: changes, acknowledgement, progress, state. See {@link layer}. */
+export class Replication extends Context.Service<Replication, PlainDelivery<ReplicationError> & Watched>()(
+  "@replicant/core/Replication"
+) {}
 
-/** Opens the stream. The scope ends it in good order. */
-export const make = Effect.fnUntraced(function* (options: ReplicationOptions, inProgress: InProgressMode = "gather") {
-  const progress = yield* WalProgress.make
-  const opening = yield* openReplicationStream(progress, options, { inProgress })
-  const reads = yield* readAhead(opening).pipe(
-    Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot }),
-    Effect.annotateLogs({ slot: options.slot })
+/** The stream of a service: opened, and what belongs to it beside. */
+const opened = <O extends LogicalStreamOptions.Options>(stream: LogicalStream<O>) =>
+  Effect.map(stream.open, (delivery) => beside(stream, delivery))
+
+const beside = <O extends LogicalStreamOptions.Options>(
+  { request, requests, state }: LogicalStream<O>,
+  delivery: DeliveryOf<O>
+): Shape<O> => Object.assign({}, delivery, { state, request, requests })
+
+/** The service over a `WalSender`. Building it connects; its errors are the connection's. */
+export const layer = (options: Options): Layer.Layer<Replication, ReplicationError, WalSender> =>
+  Layer.effect(
+    Replication,
+    Effect.flatMap(makeStream<LogicalStreamOptions.Options & { readonly snapshot?: undefined }>(options), (stream) =>
+      Effect.map(opened(stream), (service) => Replication.of(service as unknown as Replication["Service"]))
+    )
   )
-  const source = new Source()
-  const fold = new TransactionFold(options.maxTransactionBytes)
-  return Replication.of({
-    changes: source.stream(Effect.map(reads.take, ({ changes }) => changes)),
-    transactions: Stream.unwrap(
-      Effect.as(Effect.fromResult(wholeTransactions(options.plugin)), source.stream(pullTransactions(reads, fold)))
-    ),
-    acknowledge: (nextLsn) =>
-      WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, nextLsn)),
-    acknowledgeThrough: (nextLsn) =>
-      WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, nextLsn)),
-    progress: Effect.map(Ref.get(progress), ({ pending, received, reported }) => ({
-      received,
-      flushed: reported,
-      pending
-    })),
-    system: opening.system
-  })
-})
 
-/** The service over a {@link WalSender}. Building it connects; its errors are the connection's. */
-export const layer = (options: ReplicationOptions): Layer.Layer<Replication, ReplicationError, WalSender> =>
-  Layer.effect(Replication, make(options))
+/**
+ * Runs a program over the service, with a connection made anew whenever one is lost, as often as `withLogicalStream` would:
+ * `state` tells of it, the log, and `replicant_reconnects_total`. The program is interrupted when its connection ends, also
+ * where it consumes in fibers of its own, and begun anew with the next. It ends the stream by ending; its own failures are
+ * never retried.
+ *
+ * @example
+ * const program = Effect.gen(function* () {
+ *   const { acknowledgeThrough, transactions } = yield* Replication.Replication
+ *   yield* Stream.runForEach(transactions, (transaction) =>
+ *     Effect.andThen(store(transaction), acknowledgeThrough(transaction.nextLsn)))
+ * })
+ * program.pipe(Replication.retrying({ slot: "orders", plugin }), Effect.provide(PgWalSender.layerConfig))
+ */
+export const retrying =
+  (options: Options) =>
+  <A, E, R>(
+    program: Effect.Effect<A, E, R>
+  ): Effect.Effect<A, E | ReplicationError, Exclude<R, Replication> | WalSender> =>
+    followed(options, Replication as unknown as Context.Key<Replication, never>, program)
+
+const followed = <O extends LogicalStreamOptions.Options, Self, A, E, R>(
+  options: O,
+  tag: Context.Key<Self, never>,
+  program: Effect.Effect<A, E, R>
+): Effect.Effect<A, E | LogicalStreamOptions.Failure<O>, Exclude<R, Self> | WalSender> =>
+  Effect.flatMap(makeStream(options), (stream) =>
+    stream.follow((delivery) => Effect.provideService(program, tag, beside(stream, delivery) as never))
+  )
+
+/** A service of one's own, for a stream of its own: see {@link Service}. */
+export interface StreamService<Self, Id extends string, O extends LogicalStreamOptions.Options>
+  extends Context.ServiceClass<Self, Id, Shape<O>> {
+  readonly options: O
+  /** The service over a `WalSender`. Building it connects, and sets a snapshot up; it does not try again by itself. */
+  readonly layer: Layer.Layer<Self, LogicalStreamOptions.Failure<O>, WalSender>
+  /** Runs a program over the service, with a connection made anew whenever one is lost: see {@link retrying}. */
+  readonly retrying: <A, E, R>(
+    program: Effect.Effect<A, E, R>
+  ) => Effect.Effect<A, E | LogicalStreamOptions.Failure<O>, Exclude<R, Self> | WalSender>
+}
+
+/**
+ * A service of one's own: its elements are typed by its options, rows before them included, and any number of streams live in
+ * one program, each under its own tag.
+ *
+ * @example
+ * class Articles extends Replication.Service<Articles>()("app/Articles", {
+ *   slot: "search_index",
+ *   plugin: Pgoutput.make({ publications: ["articles"] }),
+ *   snapshot: "initial"
+ * }) {}
+ * const program = Effect.gen(function* () {
+ *   const { acknowledgeChange, changes } = yield* Articles
+ *   yield* Stream.runForEach(changes, (change) => Effect.andThen(index(change), acknowledgeChange(change)))
+ * })
+ * program.pipe(Articles.retrying, Effect.provide(PgWalSender.layerConfig))
+ */
+export const Service =
+  <Self>() =>
+  <const Id extends string, const O extends LogicalStreamOptions.Options>(
+    id: Id,
+    options: O
+  ): StreamService<Self, Id, O> => {
+    const Tag = Context.Service<Self, Shape<O>>()(id)
+    return Object.assign(Tag, {
+      options,
+      layer: Layer.effect(Tag, Effect.flatMap(makeStream(options), opened)),
+      retrying: <A, E, R>(program: Effect.Effect<A, E, R>) =>
+        followed(options, Tag as unknown as Context.Key<Self, never>, program)
+    }) as unknown as StreamService<Self, Id, O>
+  }

@@ -1,32 +1,35 @@
-/** The public module `Snapshot`: what is there, then what changes. */
-
-export type { RateLimit } from "../copying/RateLimit.ts"
+/** The public module `Snapshot`: what is there, before what changes, in names without its own. */
 export type { ChunkOptions } from "../rereading/ChunkPace.ts"
-export { make as makeControl, type SnapshotControl } from "../rereading/Control.ts"
-export type { SnapshotRequest, SnapshotRequestOptions, SnapshotRequestProgress } from "../rereading/Request.ts"
-export * from "../rereading/RequestError.ts"
-export type * from "../snapshot/SnapshotChange.ts"
-export * from "../snapshot/SnapshotError.ts"
-export {
-  makeProgress,
-  type ProgressRef,
-  type SnapshotProgress,
-  type TableProgress
-} from "../snapshot/SnapshotProgress.ts"
-export type * from "../snapshot/TableSnapshotChange.ts"
-export {
-  layer,
-  make,
-  type SnapshotMark,
-  SnapshotReplication,
-  type SnapshotReplicationOptions,
-  type SnapshotReplicationProgress
-} from "./SnapshotReplication.ts"
-export {
-  type Ended,
-  type SnapshotMode,
-  type SnapshotStreamOptions,
-  withSnapshotStream,
-  withSnapshotStreamArray
-} from "./SnapshotStream.ts"
-export * from "./TypedSnapshot.ts"
+export type {
+  SnapshotRequest as Request,
+  SnapshotRequestOptions as RequestOptions,
+  SnapshotRequestProgress as RequestProgress
+} from "../rereading/Request.ts"
+export type { SnapshotRequestError as RequestError } from "../rereading/RequestError.ts"
+export { SnapshotCancelled as Cancelled, SnapshotRefused as Refused } from "../rereading/RequestError.ts"
+export type {
+  ChangeAfterSnapshot,
+  ResumedTable,
+  SnapshotBeginning as Beginning,
+  SnapshotChange as Change,
+  SnapshotCompleted as Completed,
+  SnapshotRangeCompleted as RangeCompleted,
+  SnapshotResumed as Resumed,
+  SnapshotRow as Row,
+  SnapshotRowDeleted as RowDeleted,
+  SnapshotStarted as Started,
+  SnapshotTable as Table,
+  SnapshotTableCompleted as TableCompleted,
+  SnapshotTableRestarted as TableRestarted
+} from "../snapshot/SnapshotChange.ts"
+export type { SnapshotError as Error } from "../snapshot/SnapshotError.ts"
+export { SnapshotDisturbed as Disturbed, SnapshotLocked as Locked } from "../snapshot/SnapshotError.ts"
+export type {
+  TableSnapshot as OneTable,
+  TableSnapshotChange as OneTableChange,
+  TableSnapshotCompleted as OneTableCompleted,
+  TableSnapshotResumed as OneTableResumed,
+  TableSnapshotStarted as OneTableStarted
+} from "../snapshot/TableSnapshotChange.ts"
+export type { SnapshotMark as Mark } from "./Delivery.ts"
+export type { SnapshotMode as Mode } from "./LogicalStreamOptions.ts"

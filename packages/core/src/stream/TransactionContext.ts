@@ -4,7 +4,6 @@
  *
  * Rows need no columns for it, and a writer that does not set one disturbs nobody.
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import type * as Stream from "effect/Stream"
 import * as SqlClient from "effect/sql/SqlClient"
@@ -85,27 +84,18 @@ export const changes =
     readStream(() => new ContextChanges<S, In>(context, options))(self)
 
 /**
- * A handler of changes in their context as one for `withLogicalStream`, or for `Table.handler` and `Outbox.handler`.
+ * A handler of changes in their context as one of whatever a stream delivers, or for `Table.handler` and `Outbox.handler`.
  *
  * @example
  * withLogicalStream(options, TransactionContext.handler(TransactionContext.Request, ({ context, change }) =>
  *   store(change).pipe(TransactionContext.childOf(context), Effect.as(nextLsn(change)))
  * ))
  */
-export const handler = <S extends MessageSchema, A, E, R, In extends Tagged = Change>(
+export const handler = <S extends MessageSchema, In extends Tagged = Change, E = never, R = never>(
   context: Declared<S>,
-  handle: (change: InContext<S["Type"], In>) => Effect.Effect<A, E, R>,
+  handle: Input<InContext<S["Type"], In>, E, R>,
   options?: ContextOptions
-): ((change: In) => Effect.Effect<A | undefined, E | MessageMismatch, R>) =>
-  readEach(new ContextChanges<S, In>(context, options), handle)
-
-/** The same for arrays, for `withLogicalStreamArray` and the array handlers of `Table` and `Outbox`. */
-export const arrayHandler = <S extends MessageSchema, A, E, R, In extends Tagged = Change>(
-  context: Declared<S>,
-  handle: (changes: NonEmptyReadonlyArray<InContext<S["Type"], In>>) => Effect.Effect<A, E, R>,
-  options?: ContextOptions
-): ((changes: ReadonlyArray<In>) => Effect.Effect<A | undefined, E | MessageMismatch, R>) =>
-  readArrays(new ContextChanges<S, In>(context, options), handle)
+): Handler<In, E | MessageMismatch, R> => before(() => new ContextChanges<S, In>(context, options), handle)
 
 /**
  * This request as a {@link Request} has it: what is given, with the trace parent of the current span where there is one.

@@ -5,9 +5,6 @@
  * other. A row that does not is told as one at the seam: in a `RowMismatch` the operation is `Insert` or `Delete`, and
  * `commitLsn` the consistent point.
  */
-import type { NonEmptyReadonlyArray } from "effect/Array"
-import type * as Effect from "effect/Effect"
-import type * as Stream from "effect/Stream"
 import type { Begin, Change } from "../change/Change.ts"
 import type { Relation } from "../change/Relation.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
@@ -131,44 +128,23 @@ class TypedAfterSnapshot<T extends Any, Policy extends OnMismatch> {
   }
 }
 
-/**
- * A stream of rows and changes as a stream of the typed ones of these tables. Those of other tables are dropped; what
- * marks the snapshot passes, and so do `Begin`, `Commit` and their kin.
- *
- * @example
- * const replication = yield* Snapshot.SnapshotReplication
- * yield* replication.changes.pipe(
- *   Snapshot.changes([Orders, Customers]),
- *   Stream.runForEach((change) => Effect.andThen(store(change), replication.acknowledgeChange(change)))
- * )
- */
-export const changes =
-  <T extends Any, Policy extends OnMismatch = "fail">(tables: ReadonlyArray<T>, options?: TypedOptions<Policy>) =>
-  <E, R>(
-    self: Stream.Stream<ChangeAfterSnapshot, E, R>
-  ): Stream.Stream<TypedChangeAfterSnapshot<T, Policy>, E | TableError, R> =>
-    readStream(() => new TypedAfterSnapshot(tables, options))(self)
+/** What is delivered over a set of tables, in their types, of a stream that delivers `C`. */
+export type TypedOf<C, T extends Any, Policy extends OnMismatch = "fail"> =
+  | (Extract<C, SnapshotRow> extends never ? never : OfEach<T, Policy>)
+  | Exclude<C, Change | SnapshotRow | SnapshotRowDeleted>
+  | TypedChange<T, Policy>
 
-/**
- * A handler of typed rows and changes as one for `withSnapshotStream`. It is not called for those of other tables.
- *
- * @example
- * Snapshot.withSnapshotStream(
- *   options,
- *   Snapshot.handler([Orders], (change) => store(change).pipe(Effect.as(nextLsn(change))))
- * )
- */
-export const handler = <T extends Any, A, E, R, Policy extends OnMismatch = "fail">(
+/** Makes a reader for each run: decoders remember relations. */
+export const readerOf = <C extends ChangeAfterSnapshot, T extends Any, Policy extends OnMismatch>(
   tables: ReadonlyArray<T>,
-  handle: (change: TypedChangeAfterSnapshot<T, Policy>) => Effect.Effect<A, E, R>,
-  options?: TypedOptions<Policy>
-): ((change: ChangeAfterSnapshot) => Effect.Effect<A | undefined, E | TableError, R>) =>
-  readEach(new TypedAfterSnapshot(tables, options), handle)
-
-/** The same for `withSnapshotStreamArray`. It is not called where nothing is left; what came before a misfit is handed over. */
-export const arrayHandler = <T extends Any, A, E, R, Policy extends OnMismatch = "fail">(
-  tables: ReadonlyArray<T>,
-  handle: (changes: NonEmptyReadonlyArray<TypedChangeAfterSnapshot<T, Policy>>) => Effect.Effect<A, E, R>,
-  options?: TypedOptions<Policy>
-): ((changes: ReadonlyArray<ChangeAfterSnapshot>) => Effect.Effect<A | undefined, E | TableError, R>) =>
-  readArrays(new TypedAfterSnapshot(tables, options), handle)
+  options: TypedOptions<Policy> | undefined
+): (() => Reader<C, TypedOf<C, T, Policy>, TableError>) => {
+  // What makes no sense is told at once, and not when a connection is there.
+  const first = new TypedAfterSnapshot(tables, options)
+  let isTaken = false
+  return () => {
+    const reader = isTaken ? new TypedAfterSnapshot(tables, options) : first
+    isTaken = true
+    return reader as Reader<ChangeAfterSnapshot, unknown, TableError> as Reader<C, TypedOf<C, T, Policy>, TableError>
+  }
+}

@@ -1,8 +1,7 @@
-/** How far a snapshot is: metrics for who watches many, and a reference for who shows one. Nothing here costs per row. */
+/** How far a first copy is: metrics for who watches many, and a value for who shows one. Nothing here costs per row. */
 import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
-import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Relation } from "../change/Relation.ts"
 
 /** Rows read from tables, whether or not their snapshot was completed. */
@@ -33,36 +32,17 @@ export interface TableProgress {
 }
 
 /** The whole of it. */
-export interface SnapshotProgress {
-  /** `waiting` before the first attempt, `streaming` once the slot is permanent or was there already. */
-  readonly phase: "waiting" | "copying" | "completed" | "streaming"
+export interface CopyProgress {
+  /** 1, and one more each time that it has begun anew or was taken up again. */
   readonly attempt: number
+  /** Every row is handled, and the slot is permanent. */
+  readonly isCompleted: boolean
   readonly tables: ReadonlyArray<TableProgress>
-  /** Rows a second of all tables together, smoothed over some seconds, while copying. */
+  /** Rows a second of all tables together, smoothed over some seconds. */
   readonly rowsPerSecond?: number | undefined
   /** How long the rest will take at that rate; `undefined` while a table without an estimate is left. */
   readonly remaining?: Duration.Duration | undefined
 }
 
-/** To be watched with `SubscriptionRef.changes`, and given to the stream as its `progress`. */
-export type ProgressRef = SubscriptionRef.SubscriptionRef<SnapshotProgress>
-
-/**
- * A place for a snapshot to tell how far it is.
- *
- * @example
- * const progress = yield* Snapshot.makeProgress
- * yield* SubscriptionRef.changes(progress).pipe(Stream.runForEach(show), Effect.forkScoped)
- * yield* Snapshot.withSnapshotStream({ ...options, progress }, handler)
- */
-export const makeProgress: Effect.Effect<ProgressRef> = SubscriptionRef.make<SnapshotProgress>({
-  phase: "waiting",
-  attempt: 0,
-  tables: []
-})
-
-/** Changes it, where there is one. */
-export const updateProgress = (
-  progress: ProgressRef | undefined,
-  change: (current: SnapshotProgress) => SnapshotProgress
-): Effect.Effect<void> => (progress === undefined ? Effect.void : SubscriptionRef.update(progress, change))
+/** Tells how far the copy is, from how far it was. */
+export type TellProgress = (change: (current: CopyProgress) => CopyProgress) => Effect.Effect<void>

@@ -1,0 +1,185 @@
+/**
+ * A stream over one connection after the other: opened, handed to a handler that is made anew for each, and opened again
+ * while what ended the last one may pass.
+ *
+ * The handler runs in a fiber of its own, so that losing the connection does not cancel what is under way: its result
+ * counts, and only then is a new connection made. When the program is interrupted the handler gets `shutdownTimeout`.
+ */
+import type * as Cause from "effect/Cause"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Metric from "effect/Metric"
+import * as Ref from "effect/Ref"
+import type { Change } from "../change/Change.ts"
+import { monotonicMillis } from "../MonotonicTime.ts"
+import type { ReplicationError } from "../ReplicationError.ts"
+import type { ConnectionState } from "../replication/ConnectionState.ts"
+import * as Metrics from "../replication/Metrics.ts"
+import { type ConnectionOptions, openReplicationStream } from "../replication/OpenStream.ts"
+import type { ReadsAhead } from "../replication/ReadsAhead.ts"
+import { Attempts, Final, isStumble, locate, provenMillis, type Retrying, retrying } from "../replication/Reconnect.ts"
+import { type ChangeArray, readAhead } from "../replication/ReplicationStream.ts"
+import type { ResumeFrom } from "../replication/StartPosition.ts"
+import * as WalProgress from "../replication/WalProgress.ts"
+import type { WalSender } from "../server/WalSender.ts"
+import type { SnapshotError } from "../snapshot/SnapshotError.ts"
+import type { Consume, Handler, Session } from "./Handler.ts"
+import type { Options } from "./LogicalStreamOptions.ts"
+
+type Reads = ReadsAhead<ChangeArray, ReplicationError>
+
+/** How one connection ends: by itself, or by what is not retried. */
+type Ended<E> = ReplicationError | Final<E | SnapshotError>
+
+/** Takes reads until the stream fails, or until it is told that it is over. */
+const consumeReads = Effect.fnUntraced(function* <E, R>(
+  reads: Reads,
+  consume: Consume<Change, E, R>
+): Effect.fn.Return<never, Ended<E>, R> {
+  while (true) {
+    const read = yield* reads.take
+    // One span a read: the parent of whatever spans the handler opens.
+    yield* Effect.withSpan(
+      Effect.mapError(consume(read), (error) => new Final({ error })),
+      "Replicant.handleChanges",
+      { attributes: { changes: read.changes.length, bytes: read.bytes } }
+    ) as Effect.Effect<void, Final<E | SnapshotError>, R>
+  }
+})
+
+/** Lets the running handler end, within its time; then the connection may say goodbye with its last acknowledgement. */
+const leave = <A, E>(reads: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duration.Input): Effect.Effect<void> =>
+  reads.shutdown.pipe(
+    Effect.andThen(Effect.timeoutOption(Fiber.await(consumer), timeout)),
+    Effect.andThen(Fiber.interrupt(consumer))
+  )
+
+/** One connection: what it is opened with, and what is told once it streams. */
+interface ConnectionRun {
+  readonly progress: WalProgress.WalProgressRef
+  readonly options: Options
+  readonly connection: ConnectionOptions
+  readonly onStreaming: (resume: ResumeFrom) => Effect.Effect<void>
+}
+
+/** One connection, from opening to its failure. */
+const runConnection = <E, R>(
+  { connection, onStreaming, options, progress }: ConnectionRun,
+  handler: Handler<Change, E, R>
+): Effect.Effect<never, Ended<E>, R | WalSender> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const opening = yield* openReplicationStream(progress, options, connection)
+      let isOver = false
+      const session = sessionOf(options, progress, () => isOver)
+      // Where the server stumbles over a change, what came before it is handed over: each attempt would bring it anew.
+      const onEnd = (cause: Cause.Cause<ReplicationError>) => {
+        if (!isStumble(cause)) isOver = true
+      }
+      const reads = yield* readAhead(opening, { onStart: onStreaming(opening.system), onEnd })
+      const consume = Effect.scoped(
+        Effect.flatMap(
+          Effect.mapError(handler.make(session), (error) => new Final({ error })),
+          (taken) => consumeReads(reads, taken)
+        )
+      )
+      return yield* Effect.uninterruptibleMask((restore) =>
+        Effect.gen(function* () {
+          const consumer = yield* Effect.forkChild(Effect.interruptible(consume), { startImmediately: true })
+          const timeout = options.timing?.shutdownTimeout ?? "5 seconds"
+          return yield* Effect.onInterrupt(restore(Fiber.join(consumer)), () => {
+            isOver = true
+            return leave(reads, consumer, timeout)
+          })
+        })
+      )
+    })
+  ) as Effect.Effect<never, Ended<E>, R | WalSender>
+
+/** What outlives a connection: how far the stream is, which server it was, and how often it has failed. */
+export interface Continuity {
+  readonly progress: WalProgress.WalProgressRef
+  /** Of the connection before; `undefined` for the first. */
+  readonly resume: () => ResumeFrom | undefined
+  /** Told when an attempt begins, and when it streams. */
+  readonly onConnecting: Effect.Effect<void>
+  readonly onStreaming: (resume: ResumeFrom) => Effect.Effect<void>
+  /** How failures are retried. */
+  readonly retry: Retrying<ReplicationError>
+}
+
+/** Of a stream that is about to make its first connection. */
+export const makeContinuity = Effect.fnUntraced(function* (
+  options: Options,
+  onState: (state: ConnectionState) => Effect.Effect<void>
+): Effect.fn.Return<Continuity> {
+  const progress = yield* WalProgress.make
+  const attempts = new Attempts()
+  let resume: ResumeFrom | undefined
+  let streamingSince: number | undefined
+  return {
+    progress,
+    resume: () => resume,
+    onConnecting: Effect.sync(() => {
+      streamingSince = undefined
+    }),
+    onStreaming: Effect.fnUntraced(function* ({ pid, systemId, timeline }) {
+      if (resume !== undefined) {
+        yield* Metric.update(Metrics.reconnects, 1)
+        yield* Effect.logInfo("streaming again")
+      }
+      resume = { systemId, timeline, pid }
+      streamingSince = yield* monotonicMillis
+      yield* onState({ _tag: "Streaming", systemId, timeline })
+    }),
+    retry: {
+      schedule: options.reconnect,
+      decide: Effect.fnUntraced(function* (error) {
+        const done = WalProgress.resumeLsn(yield* Ref.get(progress))
+        if (!attempts.next(error, done)) return { _tag: "GiveUp", error: locate(error, done) }
+        const hasGotOn = streamingSince !== undefined && (yield* monotonicMillis) - streamingSince >= provenMillis
+        return { _tag: "Again", hasGotOn }
+      }),
+      onFailure: (error, attempt) =>
+        Effect.andThen(
+          onState({ _tag: "Reconnecting", attempt, cause: error }),
+          Effect.logWarning(`reconnecting (${attempt}) after ${error._tag}: ${error.message}`)
+        )
+    }
+  }
+})
+
+/** The session of a connection whose progress this is. */
+export const sessionOf = (
+  { memory, plugin, slot }: Options,
+  progress: WalProgress.WalProgressRef,
+  isOver: () => boolean
+): Session => ({
+  slot,
+  plugin,
+  maxTransactionBytes: memory?.maxTransactionBytes,
+  isOver,
+  durable: Effect.map(Ref.get(progress), ({ durable }) => durable),
+  acknowledge: (unit) => WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, unit)),
+  acknowledgeThrough: (unit) =>
+    WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, unit))
+})
+
+/** Connections one after the other, while what ended the last one may pass. */
+export const runConnections = Effect.fnUntraced(function* <E, R>(
+  options: Options,
+  continuity: Continuity,
+  handler: Handler<Change, E, R>,
+  onState: (state: ConnectionState) => Effect.Effect<void>
+): Effect.fn.Return<never, E | SnapshotError, R | WalSender> {
+  const { onConnecting, onStreaming, progress, resume } = continuity
+  const connection = Effect.andThen(
+    onConnecting,
+    Effect.suspend(() => {
+      const opened = { resume: resume(), inProgress: options.inProgress, onState }
+      return runConnection({ progress, options, connection: opened, onStreaming }, handler)
+    })
+  )
+  return yield* retrying(connection, continuity.retry)
+})
