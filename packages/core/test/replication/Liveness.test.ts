@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber } from "effect"
 import { TestClock } from "effect/testing"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { withLogicalStream } from "../../src/replication/LogicalStream.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as FakeWalSender from "../support/FakeWalSender.ts"
 
 const options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }
