@@ -7,8 +7,8 @@
 import * as Schema from "effect/Schema"
 import { errorId, errorJson, logText } from "./ErrorForm.ts"
 import * as Lsn from "./Lsn.ts"
-import { type ServerError, Stage } from "./ServerError.ts"
-import type {
+import { ServerError, Stage } from "./ServerError.ts"
+import {
   SlotAheadOfCheckpoint,
   SlotAlreadyExists,
   SlotCreationBlocked,

@@ -24,7 +24,6 @@ import type { ConnectionState } from "../replication/ConnectionState.ts"
 import { openReplicationStream } from "../replication/OpenStream.ts"
 import { ReadsAhead } from "../replication/ReadsAhead.ts"
 import { runOpening } from "../replication/ReplicationStream.ts"
-import * as WalProgress from "../replication/WalProgress.ts"
 import { attach } from "../rereading/Attachment.ts"
 import type { ControlState } from "../rereading/Control.ts"
 import type { IdentifySystem } from "../server/IdentifySystem.ts"
@@ -227,15 +226,14 @@ export const open = Effect.fnUntraced(function* (
   const session: Current = { current: undefined }
   const handler = feed(reads, marks, copy, session)
   const hasRows = Deferred.succeed(begun, undefined)
-  const rows = Handler.make<SnapshotChange>((made) =>
-    Effect.map(handler.make(made), (consume) => (read) => Effect.andThen(hasRows, consume(read)))
-  )
+  const rows: Handler.Handler<SnapshotChange> = {
+    make: (made) => Effect.map(handler.make(made), (consume) => (read) => Effect.andThen(hasRows, consume(read)))
+  }
   yield* Effect.gen(function* () {
     const { snapshot } = options
-    const { filter } =
-      snapshot === undefined
-        ? { filter: undefined }
-        : yield* snapshot === "never" ? doneBefore(copy) : tryFirstCopy(copy, rows)
+    const { filter } = yield* snapshot === "never" || snapshot === undefined
+      ? doneBefore(copy)
+      : tryFirstCopy(copy, rows)
     if (snapshot === "only") return yield* reads.fail(Cause.fail(Cause.Done()))
     return yield* deliverChanges(opening, filter, handler, (system) => Deferred.succeed(begun, system))
   }).pipe(

@@ -24,7 +24,7 @@ import { defaultPiecePages } from "../snapshot/CopyCommand.ts"
 import type { TellProgress } from "../snapshot/CopyProgress.ts"
 import type { SnapshotChange } from "../snapshot/SnapshotChange.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
-import type { Handler, Session } from "./Handler.ts"
+import type { Handler, Reader, Session } from "./Handler.ts"
 import type { CopyOptions, Options } from "./LogicalStreamOptions.ts"
 
 /** A first copy, and where it keeps how far it is. */
@@ -129,16 +129,17 @@ export const tryFirstCopy = <E, R>(
 
 /** What the stream has to leave out, where there was no snapshot to tell. */
 export const doneBefore = ({ options, store }: FirstCopy): Effect.Effect<SnapshotDone, SnapshotError, WalSender> =>
-  store === undefined
+  store === undefined || options.snapshot === undefined
     ? Effect.succeed({ completed: undefined, filter: undefined })
     : Effect.map(findFilter(store, options.slot), (filter) => ({ completed: undefined, filter }))
 
 /** What the rows have told already, left out of the stream. */
-export const seamReader = (filter: SeamFilter) => ({
-  append: (changes: ReadonlyArray<Change>, out: Array<Change>): undefined => {
+export const seamReader = (filter: SeamFilter): Reader<Change, Change, never> => ({
+  append: (changes, out) => {
     for (const change of changes) {
       const kept = filter.keep(change)
       if (kept !== undefined) out.push(kept)
     }
+    return undefined
   }
 })

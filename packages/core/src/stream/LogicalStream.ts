@@ -102,10 +102,8 @@ const runAll = Effect.fnUntraced(function* <E, R>(
 ): Effect.fn.Return<unknown, SnapshotError | E, R | WalSender> {
   const { options, store } = copy
   const { copy: how, plugin, slot, snapshot } = options
-  const { completed, filter } =
-    snapshot === undefined
-      ? nothingCopied
-      : yield* snapshot === "never" ? doneBefore(copy) : runFirstCopy(copy, handler)
+  const isWithout = snapshot === undefined || snapshot === "never"
+  const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, handler)
   if (snapshot === "only") return completed
   const wrapped: Handler<Change, E, R> = control === undefined ? handler : withRequests(control, handler)
   const kept = filter === undefined ? wrapped : before(() => seamReader(filter), wrapped)
@@ -113,8 +111,6 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   if (control === undefined) return yield* stream
   return yield* attach(control, { slot, plugin, lockTimeout: lockMillis(how), checkpoints: store }, stream)
 })
-
-const nothingCopied = { completed: undefined, filter: undefined }
 
 /** One connection after the other by hand, as often as one is lost. */
 const followAll = <A, E, R>(

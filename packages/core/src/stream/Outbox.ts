@@ -20,7 +20,8 @@ import {
   type Tagged
 } from "../outbox/OutboxChanges.ts"
 import { type Any, type MessageSchema, make, type OutboxMessage } from "../outbox/OutboxMessage.ts"
-import { readArrays, readEach, readStream } from "./ChangeArrays.ts"
+import { before, type Handler, type Input } from "./Handler.ts"
+import { readStream } from "./Reader.ts"
 
 export * from "../outbox/EmitStatement.ts"
 export * from "../outbox/MessageError.ts"

@@ -35,7 +35,7 @@ const notYet: CopyProgress = { attempt: 0, isCompleted: false, tables: [] }
 export const updateCopying =
   (state: StreamStateRef) =>
   (change: (current: CopyProgress) => CopyProgress): Effect.Effect<void> =>
-    SubscriptionRef.update(state, (current) => {
+    SubscriptionRef.update(state, (current): StreamState => {
       const { attempt, isCompleted, remaining, rowsPerSecond, tables } = change(
         current._tag === "Copying" ? current : notYet
       )

@@ -11,7 +11,9 @@ import type { Any } from "../table/Table.ts"
 import type { TableError } from "../table/TableError.ts"
 import type { OnMismatch } from "../table/TypedChange.ts"
 import type { TypedOptions } from "../table/TypedChanges.ts"
-import { readArrays, readEach, readStream } from "./ChangeArrays.ts"
+import { before, type Handler, type Input } from "./Handler.ts"
+import { readStream } from "./Reader.ts"
+import { readerOf, type TypedOf } from "./TypedSnapshot.ts"
 
 export {
   alterPublication,

@@ -21,8 +21,9 @@ import type { MessageMismatch, UnencodableMessage } from "../outbox/MessageError
 import type { Tagged } from "../outbox/OutboxChanges.ts"
 import type { MessageSchema } from "../outbox/OutboxMessage.ts"
 import * as TraceParent from "../outbox/TraceParent.ts"
-import { readArrays, readEach, readStream } from "./ChangeArrays.ts"
+import { before, type Handler, type Input } from "./Handler.ts"
 import { type Emit, emit, emitWith, type Query } from "./Outbox.ts"
+import { readStream } from "./Reader.ts"
 
 export {
   type ContextOptions,

@@ -20,7 +20,7 @@ import type { Any, Row } from "../table/Table.ts"
 import type { RowMismatch, TableError } from "../table/TableError.ts"
 import type { OldRow, OnMismatch, TypedChange } from "../table/TypedChange.ts"
 import { TypedChanges, type TypedOptions } from "../table/TypedChanges.ts"
-import { readArrays, readEach, readStream } from "./ChangeArrays.ts"
+import type { Reader } from "./Reader.ts"
 
 /** A row of a declared table that was there when the snapshot was taken. */
 export interface TypedSnapshotRow<T extends Any> {
