@@ -205,6 +205,51 @@ describe("Transactions that were rolled back", () => {
     { since: 16 }
   )
 
+  scenario(
+    "two-phase-on",
+    "after a reconnect blocks may come of what was prepared before, and what became of it is the end of them",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, {
+          sql: `${streamsEarly} CREATE TABLE t (i int PRIMARY KEY, p text)`
+        })
+        const options = optionsOf(workspace, { twoPhase: true, streaming: "on" })
+        const stream = yield* follow(workspace, { options, layer: layerOf(workspace) })
+        const session = yield* workspace.session
+        yield* session.query(`BEGIN; ${rows(1, 140)}; PREPARE TRANSACTION '${workspace.slot}'`)
+        yield* stream.saw("Prepare", 1)
+        yield* confirmed(workspace, lsn(yield* workspace.currentWalLsn))
+        yield* stream.stop
+        // Less than what is prepared, and with it too much for the server's memory.
+        const other = yield* workspace.session
+        yield* other.query(`BEGIN; ${rows(1001, 1130)}`)
+        const seen: Array<ChangeInProgress> = []
+        const fiber = yield* withInProgressStream(options, (change) => {
+          seen.push(change)
+          return Effect.succeed(nextLsn(change))
+        }).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
+        yield* Effect.raceFirst(
+          eventually(
+            Effect.sync(() => seen.some(({ _tag }) => _tag === "StreamStop")),
+            { what: "a block" }
+          ),
+          Fiber.join(fiber)
+        )
+        yield* session.query(`COMMIT PREPARED '${workspace.slot}'`)
+        yield* other.query("ROLLBACK")
+        yield* session.query("INSERT INTO t VALUES (0, 'after')")
+        yield* Effect.raceFirst(confirmed(workspace, lsn(yield* workspace.currentWalLsn)), Fiber.join(fiber))
+        const told = seen.flatMap((change) => (change._tag === "Streamed" ? [] : [change]))
+        const xids = told.flatMap((change) => ("xid" in change && change._tag !== "Begin" ? [change.xid] : []))
+        assert.deepStrictEqual(
+          told.map(({ _tag }) => _tag),
+          ["StreamStart", "StreamStop", "CommitPrepared", "Begin", "Insert", "Commit"]
+        )
+        assert.lengthOf([...new Set(xids)], 1, "the blocks are of what was prepared")
+      }),
+    { since: 15 }
+  )
+
   for (const streaming of [undefined, "on"] as const) {
     scenario(
       "two-phase-off",

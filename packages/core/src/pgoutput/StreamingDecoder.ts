@@ -137,7 +137,7 @@ export class StreamingDecoder implements Decoder, Gathering {
       case twoPhaseTags.commitPrepared:
       case twoPhaseTags.rollbackPrepared:
         this.whole.decodeMessage(tag, reader, batch)
-        this.prepared.delete((batch.changes.at(-1) as CommitPrepared | RollbackPrepared).xid)
+        this.finishPrepared((batch.changes.at(-1) as CommitPrepared | RollbackPrepared).xid)
         break
       default:
         if (tag === tags.relation) this.noteDescription(this.described, reader, reader.offset)
@@ -244,9 +244,25 @@ export class StreamingDecoder implements Decoder, Gathering {
     // PostgreSQL 18 also tells of subtransactions of which, and of whose transaction, it has sent nothing. And where
     // `origin: "none"` keeps back the rollback of what was prepared, its blocks are undone all the same.
     if (subxid !== xid ? !this.transactions.has(xid) : this.prepared.delete(xid)) return
-    if (subxid === xid) this.aborted.push(this.ended(reader, xid))
+    if (subxid === xid) this.drop(this.ended(reader, xid))
     else this.known(reader, xid).abort(subxid, this.descriptions)
     if (this.options.mode === "deliver") push(batch, { _tag: "StreamAbort", xid, subxid, abortLsn, abortTime })
+  }
+
+  /**
+   * After a reconnect the server may send blocks of what it had sent as prepared before, and what became of it is then the
+   * end of them: they have no other.
+   */
+  private finishPrepared(xid: number): void {
+    this.prepared.delete(xid)
+    const transaction = this.transactions.get(xid)
+    if (transaction === undefined) return
+    this.transactions.delete(xid)
+    this.drop(transaction)
+  }
+
+  private drop(transaction: StreamedTransaction): void {
+    if (this.options.mode === "gather") this.aborted.push(transaction)
   }
 
   /** A prepare without its beginning is of a transaction of which nothing was sent. Here something was: it would be lost. */

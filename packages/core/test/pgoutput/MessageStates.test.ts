@@ -198,6 +198,30 @@ describe("an abort of what never came", () => {
   })
 })
 
+describe("blocks of what was prepared on an earlier connection", () => {
+  for (const [what, end] of [
+    ["its commit", Streaming.commitPrepared({ xid: 9 })],
+    ["its rollback", Streaming.rollbackPrepared({ xid: 9 })]
+  ] as const) {
+    for (const mode of modes) {
+      it(`[F13] end with ${what}: nothing of them is kept (${mode})`, () => {
+        const plugin = Pgoutput.make({ publications: ["p"], streaming: "on", twoPhase: true })
+        const decoder = plugin.makeDecoder(portableText, mode)
+        feed(decoder, blockOf9)
+        const batch = new Batch(new Run())
+        decodeOne(decoder, end, batch)
+        assert.deepStrictEqual([batch.changes.length, batch.gathered.length, batch.delivered.length], [1, 0, 1])
+        assert.strictEqual(decoder.gathering?.bytesInMemory ?? 0, 0)
+        assert.deepStrictEqual(
+          (decoder.gathering?.takeAborted() ?? []).map(({ xid }) => xid),
+          mode === "gather" ? [9] : []
+        )
+        assert.include(decodeErrorOf(() => feed(decoder, [Streaming.streamCommit(9)])).problem, "never began")
+      })
+    }
+  }
+})
+
 describe("a prepared transaction that was not asked for", () => {
   it("[F13] is refused with the reason and the ways out, whichever of its messages comes first", () => {
     for (const streaming of [undefined, "on"] as const) {
