@@ -183,6 +183,8 @@ describe("Transactions that were rolled back", () => {
           { what: "the server streamed it in progress" }
         )
         yield* recorder.run(`PREPARE TRANSACTION '${gid}'`)
+        // A server that knows of the rollback by then sends less.
+        yield* recorder.stream.saw("Prepare", 1)
         const elsewhere = yield* recorder.session
         yield* elsewhere.query(`SELECT pg_replication_origin_create('${gid}')`)
         yield* Effect.addFinalizer(() =>
