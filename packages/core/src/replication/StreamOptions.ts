@@ -23,7 +23,8 @@ export interface StreamOptions extends SlotPolicy, CheckpointOptions {
    * the `PublicationMismatch` that it is.
    *
    * @example
-   * check: (connection) => Table.checkPublication(connection, [Orders], { publications: ["orders"] })
+   * const check = (connection: ReplicantConnection) =>
+   *   Table.checkPublication(connection, [Orders], { publications: ["orders"] })
    */
   readonly check?:
     | ((connection: ReplicantConnection) => Effect.Effect<unknown, ReplicationError | DeclarationMismatch>)
