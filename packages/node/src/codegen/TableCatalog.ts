@@ -3,13 +3,8 @@
  * is in `TableModule.ts`. Which index identifies rows is also known to core, in `replication/CatalogSql.ts`: pieces of SQL
  * are nothing that it exports, and this one is PostgreSQL's rule, which does not change.
  */
-import {
-  DecodeError,
-  Publication,
-  quoteLiteral,
-  type ReplicantConnection,
-  type ReplicationError
-} from "@replicant/core"
+import { DecodeError, Publication, quoteLiteral, type ReplicationError } from "@replicant/core"
+import type { ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { CatalogTable } from "./TableModule.ts"

@@ -1,0 +1,14 @@
+/**
+ * For whoever writes a driver or an output plugin, `@replicant/core/driver`: the port and what it is made of, frames and
+ * frontend messages, errors told apart, the state of one stream, and one stream by itself.
+ */
+export * as OutputPlugin from "./change/OutputPlugin.ts"
+export { portableText, type TextSlices } from "./protocol/ByteReader.ts"
+export { Frames } from "./protocol/Frames.ts"
+export * as FrontendMessage from "./protocol/FrontendMessage.ts"
+export * from "./refineServerError.ts"
+export { startReplicationStream } from "./replication/ReplicationStream.ts"
+export type { StreamOptions } from "./replication/StreamOptions.ts"
+export * as WalProgress from "./replication/WalProgress.ts"
+export { type ServerMessage, Stage } from "./ServerError.ts"
+export * from "./server/WalSender.ts"
