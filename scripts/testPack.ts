@@ -54,32 +54,58 @@ const targetsOf = (field: unknown): ReadonlyArray<string> =>
 /** The source that a map in `dist` tells of: `dist/Lsn.d.ts.map` of `src/Lsn.ts`. */
 const sourceOf = (map: string): string => map.replace(/^dist\//, "src/").replace(/(?:\.d\.ts|\.js)\.map$/, ".ts")
 
+/** The pages that core brings along. */
+const docs = Fs.readdirSync(Path.join(root, "docs")).flatMap((name) => (name.endsWith(".md") ? [`docs/${name}`] : []))
+
+/** By what a user finds the project. */
+const foundBy = ["author", "repository", "homepage", "bugs", "keywords"]
+
+/** Links of the packed pages that lead nowhere within the tarball, and out of it in no other way. */
+const deadLinks = (directory: string, files: ReadonlySet<string>): ReadonlyArray<string> =>
+  [...files]
+    .filter((file) => /^[^/]+\.md$|^docs\//.test(file))
+    .flatMap((file) =>
+      [...Fs.readFileSync(Path.join(directory, file), "utf8").matchAll(/\]\(([^)#\s:]+)(?:#[^)\s]*)?\)/g)]
+        .filter(([, target]) => !files.has(Path.posix.join(Path.posix.dirname(file), target!)))
+        .map(([, target]) => `${file} links to ${target}`)
+    )
+
 /** What a tarball must hold, and what it must not. */
 const problemsOf = (files: ReadonlySet<string>, manifest: Record<string, unknown>): ReadonlyArray<string> => {
   const targets = [manifest.exports, manifest.bin].flatMap(targetsOf)
-  const needed = ["LICENSE", "README.md", ...targets]
+  const pages = manifest.name === "@replicant/core" ? docs : []
+  const needed = ["LICENSE", "README.md", ...targets, ...pages]
   const maps = [...files].filter((file) => file.endsWith(".map"))
   return [
     ...needed.filter((file) => !files.has(file)).map((file) => `lacks ${file}`),
     ...targets.filter((target) => target.startsWith("src/")).map((target) => `leads to ${target}`),
-    ...[...files].filter((file) => !/^(?:src|dist)\/|^(?:LICENSE|README\.md|package\.json)$/.test(file)),
+    ...[...files].filter(
+      (file) => !/^(?:src|dist)\/|^(?:LICENSE|README\.md|package\.json)$/.test(file) && !pages.includes(file)
+    ),
+    ...foundBy
+      .filter((field) => !String(JSON.stringify(manifest[field]) ?? "").includes("eplica"))
+      .map((field) => `has no ${field}`),
     ...maps.filter((map) => !files.has(sourceOf(map))).map((map) => `${map} has no source`)
   ]
 }
 
 /** Packs a package, checks what is in the tarball, and gives its path. */
 const pack = (name: string): string | undefined => {
-  const before = Fs.readFileSync(Path.join(root, "packages", name, "package.json"), "utf8")
+  const own = (file: string) => Fs.readFileSync(Path.join(root, "packages", name, file), "utf8")
+  const before = own("package.json")
+  const readme = own("README.md")
   const packed = run(root, "npm", ["pack", "--workspace", `packages/${name}`, "--pack-destination", project])
   if (!check(`npm pack -w packages/${name}`, packed)) return undefined
-  const after = Fs.readFileSync(Path.join(root, "packages", name, "package.json"), "utf8")
+  const after = own("package.json")
   check(`packages/${name}/package.json is as it was`, { isOk: after === before, output: after })
+  check(`packages/${name}/README.md is as it was`, { isOk: own("README.md") === readme, output: own("README.md") })
   const tarball = Path.join(project, `replicant-${name}-${JSON.parse(before).version}.tgz`)
   const list = run(project, "tar", ["-tzf", tarball]).output.trim().split("\n")
   const files = new Set(list.map((path) => path.replace(/^package\//, "")))
   const unpacked = Fs.mkdtempSync(Path.join(project, "unpacked-"))
   run(project, "tar", ["-xzf", tarball, "-C", unpacked])
-  const problems = problemsOf(files, readManifest(Path.join(unpacked, "package/package.json")))
+  const inside = Path.join(unpacked, "package")
+  const problems = [...problemsOf(files, readManifest(Path.join(inside, "package.json"))), ...deadLinks(inside, files)]
   const size = `${files.size} files, ${Math.round(Fs.statSync(tarball).size / 1024)} KiB`
   check(`the tarball of ${name} is whole (${size})`, { isOk: problems.length === 0, output: problems.join("\n") })
   return tarball

@@ -11,6 +11,7 @@ const read = (path: string) => Fs.readFileSync(Path.join(root, path), "utf8")
 
 const pages = [
   "README.md",
+  ...["core", "node"].map((name) => `packages/${name}/README.md`),
   ...["docs", "docs/decisions"].flatMap((directory) =>
     Fs.readdirSync(Path.join(root, directory))
       .filter((name) => name.endsWith(".md"))
