@@ -64,16 +64,19 @@ export const packedPage = (text: string, path: string, packed: ReadonlySet<strin
     return packed.has(leads) ? link : `](${repository}/${kind}/HEAD/${leads}${anchor})`
   })
 
-/** What stands in the place of these files while the package is packed; the original is put aside, and never packed. */
+/** What stands in the place of these files while the package is packed. */
 const replaced = ["package.json", "README.md"]
+
+/** Where the original of such a file is put. Not a name that npm packs unasked, as it does all that begin with README. */
+const originalOf = (directory: string, name: string): string => Path.join(directory, `.original.${name}`)
 
 /** What is there only while the package is packed. */
 const added = ["LICENSE", "docs"]
 
 export const restore = (directory: string): void => {
   for (const name of replaced) {
-    const path = Path.join(directory, name)
-    if (Fs.existsSync(`${path}.original`)) Fs.renameSync(`${path}.original`, path)
+    const original = originalOf(directory, name)
+    if (Fs.existsSync(original)) Fs.renameSync(original, Path.join(directory, name))
   }
   for (const name of added) Fs.rmSync(Path.join(directory, name), { recursive: true, force: true })
 }
@@ -85,7 +88,7 @@ export const prepare = (directory: string): boolean => {
   const replace = (name: string, change: (text: string) => string): void => {
     const path = Path.join(directory, name)
     const text = Fs.readFileSync(path, "utf8")
-    Fs.writeFileSync(`${path}.original`, text)
+    Fs.writeFileSync(originalOf(directory, name), text)
     Fs.writeFileSync(path, change(text))
   }
   const own = Path.relative(root, directory).replaceAll("\\", "/")
