@@ -28,7 +28,8 @@ const coreFloors: Floors = [
 
 const nodeFloors: Floors = [["pg"], ["testing", "codegen"], ["copy"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
 
-const houses: ReadonlyArray<readonly [root: string, floors: Floors]> = [
+/** The packages, each with its floors. */
+export const houses: ReadonlyArray<readonly [root: string, floors: Floors]> = [
   ["packages/core/src/", coreFloors],
   ["packages/node/src/", nodeFloors]
 ]
