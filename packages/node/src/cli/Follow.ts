@@ -7,9 +7,9 @@ import {
   type LogicalStreamOptions,
   type NextLsn,
   Snapshot,
-  type WalSender,
   withLogicalStreamArray
 } from "@replicant/core"
+import type { WalSender } from "@replicant/core/driver"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"

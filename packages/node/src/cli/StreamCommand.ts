@@ -12,9 +12,9 @@ import {
   ReplicationSlot,
   SlotAlreadyExists,
   Snapshot,
-  TransactionSpill,
-  type WalSender
+  TransactionSpill
 } from "@replicant/core"
+import type { WalSender } from "@replicant/core/driver"
 import * as Context from "effect/Context"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"

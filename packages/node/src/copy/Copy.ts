@@ -14,9 +14,9 @@ import {
   Pgoutput,
   Snapshot,
   type StreamStateRef,
-  WalSender,
   withLogicalStreamArray
 } from "@replicant/core"
+import { WalSender } from "@replicant/core/driver"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
