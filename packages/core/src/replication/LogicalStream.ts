@@ -25,7 +25,7 @@ import { monotonicMillis } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
 import { type ConnectionOptions, openReplicationStream } from "./OpenStream.ts"
 import type { ReadsAhead } from "./ReadsAhead.ts"
-import { Attempts, defaultReconnect, isStumble, locate, provenMillis } from "./Reconnect.ts"
+import { Attempts, defaultReconnect, isLoud, isStumble, locate, notGettingOn, provenMillis } from "./Reconnect.ts"
 import type { ReplicationOptions } from "./Replication.ts"
 import { type ChangeArray, readAhead } from "./ReplicationStream.ts"
 import type { ResumeFrom } from "./StartPosition.ts"
@@ -42,7 +42,8 @@ export { makeStreamState, type StreamState, type StreamStateRef } from "./Stream
 export interface LogicalStreamOptions extends ReplicationOptions {
   /**
    * When to try again after a failure that may pass. Left out: within 250 ms, doubled with jitter up to 10 s, for ever,
-   * and from the beginning again once a connection has streamed for 30 s.
+   * and from the beginning again once a connection has streamed for 30 s. What is tried again and again at one position is
+   * told in the log, as an error: after 3 attempts, and after twice as many each time.
    */
   readonly reconnect?: Schedule.Schedule<unknown, ReplicationError> | undefined
   /** How long the running handler may take to end when the program is interrupted: 5 s. Then it is interrupted. */
@@ -144,7 +145,6 @@ const runForever = Effect.fnUntraced(function* <E, R>(
 ): Effect.fn.Return<never, ReplicationError | E, R | WalSender> {
   const progress = yield* WalProgress.make
   const attempts = new Attempts()
-  let failures = 0
   let resume: ResumeFrom | undefined
   let streamingSince: number | undefined
   const onState = (state: StreamState): Effect.Effect<void> =>
@@ -160,7 +160,7 @@ const runForever = Effect.fnUntraced(function* <E, R>(
   })
   const session = Effect.suspend(() => {
     streamingSince = undefined
-    const connection = { resume, inProgress, onState }
+    const connection = { resume, inProgress, onState, patience: attempts.patience }
     return runSession({ progress, options, connection, onStreaming }, makeConsume)
   })
   const attempt = Effect.catch(session, (error) =>
@@ -168,10 +168,13 @@ const runForever = Effect.fnUntraced(function* <E, R>(
       if (error._tag === "Final") return yield* error
       const done = WalProgress.resumeLsn(yield* Ref.get(progress))
       if (!attempts.next(error, done)) return yield* new Final({ error: locate(error, done) })
+      const { count } = attempts
+      yield* onState({ _tag: "Reconnecting", attempt: count, cause: error })
+      yield* Metric.update(Metrics.attempts, count)
+      yield* isLoud(count)
+        ? Effect.logError(notGettingOn(error, count, done))
+        : Effect.logWarning(`reconnecting (${count}) after ${error._tag}: ${error.message}`)
       const proven = streamingSince !== undefined && (yield* monotonicMillis) - streamingSince >= provenMillis
-      failures = proven ? 1 : failures + 1
-      yield* onState({ _tag: "Reconnecting", attempt: failures, cause: error })
-      yield* Effect.logWarning(`reconnecting (${failures}) after ${error._tag}: ${error.message}`)
       // Success starts the schedule from its beginning.
       return proven ? undefined : yield* Effect.fail(error)
     })

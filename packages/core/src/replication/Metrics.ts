@@ -55,6 +55,11 @@ export const reconnects = Metric.counter("replicant_reconnects_total", {
   incremental: true
 })
 
+/** Failures since the position last moved: a stream that does not get on shows here. */
+export const attempts = Metric.gauge("replicant_attempts", {
+  description: "Failed attempts at the present position; 0 once it moves"
+})
+
 /** What one read brought. */
 export interface ReadMeasures {
   readonly bytes: number

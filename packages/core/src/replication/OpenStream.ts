@@ -28,16 +28,17 @@ import * as Catalog from "./Catalog.ts"
 import { CopyData, type CopyRead, type StreamEnd } from "./CopyData.ts"
 import * as GatheredTransactions from "./GatheredTransactions.ts"
 import { type IdentifySystem, identifySystem } from "./IdentifySystem.ts"
-import { type KeepAliveTimings, monotonicMillis, sendStatusUpdate, type WalReceiver } from "./KeepAlive.ts"
+import { askTimeout, type KeepAliveTimings, monotonicMillis, sendStatusUpdate, type WalReceiver } from "./KeepAlive.ts"
 import { checkPublications } from "./Publication.ts"
 import { RecentReads } from "./ReadPace.ts"
 import { enterGap, readySlot } from "./ReadySlot.ts"
-import { awaitHandled, backendPid } from "./SlotGap.ts"
+import { awaitHandled } from "./SlotGap.ts"
 import type { SlotPolicy } from "./SlotSetup.ts"
 import { type CheckpointOptions, checkSlotPosition, type ResumeFrom, resumeProgress } from "./StartPosition.ts"
 import type { StreamState } from "./StreamState.ts"
 import * as WalProgress from "./WalProgress.ts"
 import { type ConnectTimeout, type ReplicantConnection, WalSender } from "./WalSender.ts"
+import { askStanding } from "./WalSenderStanding.ts"
 
 /**
  * Which slot is streamed, by which plugin, and with what patience; what to do when the slot is not there for us
@@ -61,7 +62,12 @@ export interface StreamOptions extends SlotPolicy, CheckpointOptions {
     | undefined
   /** A status update at least this often: a third of the server's `wal_sender_timeout`, 10 s at most. */
   readonly statusInterval?: Duration.Input | undefined
-  /** Silence while reading after which the connection is given up: 30 s; a ping goes out at half. 0 turns it off. */
+  /**
+   * Silence while reading after which another connection asks what the walsender is doing: 30 s; a ping goes out at half.
+   * One that waits for us, or is gone, is given up, one at work is waited for. Where nobody can be asked it is given up now
+   * where this is set, else once the ping went unanswered for all of `wal_sender_timeout`, and twice as late each time that
+   * this brought the stream no further. 0 turns it off.
+   */
   readonly receiverTimeout?: Duration.Input | undefined
   /** How long an acknowledgement may wait to be reported together with others: 1 s. */
   readonly acknowledgeDelay?: Duration.Input | undefined
@@ -82,6 +88,8 @@ export interface ConnectionOptions {
   readonly resume?: ResumeFrom | undefined
   /** What becomes of transactions in progress, where the plugin streams them: gathered, unless told otherwise. */
   readonly inProgress?: InProgressMode | undefined
+  /** How many times as long as usual to wait before a silent walsender is given up without proof. */
+  readonly patience?: number | undefined
   /** Told what the opening waits for. */
   readonly onState?: ((state: StreamState) => Effect.Effect<void>) | undefined
 }
@@ -122,17 +130,30 @@ interface Pace {
 const millis = (input: Duration.Input | undefined, fallback: number): number =>
   input === undefined ? fallback : Duration.toMillis(Duration.fromInputUnsafe(input))
 
-const timings = (options: StreamOptions, walSenderTimeout: number): KeepAliveTimings => ({
-  statusInterval: millis(
-    options.statusInterval,
-    walSenderTimeout === 0 ? 10_000 : Math.min(10_000, Math.floor(walSenderTimeout / 3))
-  ),
-  acknowledgeDelay: millis(
-    options.acknowledgeDelay,
-    Math.min(1000, walSenderTimeout === 0 ? 1000 : walSenderTimeout / 3)
-  ),
-  receiverTimeout: millis(options.receiverTimeout, 30_000)
-})
+/** The longest that patience grows to, in milliseconds. */
+const mostPatience = 3_600_000
+
+/**
+ * By default an answer may take as long as the server itself has patience with us: one that decodes reads our ping after
+ * half of that.
+ */
+const timings = (options: StreamOptions, walSenderTimeout: number, patience: number): KeepAliveTimings => {
+  const receiverTimeout = millis(options.receiverTimeout, 30_000)
+  const half = receiverTimeout / 2
+  const answerTimeout = options.receiverTimeout === undefined ? Math.max(half, walSenderTimeout) : half
+  return {
+    statusInterval: millis(
+      options.statusInterval,
+      walSenderTimeout === 0 ? 10_000 : Math.min(10_000, Math.floor(walSenderTimeout / 3))
+    ),
+    acknowledgeDelay: millis(
+      options.acknowledgeDelay,
+      Math.min(1000, walSenderTimeout === 0 ? 1000 : walSenderTimeout / 3)
+    ),
+    receiverTimeout,
+    answerTimeout: Math.max(answerTimeout, Math.min(answerTimeout * patience, mostPatience))
+  }
+}
 
 /** The walsender's notices are somebody's text: control characters stay out of our log. */
 export const logNotice = (notice: ServerMessage): Effect.Effect<void> =>
@@ -203,20 +224,20 @@ const misfit = ({ problems, publications, remedy }: DeclarationMismatch): Effect
 export const openReplicationStream = Effect.fn("Replicant.openReplicationStream")(function* (
   progress: WalProgress.WalProgressRef,
   options: StreamOptions,
-  { inProgress = "gather", onState = () => Effect.void, resume }: ConnectionOptions = {}
+  { inProgress = "gather", onState = () => Effect.void, patience = 1, resume }: ConnectionOptions = {}
 ): Effect.fn.Return<Opening, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, slot } = options
   const maxFrameLength = yield* checkedFrameLength(options)
-  const connection = yield* (yield* WalSender).connect
+  const walSender = yield* WalSender
+  const connection = yield* walSender.connect
   const pluginOptions = yield* Effect.fromResult(plugin.options(connection.serverVersion))
   const isGathering = plugin.isStreaming === true && inProgress === "gather"
   const gathered = isGathering ? yield* GatheredTransactions.make : undefined
   const inTime = connection.inConnectTimeout ?? withoutLimit
   yield* inTime(Catalog.pinSession(connection))
   const identified = yield* inTime(identifySystem(connection))
-  const pid = options.slotInUse === "takeOver" ? yield* inTime(backendPid(connection)) : undefined
+  const { pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
   const system = { ...identified, pid }
-  const { walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
   const known = { progress: yield* Ref.get(progress), resume, options }
   const resumed = yield* resumeProgress(connection, system, known)
   yield* inTime(checkPublications(connection, plugin.publications))
@@ -251,11 +272,18 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
         problem: "gathers transactions, but is not said to stream them"
       })
     }
+    const limits = timings(options, walSenderTimeout, patience)
     opened = {
       copy: yield* inTime(connection.copyBoth(command)),
       progress,
       demands: yield* Queue.sliding<void>(1),
-      timings: timings(options, walSenderTimeout),
+      timings: limits,
+      askStanding: Effect.provideService(
+        askStanding({ slot, pid, serverStart }, askTimeout(limits)),
+        WalSender,
+        walSender
+      ),
+      startLsn,
       reading: { since: undefined },
       storeIdleFlush: options.storeIdleFlush,
       system,

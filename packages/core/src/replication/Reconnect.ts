@@ -13,7 +13,7 @@ export const defaultReconnect: Schedule.Schedule<unknown> = Schedule.min([
   Schedule.spaced("10 seconds")
 ]).pipe(Schedule.jittered)
 
-/** A connection that streamed this long, in milliseconds, has proved itself: the next failure counts as the first. */
+/** A connection that streamed this long, in milliseconds, has proved itself: the schedule begins anew. */
 export const provenMillis = 30_000
 
 /** Whether to connect again: as often as it takes, a few times at one position, or not at all. */
@@ -50,19 +50,44 @@ export const retryOf = (error: ReplicationError): Retry => {
 export const isStumble = (cause: Cause.Cause<ReplicationError>): boolean =>
   cause.reasons.some((reason) => reason._tag === "Fail" && retryOf(reason.error) === "limited")
 
-/** Counts the failures at one position. Getting on in between begins the count anew; other failures do not. */
+/** After how many attempts at one position it is told loudly; then after twice as many each time. */
+const loudAttempts = 3
+
+/** Whether the n-th time is one to be told loudly: the third, the sixth, the twelfth, and so on. */
+export const isLoud = (count: number): boolean => {
+  const doublings = Math.log2(count / loudAttempts)
+  return doublings >= 0 && Number.isInteger(doublings)
+}
+
+/** Counts the failures at one position. Only getting on begins the counts anew: no other failure does, nor time. */
 export class Attempts {
-  private count = 0
+  /** How many attempts at this position have failed. */
+  count = 0
+  private limited = 0
+  private silent = 0
   private at: Lsn.Lsn = Lsn.zero
 
   /** Whether to try again after `error`, with everything before `done` finished. */
   next(error: ReplicationError, done: Lsn.Lsn): boolean {
-    const retry = retryOf(error)
-    if (retry !== "limited") return retry === "always"
-    if (done !== this.at) this.count = 0
-    this.at = done
+    if (done !== this.at) {
+      this.at = done
+      this.count = 0
+      this.limited = 0
+      this.silent = 0
+    }
     this.count++
-    return this.count < maxAttempts
+    if (error._tag === "WalReceiverTimeout") this.silent++
+    const retry = retryOf(error)
+    if (retry === "limited") this.limited++
+    return retry === "limited" ? this.limited < maxAttempts : retry === "always"
+  }
+
+  /**
+   * How many times as long the next attempt waits before it gives a silent walsender up without proof: none repeats what
+   * the last one could not do.
+   */
+  get patience(): number {
+    return 2 ** this.silent
   }
 }
 
@@ -71,3 +96,9 @@ export const locate = (error: ReplicationError, done: Lsn.Lsn): ReplicationError
   error._tag === "ServerError" && retryOf(error) === "limited" && error.stage === "Streaming"
     ? new ServerError({ ...error, lsn: done })
     : error
+
+/** What to tell of a stream that tries again and again at one position: nothing is lost, but nothing gets on either. */
+export const notGettingOn = (error: ReplicationError, count: number, done: Lsn.Lsn): string => {
+  const remedy = error.remedy === undefined ? "" : `; remedy: ${error.remedy}`
+  return `the stream does not get on: ${count} attempts at LSN ${Lsn.format(done)} have failed, the last by ${error._tag}: ${error.message}${remedy}. Reconnecting; the server keeps WAL for the slot meanwhile`
+}
