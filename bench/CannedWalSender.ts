@@ -4,7 +4,7 @@
  */
 import { ConnectionError, type QueryRow, type ReplicantConnection, WalSender } from "@replicant/core"
 import { Effect, Layer } from "effect"
-import { nodeText } from "../packages/node/src/NodeText.ts"
+import { nodeText } from "../packages/node/src/pg/NodeText.ts"
 
 const answers: ReadonlyArray<readonly [contains: string, row: QueryRow]> = [
   ["IDENTIFY_SYSTEM", { systemid: "7000", timeline: "1", xlogpos: "1/0", dbname: "bench" }],

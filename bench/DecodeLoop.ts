@@ -6,7 +6,7 @@ import { Batch } from "../packages/core/src/change/OutputPlugin.ts"
 import * as Pgoutput from "../packages/core/src/pgoutput/Pgoutput.ts"
 import { ByteReader } from "../packages/core/src/protocol/ByteReader.ts"
 import { Frames } from "../packages/core/src/protocol/Frames.ts"
-import { nodeText } from "../packages/node/src/NodeText.ts"
+import { nodeText } from "../packages/node/src/pg/NodeText.ts"
 import { readsOf, type Workload } from "./pgoutputBytes.ts"
 
 const xLogDataHeader = 25

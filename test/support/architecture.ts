@@ -7,22 +7,34 @@
 /** Sources by path from the root of the repository: `packages/core/src/Lsn.ts`. */
 export type Sources = ReadonlyMap<string, string>
 
-/** From the ground up; of two floors on one line neither may import the other. */
-const floors: ReadonlyArray<ReadonlyArray<string>> = [
+/** Rooms of one package from the ground up; of two on one line neither may import the other. */
+type Floors = ReadonlyArray<ReadonlyArray<string>>
+
+const coreFloors: Floors = [
   ["Lsn.ts", "PgTimestamp.ts", "ErrorForm.ts", "ServerError.ts", "SlotError.ts", "ReplicationError.ts"],
-  ["refineServerError.ts"],
+  ["refineServerError.ts", "MonotonicTime.ts"],
   ["protocol"],
   ["values"],
   ["change"],
   ["pgoutput", "wal2json", "table"],
   ["outbox"],
+  ["checkpoint", "server"],
   ["replication"],
   ["snapshot"],
+  ["copying", "rereading"],
+  ["stream"],
   ["index.ts", "testing"]
 ]
 
-const groundFloor = 0
-const replicationFloor = 7
+const nodeFloors: Floors = [["pg"], ["testing", "codegen"], ["copy"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
+
+const houses: ReadonlyArray<readonly [root: string, floors: Floors]> = [
+  ["packages/core/src/", coreFloors],
+  ["packages/node/src/", nodeFloors]
+]
+
+/** The first room of core in which effects run. */
+const effectfulFrom = coreFloors.findIndex((rooms) => rooms.includes("server"))
 
 /** What of effect is data only, and may be used where nothing runs. */
 const pureModules =
@@ -31,6 +43,9 @@ const pureModules =
 const maxLines = 350
 
 const coreRoot = "packages/core/src/"
+
+/** The one module near the ground that asks the clock. */
+const monotonicTime = `${coreRoot}MonotonicTime.ts`
 
 /** What core does not say: it has no clock, no console, no timers, no bytes but Uint8Array, and no promises. */
 const bannedInCore: ReadonlyArray<readonly [pattern: RegExp, name: string]> = [
@@ -107,8 +122,12 @@ const resolve = (from: string, specifier: string): string => {
   return parts.join("/")
 }
 
-const floorName = (path: string): string => path.slice(coreRoot.length).split("/")[0]!
-const floorOf = (path: string): number => floors.findIndex((names) => names.includes(floorName(path)))
+/** The floors of the package that a module belongs to, its room there, and the floor of that room; -1 for none. */
+const placeOf = (path: string) => {
+  const [root, floors] = houses.find(([root]) => path.startsWith(root)) ?? ["", []]
+  const room = path.slice(root.length).split("/")[0]!
+  return { floors, room, floor: floors.findIndex((rooms) => rooms.includes(room)) }
+}
 
 /** The root that a module may not leave by a relative import: its package's src, or its directory at the top. */
 const rootOf = (path: string): string => /^packages\/[^/]+\/src\/|^[^/]+\//.exec(path)?.[0] ?? ""
@@ -120,10 +139,11 @@ function* importViolations(path: string, { specifier, isType }: Import): Generat
     const target = resolve(path, specifier)
     if (!specifier.endsWith(".ts")) yield `imports ${specifier}: relative imports end in .ts`
     if (!target.startsWith(rootOf(path))) yield `imports ${specifier}: another package is imported by its name`
-    else if (isCore) {
-      const [from, to] = [floorOf(path), floorOf(target)]
-      const isSibling = from === to && from > groundFloor && floorName(path) !== floorName(target)
-      if (to > from || isSibling) yield `imports ${specifier}: ${floorName(target)} is not below ${floorName(path)}`
+    else if (isSource) {
+      const [from, to] = [placeOf(path), placeOf(target)]
+      const areFiles = from.room.endsWith(".ts") && to.room.endsWith(".ts")
+      const isSibling = from.floor === to.floor && from.room !== to.room && !areFiles
+      if (to.floor > from.floor || isSibling) yield `imports ${specifier}: ${to.room} is not below ${from.room}`
     }
     return
   }
@@ -131,8 +151,14 @@ function* importViolations(path: string, { specifier, isType }: Import): Generat
   if (/^@replicant\/[^/]+\/(?!testing$)/.test(specifier)) yield `imports ${specifier}: not public`
   if (isCore && specifier !== "effect" && !specifier.startsWith("effect/"))
     yield `imports ${specifier}: core has only effect`
-  if (isCore && specifier.startsWith("effect/") && floorOf(path) < replicationFloor && !pureModules.test(specifier)) {
-    yield `imports ${isType ? "type " : ""}${specifier}: below replication nothing runs`
+  if (
+    isCore &&
+    specifier.startsWith("effect/") &&
+    placeOf(path).floor < effectfulFrom &&
+    path !== monotonicTime &&
+    !pureModules.test(specifier)
+  ) {
+    yield `imports ${isType ? "type " : ""}${specifier}: below server nothing runs`
   }
 }
 
@@ -142,7 +168,8 @@ function* moduleViolations(path: string, source: string): Generator<string> {
   if (/^(utils?|helpers?|common|types|misc|shared)\.ts$/i.test(name))
     yield "a module is named for the one idea it holds"
   if (/\/(utils?|helpers?|common|types|misc)\//i.test(path)) yield "a directory is named for what its modules do"
-  if (isCore && floorOf(path) < 0) yield `stands on no floor: ${floorName(path)}`
+  const { floor, floors, room } = placeOf(path)
+  if (floors.length > 0 && floor < 0) yield `stands on no floor: ${room}`
   if (path.startsWith("packages/")) {
     const lines = source.trimEnd().split("\n").length
     if (lines > maxLines) yield `${lines} lines: more than ${maxLines} hold two ideas`
@@ -159,7 +186,7 @@ function* moduleViolations(path: string, source: string): Generator<string> {
   }
 }
 
-/** Circles of modules that need each other at run time: types may go round. Each is told once. */
+/** Circles of modules that need each other, be it for types alone: neither can be read without the other. Each is told once. */
 const cycles = (sources: Sources): ReadonlyArray<string> => {
   const found: Array<string> = []
   const finished = new Set<string>()
@@ -169,8 +196,8 @@ const cycles = (sources: Sources): ReadonlyArray<string> => {
       return
     }
     if (finished.has(path) || !sources.has(path)) return
-    for (const { isType, specifier } of importsOf(sources.get(path)!)) {
-      if (!isType && specifier.startsWith(".")) visit(resolve(path, specifier), [...way, path])
+    for (const { specifier } of importsOf(sources.get(path)!)) {
+      if (specifier.startsWith(".")) visit(resolve(path, specifier), [...way, path])
     }
     finished.add(path)
   }

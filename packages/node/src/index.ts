@@ -1,5 +1,5 @@
 /** The public surface of `@replicant/node`. */
 export * as Copy from "./copy/Copy.ts"
-export { nodeText } from "./NodeText.ts"
-export * as PgConfig from "./PgConfig.ts"
-export * as PgWalSender from "./PgWalSender.ts"
+export { nodeText } from "./pg/NodeText.ts"
+export * as PgConfig from "./pg/PgConfig.ts"
+export * as PgWalSender from "./pg/PgWalSender.ts"

@@ -5,9 +5,9 @@
  */
 import * as Lsn from "../Lsn.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
-import type { StreamCommit, StreamPrepare } from "./InProgress.ts"
 import type { NextLsn } from "./NextLsn.ts"
 import type { Relation } from "./Relation.ts"
+import type { StreamCommit, StreamPrepare } from "./StreamedEnd.ts"
 
 /** Column values by name. A column that was not sent is absent, never null; a null is SQL's NULL. */
 export interface Row {

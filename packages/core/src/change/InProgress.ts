@@ -9,13 +9,18 @@
 import type * as Lsn from "../Lsn.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { Change, TransactionChange } from "./Change.ts"
-import type { NextLsn } from "./NextLsn.ts"
+import type { StreamCommit, StreamPrepare } from "./StreamedEnd.ts"
+
+export type { StreamCommit, StreamPrepare } from "./StreamedEnd.ts"
 
 /** Opens a block of a transaction in progress. */
 export interface StreamStart {
   readonly _tag: "StreamStart"
   readonly xid: number
-  /** The first block that this connection brings of it: what an earlier connection brought is void. */
+  /**
+   * The first block that this connection brings of it: the blocks that an earlier connection brought are void. Not what it
+   * told as prepared and you acknowledged: the server may send blocks of that again, and then only what became of it.
+   */
   readonly isFirst: boolean
 }
 
@@ -40,17 +45,6 @@ export interface Streamed {
   readonly change: UncommittedChange
 }
 
-/** The transaction is committed: its changes, but for those of aborted subtransactions, count from here. */
-export interface StreamCommit {
-  readonly _tag: "StreamCommit"
-  readonly xid: number
-  readonly commitLsn: Lsn.Lsn
-  readonly commitTime: PgTimestamp
-  /** The byte after the commit record: what an acknowledgement reports. */
-  readonly endLsn: Lsn.Lsn
-  readonly nextLsn: NextLsn
-}
-
 /** Changes made by `subxid` are undone; all of the transaction's where it is the transaction itself. */
 export interface StreamAbort {
   readonly _tag: "StreamAbort"
@@ -59,17 +53,6 @@ export interface StreamAbort {
   /** Told under `streaming: "parallel"` only, as is `abortTime`. */
   readonly abortLsn: Lsn.Lsn | undefined
   readonly abortTime: PgTimestamp | undefined
-}
-
-/** The transaction is prepared: see `Prepare`. Its changes wait for `CommitPrepared` or `RollbackPrepared`. */
-export interface StreamPrepare {
-  readonly _tag: "StreamPrepare"
-  readonly xid: number
-  readonly gid: string
-  readonly prepareLsn: Lsn.Lsn
-  readonly prepareTime: PgTimestamp
-  readonly endLsn: Lsn.Lsn
-  readonly nextLsn: NextLsn
 }
 
 /** What only a stream of transactions in progress delivers. */

@@ -57,3 +57,6 @@ export class NextLsn {
     self.#next = next
   }
 }
+
+/** What a handler says: the end of what is durable now, with everything delivered before it; or nothing yet. */
+export type Handled = NextLsn | undefined

@@ -4,16 +4,19 @@
  * The decoder gathers and this carries out: it moves to files what outgrows memory, reads it back chunk by chunk, and
  * hands its changes on no faster than they are taken. What is held in memory at any time is the budget, and one chunk.
  */
-import { isReadonlyArrayNonEmpty } from "effect/Array"
+import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
+import type { Change } from "../change/Change.ts"
 import { Run } from "../change/NextLsn.ts"
 import { Batch, type GatheredBytes, type Gathering, type Replay } from "../change/OutputPlugin.ts"
 import { DecodeError, InvalidOption, type ReplicationError, type SpillFailed } from "../ReplicationError.ts"
 import * as Metrics from "./Metrics.ts"
-import type { OnChanges } from "./ReplicationStream.ts"
 import { type SpillFile, TransactionSpill } from "./TransactionSpill.ts"
+
+/** Takes what one read decoded to, and how many bytes it had. */
+export type OnChanges<E, R> = (changes: NonEmptyReadonlyArray<Change>, bytes: number) => Effect.Effect<unknown, E, R>
 
 /** What of a transaction is in its file: the lengths of its chunks, one behind the other. */
 interface Stored {

@@ -11,14 +11,15 @@ import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Lsn from "../Lsn.ts"
+import { monotonicMillis } from "../MonotonicTime.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
 import * as FrontendMessage from "../protocol/FrontendMessage.ts"
 import { encodeStandbyStatusUpdate } from "../protocol/ReplicationMessage.ts"
 import { ConnectionError, type ReplicationError, WalReceiverTimeout } from "../ReplicationError.ts"
+import type { CopyBoth } from "../server/WalSender.ts"
 import * as Metrics from "./Metrics.ts"
 import { isLoud } from "./Reconnect.ts"
 import * as WalProgress from "./WalProgress.ts"
-import type { CopyBoth } from "./WalSender.ts"
 import type { Standing } from "./WalSenderStanding.ts"
 
 /** All times in milliseconds. A time of 0 means off. */
@@ -149,14 +150,6 @@ export const keepAliveTiming = (state: KeepAliveState, timings: KeepAliveTimings
   if (!state.hasAdvanced) waits.push(timings.acknowledgeDelay)
   return { _tag: "Wait", millis: Math.max(1, Math.min(...waits)) }
 }
-
-export const nanosPerMilli = 1_000_000
-
-/** Milliseconds of a clock that never jumps. */
-export const monotonicMillis: Effect.Effect<number> = Effect.map(
-  Clock.monotonicTimeNanos,
-  (nanos) => Number(nanos) / nanosPerMilli
-)
 
 /** What a status update asks for. */
 export interface StatusOptions {

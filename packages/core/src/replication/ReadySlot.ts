@@ -9,14 +9,14 @@ import type { Gap } from "../change/Change.ts"
 import { NextLsn } from "../change/NextLsn.ts"
 import * as Lsn from "../Lsn.ts"
 import { logText, type ReplicationError } from "../ReplicationError.ts"
-import type { StreamOptions } from "./OpenStream.ts"
-import type { ReplicationSlot } from "./SlotCatalog.ts"
+import type { ReplicationSlot } from "../server/SlotCatalog.ts"
+import { setupReplicationSlot } from "../server/SlotSetup.ts"
+import type { ReplicantConnection } from "../server/WalSender.ts"
 import { makeStandIn, type StandIn } from "./SlotGap.ts"
-import { setupReplicationSlot } from "./SlotSetup.ts"
 import { hasStreamed, type ResumeFrom } from "./StartPosition.ts"
+import type { StreamOptions } from "./StreamOptions.ts"
 import type { StreamState } from "./StreamState.ts"
 import * as WalProgress from "./WalProgress.ts"
-import type { ReplicantConnection } from "./WalSender.ts"
 
 /** A slot that is ours to stream from; or one that is lost, with what stands in for it. */
 export type Ready =

@@ -12,23 +12,18 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type { Change } from "../change/Change.ts"
+import { nanosPerMilli } from "../MonotonicTime.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
+import type { WalSender } from "../server/WalSender.ts"
 import type { CopyRead } from "./CopyData.ts"
-import type { GatheredTransactions } from "./GatheredTransactions.ts"
-import { keepAliveHandler, nanosPerMilli, sendStatusUpdate } from "./KeepAlive.ts"
+import type { GatheredTransactions, OnChanges } from "./GatheredTransactions.ts"
+import { keepAliveHandler, sendStatusUpdate } from "./KeepAlive.ts"
 import * as Metrics from "./Metrics.ts"
-import {
-  logNotice,
-  type Opening,
-  openReplicationStream,
-  type ReplicationStream,
-  type StreamOptions,
-  streamEnded
-} from "./OpenStream.ts"
+import { logNotice, type Opening, openReplicationStream, type ReplicationStream, streamEnded } from "./OpenStream.ts"
 import { waitMillis } from "./ReadPace.ts"
 import { ReadsAhead } from "./ReadsAhead.ts"
+import type { StreamOptions } from "./StreamOptions.ts"
 import * as WalProgress from "./WalProgress.ts"
-import type { WalSender } from "./WalSender.ts"
 
 const markEnded = (stream: ReplicationStream): Effect.Effect<void> =>
   Effect.sync(() => {
@@ -78,9 +73,6 @@ const heed = (stream: ReplicationStream, read: CopyRead): Effect.Effect<void> =>
     read.replyRequested ? Queue.offer(stream.demands, undefined) : Effect.void,
     Effect.forEach(read.notices, logNotice, { discard: true })
   )
-
-/** Takes what one read decoded to, and how many bytes it had. */
-export type OnChanges<E, R> = (changes: NonEmptyReadonlyArray<Change>, bytes: number) => Effect.Effect<unknown, E, R>
 
 /** What one read brought, with the transactions that were gathered in their places: decoded as they are handed on. */
 const handOverGathered = Effect.fnUntraced(function* <E, R>(

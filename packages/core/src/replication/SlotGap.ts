@@ -11,16 +11,16 @@ import * as Schema from "effect/Schema"
 import type { Gap } from "../change/Change.ts"
 import { NextLsn } from "../change/NextLsn.ts"
 import type * as Lsn from "../Lsn.ts"
+import { monotonicMillis } from "../MonotonicTime.ts"
 import {
   alterReplicationSlotCommand,
   dropReplicationSlotCommand,
   quoteLiteral
 } from "../protocol/ReplicationCommand.ts"
 import { type ReplicationError, SlotInUse } from "../ReplicationError.ts"
-import * as Catalog from "./Catalog.ts"
-import { monotonicMillis } from "./KeepAlive.ts"
-import { createReplicationSlot } from "./SlotCreation.ts"
-import type { ReplicantConnection } from "./WalSender.ts"
+import * as Catalog from "../server/Catalog.ts"
+import { createReplicationSlot } from "../server/SlotCreation.ts"
+import type { ReplicantConnection } from "../server/WalSender.ts"
 
 /** A slot that is lost, and what shall be like it. */
 export interface LostSlot {

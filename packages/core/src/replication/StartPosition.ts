@@ -6,11 +6,11 @@
 import * as Effect from "effect/Effect"
 import * as Lsn from "../Lsn.ts"
 import { type ReplicationError, SlotAheadOfCheckpoint, StandbyBehind, SystemMismatch } from "../ReplicationError.ts"
-import * as Catalog from "./Catalog.ts"
-import type { IdentifySystem } from "./IdentifySystem.ts"
-import type { ReplicationSlot } from "./SlotCatalog.ts"
+import * as Catalog from "../server/Catalog.ts"
+import type { IdentifySystem } from "../server/IdentifySystem.ts"
+import type { ReplicationSlot } from "../server/SlotCatalog.ts"
+import type { ReplicantConnection } from "../server/WalSender.ts"
 import * as WalProgress from "./WalProgress.ts"
-import type { ReplicantConnection } from "./WalSender.ts"
 
 /**
  * How far a consumer is by its own store: what it wrote in the transaction that stored the data. It has everything before

@@ -14,8 +14,8 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
-import * as Catalog from "./Catalog.ts"
-import { type ReplicantConnection, WalSender } from "./WalSender.ts"
+import * as Catalog from "../server/Catalog.ts"
+import { type ReplicantConnection, WalSender } from "../server/WalSender.ts"
 
 /**
  * - `Working`: it decodes, reads, spills, or waits for a lock.

@@ -8,7 +8,9 @@
  */
 import { qualifiedName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
 import type { PublishedTable } from "./PublishedTables.ts"
-import { endOfTable } from "./SnapshotCheckpoint.ts"
+
+/** Where every table ends, however long it grows: no page has this number (`InvalidBlockNumber`). */
+export const endOfTable = 0xffff_ffff
 
 /** Pages of a table that are to be read. */
 export interface PageRange {

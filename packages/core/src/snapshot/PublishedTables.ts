@@ -13,9 +13,9 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import { qualifiedName, quoteIdentifier, quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import { PermissionDenied, PublicationMismatch, type ReplicationError } from "../ReplicationError.ts"
-import * as Catalog from "../replication/Catalog.ts"
-import { baseTypes, identifiesRows, isSentColumn, jsonArray } from "../replication/CatalogSql.ts"
-import type { ReplicantConnection } from "../replication/WalSender.ts"
+import * as Catalog from "../server/Catalog.ts"
+import { baseTypes, identifiesRows, isSentColumn, jsonArray } from "../server/CatalogSql.ts"
+import type { ReplicantConnection } from "../server/WalSender.ts"
 
 const Column = Schema.Struct({
   name: Schema.String,

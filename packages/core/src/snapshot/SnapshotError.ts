@@ -1,7 +1,7 @@
 /** Two ways to fail that only a snapshot knows. Others are its store's, and those of the stream: `ReplicationError.ts`. */
 import * as Schema from "effect/Schema"
+import type { CheckpointError } from "../checkpoint/CheckpointService.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
-import type { CheckpointError } from "./CheckpointService.ts"
 
 /**
  * Another session holds tables in a way that keeps everybody else out (ALTER TABLE, TRUNCATE, VACUUM FULL, LOCK TABLE) for

@@ -4,7 +4,7 @@
  */
 import * as Lsn from "../Lsn.ts"
 import type { ServerMessage } from "../ReplicationError.ts"
-import type { QueryRow } from "../replication/WalSender.ts"
+import type { QueryRow } from "../server/WalSender.ts"
 import type { TestServer, TestSlot } from "./TestServer.ts"
 
 /** Rows, or an error as the server words it. */

@@ -4,7 +4,7 @@
  */
 
 import type * as Lsn from "../Lsn.ts"
-import type { Operation } from "../replication/Publication.ts"
+import type { Operation } from "../server/Publication.ts"
 import { type TableName, tableName } from "../table/TableName.ts"
 import { TestWal, walStart } from "./TestWal.ts"
 

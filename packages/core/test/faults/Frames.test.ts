@@ -10,8 +10,8 @@ import { nextLsn } from "../../src/change/Change.ts"
 import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { defaultMaxFrameLength } from "../../src/protocol/Frames.ts"
-import { withLogicalStream } from "../../src/replication/LogicalStream.ts"
-import { WalSender } from "../../src/replication/WalSender.ts"
+import { WalSender } from "../../src/server/WalSender.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 import {
   attack,

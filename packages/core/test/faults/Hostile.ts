@@ -14,12 +14,8 @@ import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { encodeFrame } from "../../src/protocol/Frames.ts"
 import type { DecodeError, ReplicationError } from "../../src/ReplicationError.ts"
-import {
-  type LogicalStreamOptions,
-  withInProgressStream,
-  withLogicalStream
-} from "../../src/replication/LogicalStream.ts"
 import { TransactionSpill } from "../../src/replication/TransactionSpill.ts"
+import { type LogicalStreamOptions, withInProgressStream, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 /** Longer frames are refused in these tests, so that a lie about a length need not be a large one. */

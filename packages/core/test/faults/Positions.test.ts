@@ -9,7 +9,7 @@ import * as TestClock from "effect/testing/TestClock"
 import { nextLsn } from "../../src/change/Change.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
-import { withLogicalStream } from "../../src/replication/LogicalStream.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 import { attack, beginning, client, ending, ids, plugin, refused, settle } from "./Hostile.ts"
 

@@ -10,7 +10,7 @@ import { type Change, nextLsn } from "../../src/change/Change.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as PgTimestamp from "../../src/PgTimestamp.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { withLogicalStream, withTransactionStream } from "../../src/replication/LogicalStream.ts"
+import { withLogicalStream, withTransactionStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 const options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }

@@ -4,7 +4,7 @@ import { Effect, Fiber, Logger, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import type { ReplicationError } from "../../src/ReplicationError.ts"
-import { makeStreamState, type StreamState, withLogicalStream } from "../../src/replication/LogicalStream.ts"
+import { makeStreamState, type StreamState, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as FakeWalSender from "../support/FakeWalSender.ts"
 
 const options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }

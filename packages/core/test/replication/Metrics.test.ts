@@ -4,8 +4,8 @@ import * as Metric from "effect/Metric"
 import * as TestClock from "effect/testing/TestClock"
 import { nextLsn } from "../../src/change/Change.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { withLogicalStream } from "../../src/replication/LogicalStream.ts"
 import * as Metrics from "../../src/replication/Metrics.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 const options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }

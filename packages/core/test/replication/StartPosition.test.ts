@@ -7,8 +7,8 @@ import * as TestClock from "effect/testing/TestClock"
 import { nextLsn } from "../../src/change/Change.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { type LogicalStreamOptions, makeStreamState, withLogicalStream } from "../../src/replication/LogicalStream.ts"
 import { leftAt } from "../../src/replication/StartPosition.ts"
+import { type LogicalStreamOptions, makeStreamState, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 /** Lets every fiber run as far as it can without time passing. */

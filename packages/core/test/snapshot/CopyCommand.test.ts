@@ -1,8 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
-import { copyPieces, lockCommand, pieceSize } from "../../src/snapshot/CopyCommand.ts"
+import { copyPieces, endOfTable, lockCommand, pieceSize } from "../../src/snapshot/CopyCommand.ts"
 import type { PublishedTable } from "../../src/snapshot/PublishedTables.ts"
-import { endOfTable } from "../../src/snapshot/SnapshotCheckpoint.ts"
 import { part, table } from "../support/PublishedTable.ts"
 
 const commands = (overrides: Partial<PublishedTable>) => copyPieces(table(overrides)).map(({ command }) => command)

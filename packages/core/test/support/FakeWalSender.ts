@@ -15,7 +15,7 @@ import { Frames } from "../../src/protocol/Frames.ts"
 import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"
 import { ConnectionError, type ReplicationError } from "../../src/ReplicationError.ts"
 import { serverError } from "../../src/refineServerError.ts"
-import { type CopyBoth, type QueryRow, type ReplicantConnection, WalSender } from "../../src/replication/WalSender.ts"
+import { type CopyBoth, type QueryRow, type ReplicantConnection, WalSender } from "../../src/server/WalSender.ts"
 
 export interface FakeOptions {
   readonly systemId?: string | undefined

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
-import type { PublicationTarget } from "../../src/replication/Publication.ts"
+import type { PublicationTarget } from "../../src/server/Publication.ts"
 import * as Table from "../../src/table/Table.ts"
 import { Customers, Orders } from "./shop.ts"
 

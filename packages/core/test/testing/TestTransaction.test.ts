@@ -4,8 +4,8 @@ import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import { nextLsn } from "../../src/change/Change.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { withLogicalStream } from "../../src/replication/LogicalStream.ts"
-import * as Table from "../../src/replication/TypedTables.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import * as Table from "../../src/stream/TypedTables.ts"
 import {
   insert,
   message,

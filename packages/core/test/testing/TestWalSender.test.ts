@@ -15,10 +15,10 @@ import { startReplicationCommand } from "../../src/protocol/ReplicationCommand.t
 import { encodeStandbyStatusUpdate } from "../../src/protocol/ReplicationMessage.ts"
 import { ConnectionError } from "../../src/ReplicationError.ts"
 import { CopyData } from "../../src/replication/CopyData.ts"
-import { type LogicalStreamOptions, withLogicalStream } from "../../src/replication/LogicalStream.ts"
-import { createReplicationSlot, dropReplicationSlot } from "../../src/replication/ReplicationSlot.ts"
-import * as Table from "../../src/replication/TypedTables.ts"
-import { type CopyBoth, WalSender } from "../../src/replication/WalSender.ts"
+import { createReplicationSlot, dropReplicationSlot } from "../../src/server/ReplicationSlot.ts"
+import { type CopyBoth, WalSender } from "../../src/server/WalSender.ts"
+import { type LogicalStreamOptions, withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import * as Table from "../../src/stream/TypedTables.ts"
 import {
   insert,
   message,

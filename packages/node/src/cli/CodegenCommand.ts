@@ -2,22 +2,15 @@
 import { Publication, type ReplicantConnection, type ReplicationError } from "@replicant/core"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
-import * as Data from "effect/Data"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import { catalogTables, type Selection } from "../codegen/TableCatalog.ts"
 import { type CatalogTable, tableModule } from "../codegen/TableModule.ts"
-import { UsageError } from "./Report.ts"
+import { CodegenFailed, UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
 import { Output } from "./StandardOutput.ts"
-
-/** There is no such table, or the file cannot be read or written, or `--check` found it to differ. */
-export class CodegenFailed extends Data.TaggedError("CodegenFailed")<{
-  readonly message: string
-  readonly remedy: string
-}> {}
 
 /** What the command was asked for. */
 export interface CodegenFlags {

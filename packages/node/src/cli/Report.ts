@@ -11,10 +11,15 @@ import * as Logger from "effect/Logger"
 import type * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
 import type { CopyError } from "../copy/Copy.ts"
-import type { CodegenFailed } from "./CodegenCommand.ts"
 import * as LiveLine from "./LiveLine.ts"
 import { plainText, withoutSecrets } from "./PlainText.ts"
 import type { OutputFailed } from "./StandardOutput.ts"
+
+/** Of `codegen`: there is no such table, or the file cannot be read or written, or `--check` found it to differ. */
+export class CodegenFailed extends Data.TaggedError("CodegenFailed")<{
+  readonly message: string
+  readonly remedy: string
+}> {}
 
 /** The command line makes no sense: nothing was opened. */
 export class UsageError extends Data.TaggedError("UsageError")<{

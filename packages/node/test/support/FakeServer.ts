@@ -7,8 +7,8 @@ import * as Net from "node:net"
 import * as Tls from "node:tls"
 import type { ReplicationError } from "@replicant/core"
 import { Effect, Redacted, Result, type Scope } from "effect"
-import * as PgConfig from "../../src/PgConfig.ts"
-import * as PgWalSender from "../../src/PgWalSender.ts"
+import * as PgConfig from "../../src/pg/PgConfig.ts"
+import * as PgWalSender from "../../src/pg/PgWalSender.ts"
 
 /** A message of the protocol: its type, its length, its parts. */
 export const message = (type: string, ...parts: ReadonlyArray<string | Uint8Array>): Buffer => {

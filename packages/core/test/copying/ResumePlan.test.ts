@@ -1,0 +1,187 @@
+import { assert, describe, it } from "@effect/vitest"
+import * as SnapshotCheckpoint from "../../src/copying/CopyCheckpoint.ts"
+import { nextStep, planResume } from "../../src/copying/ResumePlan.ts"
+import { workingSlotName } from "../../src/copying/WorkingSlot.ts"
+import * as Lsn from "../../src/Lsn.ts"
+import type { ReplicationSlot } from "../../src/server/SlotCatalog.ts"
+import { endOfTable } from "../../src/snapshot/CopyCommand.ts"
+import type { PublishedTable } from "../../src/snapshot/PublishedTables.ts"
+import * as TransactionSnapshot from "../../src/snapshot/TransactionSnapshot.ts"
+import { part, table } from "../support/PublishedTable.ts"
+
+const at = Lsn.make(100n)!
+
+const begun = SnapshotCheckpoint.begin({ slot: "orders", systemId: "7", consistentPoint: at, snapshot: "10:20:14" })
+
+const record = (
+  checkpoint: SnapshotCheckpoint.SnapshotCheckpoint,
+  of: PublishedTable,
+  ...ranges: ReadonlyArray<readonly [number, number]>
+) =>
+  ranges.reduce(
+    (before, [from, to]) => SnapshotCheckpoint.record(before, { table: of, part: of.parts[0]!.oid, from, to }),
+    checkpoint
+  )
+
+const named = (oid: number, name: string, overrides: Partial<PublishedTable> = {}) =>
+  table({ oid, name, parts: [part({ oid, name, pages: 100 })], ...overrides })
+
+const snapshot = TransactionSnapshot.fromString("50:60:")!
+const plan = (before: SnapshotCheckpoint.SnapshotCheckpoint, ...tables: ReadonlyArray<PublishedTable>) =>
+  planResume(before, { tables, fingerprint: "", role: "" }, { snapshot, seam: Lsn.make(200n)! })
+
+const states = (planned: ReturnType<typeof plan>) => planned.tables.map(({ state, table: { name } }) => [name, state])
+
+describe("what is left of a copy", () => {
+  const slot = (overrides: Partial<ReplicationSlot> = {}): ReplicationSlot => ({
+    name: "orders_copying",
+    type: "logical",
+    plugin: "pgoutput",
+    database: "shop",
+    isTemporary: false,
+    activePid: undefined,
+    restartLsn: at,
+    confirmedFlushLsn: at,
+    walStatus: "reserved",
+    invalidationReason: undefined,
+    retainedBytes: 0n,
+    ...overrides
+  })
+  const copying = record(begun, table(), [0, 5])
+  const completed = { ...copying, phase: "completed" as const }
+  const step = (
+    checkpoint: typeof copying | undefined,
+    final: ReplicationSlot | undefined,
+    working: ReplicationSlot | undefined
+  ) => nextStep({ checkpoint, slot: final, workingSlot: working })._tag
+
+  it("is gone on with, finished, or begun anew, by its checkpoint and its slots", () => {
+    assert.strictEqual(step(copying, undefined, slot()), "Resume")
+    assert.strictEqual(step(completed, undefined, slot()), "Finish")
+    assert.strictEqual(step(completed, slot(), slot()), "Stream")
+    assert.strictEqual(step(undefined, slot(), undefined), "Stream")
+    assert.strictEqual(step(undefined, undefined, slot()), "Begin")
+    assert.strictEqual(step(begun, undefined, slot()), "Begin")
+    assert.strictEqual(step(copying, slot(), slot()), "Refuse")
+  })
+
+  it("is lost with its slot: when that is gone, given up, or not where it was", () => {
+    const lost = [
+      undefined,
+      slot({ walStatus: "lost" }),
+      slot({ confirmedFlushLsn: Lsn.make(101n)! }),
+      slot({ confirmedFlushLsn: Lsn.make(99n)! })
+    ]
+    for (const working of lost) {
+      for (const checkpoint of [copying, completed]) {
+        const next = nextStep({ checkpoint, slot: undefined, workingSlot: working })
+        assert(next._tag === "Begin" && next.lost !== undefined)
+      }
+    }
+  })
+
+  it("has a slot of a name of its own, however long the other is", () => {
+    assert.strictEqual(workingSlotName("orders"), "orders_copying")
+    const long = [`${"o".repeat(62)}a`, `${"o".repeat(62)}b`].map(workingSlotName)
+    assert.notStrictEqual(long[0], long[1])
+    for (const name of long) assert.match(name, /^[a-z0-9_]{40,63}$/)
+  })
+})
+
+describe("the plan of a copy that goes on", () => {
+  it("leaves what is whole, and reads of the rest what is missing and what was written since", () => {
+    const [whole, some, none] = [named(1, "whole"), named(2, "some"), named(3, "none")]
+    const before = record(record(begun, whole, [0, endOfTable]), some, [10, 20], [40, 60])
+    const planned = plan(before, whole, some, none)
+    assert.deepStrictEqual(states(planned), [
+      ["whole", "complete"],
+      ["some", "partial"],
+      ["none", "pending"]
+    ])
+    assert.deepStrictEqual(planned.tables[1]?.ranges?.get(2), [
+      { from: 0, to: 10 },
+      { from: 10, to: 20, since: 10 },
+      { from: 20, to: 40 },
+      { from: 40, to: 60, since: 10 },
+      { from: 60, to: endOfTable }
+    ])
+    assert.deepStrictEqual(planned.tables[1]?.deletedUpTo, TransactionSnapshot.fromString("10:20:14"))
+    assert.deepStrictEqual(planned.checkpoint.snapshots, ["10:20:14", "50:60:"])
+    assert.strictEqual(planned.checkpoint.seam, 200n)
+  })
+
+  it("counts from the snapshot that each range was copied under, and deletions from the last of them", () => {
+    const some = named(2, "some")
+    const second = record(plan(record(begun, some, [0, 50]), some).checkpoint, some, [0, 20])
+    const third = planResume(
+      second,
+      { tables: [some], fingerprint: "", role: "" },
+      { snapshot: TransactionSnapshot.fromString(`${(1n << 32n) + 70n}:${(1n << 32n) + 80n}:`)!, seam: Lsn.make(300n)! }
+    )
+    assert.deepStrictEqual(third.tables[0]?.ranges?.get(2)?.slice(0, 2), [
+      { from: 0, to: 20, since: 50 },
+      { from: 20, to: 50, since: 10 }
+    ])
+    assert.deepStrictEqual(third.tables[0]?.deletedUpTo, snapshot)
+    // Rows bear 32 bits.
+    const fourth = plan(record(third.checkpoint, some, [0, endOfTable], [5, 6]), some)
+    assert.strictEqual(SnapshotCheckpoint.wholeAsOf(fourth.checkpoint.tables[0]!), 1)
+    assert.deepStrictEqual(fourth.checkpoint.snapshots, ["10:20:14", "4294967366:4294967376:", "50:60:"])
+  })
+
+  it("begins a table anew when some of it is there and rows cannot be told apart", () => {
+    const [id, note] = table().columns
+    const unlike = [
+      named(1, "nothing", { replicaIdentity: "n" }),
+      named(2, "full", { replicaIdentity: "f" }),
+      named(3, "nokey", { keyLength: 0, columns: [{ ...id!, isKey: false }, note!] }),
+      named(4, "half", { keyLength: 2 }),
+      named(5, "noheap", { parts: [part({ oid: 5 }), part({ oid: 6, isHeap: false })] })
+    ]
+    for (const one of unlike) {
+      const planned = plan(record(begun, one, [0, 50]), one)
+      assert.deepStrictEqual(states(planned), [[one.name, "pending"]])
+      assert.lengthOf(planned.checkpoint.tables, 0)
+    }
+    const whole = plan(record(begun, unlike[0]!, [0, endOfTable]), unlike[0]!)
+    assert.deepStrictEqual(states(whole), [["nothing", "complete"]])
+  })
+
+  it("begins a table anew that is not what it was, and forgets what was recorded of it", () => {
+    const before = record(record(begun, named(1, "t"), [0, 50]), named(2, "kept"), [0, endOfTable])
+    const changed = [
+      named(1, "t", { filters: ["(a)"] }),
+      named(1, "t", { parts: [part({ oid: 1, name: "t", fileNode: 99 })] }),
+      named(1, "t", { parts: [part({ oid: 1, name: "t" }), part({ oid: 8 })] })
+    ]
+    for (const now of changed) {
+      const planned = plan(before, now, named(2, "kept"))
+      assert.deepStrictEqual(states(planned), [
+        ["t", "pending"],
+        ["kept", "complete"]
+      ])
+      assert.deepStrictEqual(planned.unpublished, [])
+      assert.deepStrictEqual(
+        planned.checkpoint.tables.map(({ name }) => name),
+        ["kept"]
+      )
+    }
+  })
+
+  it("tells what is no longer published, under the name that it had, once", () => {
+    const before = record(record(begun, named(1, "gone"), [0, 50]), named(2, "renamed"), [0, 5])
+    const first = plan(before, named(2, "otherwise"))
+    assert.deepStrictEqual(first.unpublished, [
+      { schema: "public", name: "gone" },
+      { schema: "public", name: "renamed" }
+    ])
+    assert.deepStrictEqual(
+      first.checkpoint.tables.map(({ goneAt, name, parts }) => [name, goneAt, parts]),
+      [["gone", 1, []]]
+    )
+    const second = plan(first.checkpoint, named(2, "otherwise"))
+    assert.deepStrictEqual(second.unpublished, [])
+    // Back again, it begins with nothing.
+    assert.deepStrictEqual(states(plan(first.checkpoint, named(1, "gone"))), [["gone", "pending"]])
+  })
+})

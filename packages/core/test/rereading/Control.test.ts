@@ -1,0 +1,241 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Deferred, Effect } from "effect"
+import type { Begin, Change, Commit, Message } from "../../src/change/Change.ts"
+import { NextLsn, Run } from "../../src/change/NextLsn.ts"
+import { memory } from "../../src/checkpoint/CheckpointService.ts"
+import * as CheckpointStore from "../../src/checkpoint/CheckpointStore.ts"
+import * as Lsn from "../../src/Lsn.ts"
+import * as PgTimestamp from "../../src/PgTimestamp.ts"
+import * as SnapshotControl from "../../src/rereading/Control.ts"
+import { SnapshotLedger } from "../../src/rereading/Ledger.ts"
+import type { SnapshotJob } from "../../src/rereading/Request.ts"
+import { TouchedKeys } from "../../src/rereading/TouchedKeys.ts"
+import type { TableSnapshotStarted } from "../../src/snapshot/TableSnapshotChange.ts"
+
+const run = new Run()
+const lsn = (value: number) => Lsn.make(BigInt(value))!
+
+const begin = (at: number): Begin => ({ _tag: "Begin", xid: at, commitLsn: lsn(at), commitTime: PgTimestamp.make(0) })
+
+const commit = (at: number): Commit => ({
+  _tag: "Commit",
+  begin: begin(at),
+  commitLsn: lsn(at),
+  endLsn: lsn(at + 1),
+  nextLsn: NextLsn.deliver(lsn(at + 1), run)
+})
+
+const message = (at: number, content: string, prefix = "replicant.snapshot"): Message => ({
+  _tag: "Message",
+  transactional: true,
+  begin: begin(at),
+  ordinal: 0,
+  lsn: lsn(at),
+  prefix,
+  content: new TextEncoder().encode(content),
+  nextLsn: undefined
+})
+
+const started: TableSnapshotStarted = {
+  _tag: "TableSnapshotStarted",
+  id: "1",
+  relation: { oid: 1, schema: "public", name: "t", replicaIdentity: "default", columns: [] },
+  where: undefined,
+  consistentPoint: lsn(1),
+  estimatedRows: undefined,
+  attempt: 1
+}
+
+const setUp = Effect.gen(function* () {
+  const control = yield* SnapshotControl.make
+  const state = SnapshotControl.stateOf(control)
+  const seen: Array<string> = []
+  const request = yield* control.request({ table: "t", id: "mine" })
+  const arrived = yield* Deferred.make<"handled" | "lost">()
+  state.expect("a mark", { take: () => [[started], [started, started]], arrived })
+  return { control, state, seen, request, arrived }
+})
+
+const stream: readonly [Change, ...ReadonlyArray<Change>] = [
+  begin(10),
+  message(10, "x", "mine"),
+  commit(10),
+  begin(20),
+  message(20, "a mark"),
+  commit(20),
+  begin(30),
+  message(30, "of another process"),
+  commit(30)
+]
+
+describe("a handler with a control", () => {
+  it.effect("is given what stands at a mark in place of the message, change by change", () =>
+    Effect.gen(function* () {
+      const { arrived, seen, state } = yield* setUp
+      const handle = SnapshotControl.interceptEach(state, (change: { readonly _tag: string }) =>
+        Effect.sync(() => {
+          seen.push(change._tag)
+          return change._tag === "Commit" ? (change as Commit).nextLsn : undefined
+        })
+      )
+      const done = yield* Effect.forEach(stream, handle)
+      assert.deepStrictEqual(seen, [
+        ...[
+          "Begin",
+          "Message",
+          "Commit",
+          "Begin",
+          "TableSnapshotStarted",
+          "TableSnapshotStarted",
+          "TableSnapshotStarted"
+        ],
+        ...["Commit", "Begin", "Commit"]
+      ])
+      assert.deepStrictEqual(
+        done.map((one) => one?.lsn),
+        [undefined, undefined, lsn(11), undefined, undefined, lsn(21), undefined, undefined, lsn(31)]
+      )
+      assert.strictEqual(yield* Deferred.await(arrived), "handled")
+    })
+  )
+
+  it.effect("is given arrays cut at the mark, and answers with the last that was acknowledged", () =>
+    Effect.gen(function* () {
+      const { seen, state } = yield* setUp
+      const handle = SnapshotControl.interceptArrays(state, (changes) =>
+        Effect.sync(() => {
+          seen.push(changes.map(({ _tag }) => _tag).join(" "))
+          return changes.findLast((change): change is Commit => change._tag === "Commit")?.nextLsn
+        })
+      )
+      const done = yield* handle(stream)
+      assert.deepStrictEqual(seen, [
+        "Begin Message Commit Begin",
+        "TableSnapshotStarted",
+        "TableSnapshotStarted TableSnapshotStarted",
+        "Commit Begin",
+        "Commit"
+      ])
+      assert.strictEqual(done?.lsn, lsn(31))
+    })
+  )
+
+  it.effect("is given the very arrays of the stream while nothing is requested", () =>
+    Effect.gen(function* () {
+      const state = SnapshotControl.stateOf(yield* SnapshotControl.make)
+      const seen: Array<unknown> = []
+      const handle = SnapshotControl.interceptArrays(state, (changes) =>
+        Effect.sync(() => {
+          seen.push(changes)
+          return undefined
+        })
+      )
+      yield* handle(stream)
+      assert.strictEqual(seen[0], stream)
+    })
+  )
+
+  it.effect("has every table begin anew at a gap, and does not wait for marks that may lie in it", () =>
+    Effect.gen(function* () {
+      const { arrived, state } = yield* setUp
+      const [job] = state.jobs
+      job!.touched = new TouchedKeys({ oid: 1, keyColumns: ["id"], maxBytes: 1 })
+      const gap: Change = {
+        _tag: "Gap",
+        slot: "s",
+        reason: "missing",
+        lastLsn: undefined,
+        consistentPoint: lsn(5),
+        nextLsn: NextLsn.deliver(lsn(5), run)
+      }
+      yield* SnapshotControl.interceptEach(state, () => Effect.succeed(undefined))(gap)
+      assert.isTrue(job!.touched.isVoid)
+      assert.strictEqual(yield* Deferred.await(arrived), "lost")
+    })
+  )
+})
+
+describe("requests", () => {
+  it.effect("of one id are one, and end once", () =>
+    Effect.gen(function* () {
+      const { control, request } = yield* setUp
+      assert.strictEqual(yield* control.request({ table: "other", id: "mine" }), request)
+      yield* request.cancel
+      yield* request.cancel
+      assert.deepInclude(yield* Effect.flip(request.await), { _tag: "SnapshotCancelled", id: "mine" })
+      assert.lengthOf(yield* control.requests, 0)
+    })
+  )
+
+  it.effect("of nothing are refused", () =>
+    Effect.gen(function* () {
+      const { control } = yield* setUp
+      for (const options of [{ table: "" }, { table: "t", where: " " }, { table: "t", where: "a\0" }]) {
+        assert.deepInclude(yield* Effect.flip(control.request(options)), { _tag: "InvalidOption" })
+      }
+    })
+  )
+})
+
+describe("the ledger of requests", () => {
+  const kept = (ledger: SnapshotLedger) => Effect.map(ledger.load, (requests) => requests.map(({ reading }) => reading))
+
+  const withLedger = Effect.gen(function* () {
+    const { state } = yield* setUp
+    const store = yield* CheckpointStore.CheckpointStore
+    const ledger = new SnapshotLedger(store, "slot")
+    const job = state.jobs[0] as SnapshotJob
+    job.touched = new TouchedKeys({ oid: 1, keyColumns: ["id"], maxBytes: 1000 })
+    job.shape = "shape"
+    ledger.add(job)
+    yield* ledger.save
+    return { ledger, job, store }
+  })
+
+  it.effect("counts a chunk once a position behind it was acknowledged", () =>
+    Effect.gen(function* () {
+      const { job, ledger, store } = yield* withLedger
+      ledger.begin(job, lsn(10))
+      const reached = { after: ["7"], rows: 7, bytes: 70 }
+      const reread = { xid: 5, values: ["3"] }
+      ledger.handedOver({ job, commitLsn: lsn(20), reached, settled: [reread], isLast: false })
+      yield* ledger.save
+      assert.deepStrictEqual(yield* kept(ledger), [undefined])
+      ledger.acknowledged(lsn(11))
+      yield* ledger.save
+      // What the chunk settled counts as unsettled until then.
+      assert.deepInclude((yield* kept(ledger))[0], { rows: 0, rereads: [reread] })
+      ledger.acknowledged(lsn(20))
+      yield* ledger.save
+      assert.deepInclude((yield* kept(ledger))[0], { rows: 0 })
+      ledger.acknowledged(lsn(21))
+      yield* ledger.save
+      assert.deepInclude((yield* kept(ledger))[0], { rows: 7, after: ["7"], rereads: [] })
+      ledger.handedOver({ job, commitLsn: lsn(30), reached, settled: [], isLast: true })
+      ledger.acknowledged(lsn(31))
+      yield* ledger.save
+      assert.strictEqual((yield* store.load("tables/slot"))._tag, "None")
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("writes down a key that is to be read again, though nothing else has changed", () =>
+    Effect.gen(function* () {
+      const { job, ledger } = yield* withLedger
+      ledger.begin(job, lsn(10))
+      ledger.acknowledged(lsn(11))
+      yield* ledger.save
+      job.touched!.moves += 1
+      job.touched!.rereads.set("3", { xid: 5, values: ["3"] })
+      yield* ledger.save
+      assert.deepInclude((yield* kept(ledger))[0], { rereads: [{ xid: 5, values: ["3"] }] })
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("is a typed failure where the store holds something else", () =>
+    Effect.gen(function* () {
+      const { ledger, store } = yield* withLedger
+      yield* store.save("tables/slot", '{"version":9}')
+      assert.deepInclude(yield* Effect.flip(ledger.load), { _tag: "CheckpointError", during: "read" })
+    }).pipe(Effect.provide(memory))
+  )
+})
