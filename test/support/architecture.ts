@@ -12,7 +12,7 @@ type Floors = ReadonlyArray<ReadonlyArray<string>>
 
 const coreFloors: Floors = [
   ["Lsn.ts", "PgTimestamp.ts", "ErrorForm.ts", "ServerError.ts", "SlotError.ts", "ReplicationError.ts"],
-  ["refineServerError.ts", "MonotonicTime.ts"],
+  ["refineServerError.ts", "isReplicationError.ts", "MonotonicTime.ts"],
   ["protocol"],
   ["values"],
   ["change"],

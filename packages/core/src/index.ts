@@ -5,6 +5,7 @@ export { NextLsn } from "./change/NextLsn.ts"
 export * as Relation from "./change/Relation.ts"
 export type { Transaction } from "./change/Transaction.ts"
 export * as CheckpointStore from "./checkpoint/CheckpointStore.ts"
+export { isReplicationError } from "./isReplicationError.ts"
 export * as Lsn from "./Lsn.ts"
 export * as PgTimestamp from "./PgTimestamp.ts"
 export * as Pgoutput from "./pgoutput/Pgoutput.ts"
@@ -13,7 +14,6 @@ export {
   ConnectionError,
   DecodeError,
   InvalidOption,
-  isReplicationError,
   LogicalDecodingDisabled,
   PermissionDenied,
   PublicationMismatch,
@@ -28,6 +28,7 @@ export {
   SlotMismatch,
   SlotNotFound,
   SpillFailed,
+  StandbyBehind,
   SystemMismatch,
   TransactionTooLarge,
   UnsupportedByServer,

@@ -41,6 +41,7 @@ const every: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Errors
     neededVersion: 170_000
   }),
   SystemMismatch: new Errors.SystemMismatch({ property: "systemId", expected: "1", found: "2" }),
+  StandbyBehind: new Errors.StandbyBehind({ expected: Lsn.fromString("0/2B")!, found: Lsn.fromString("0/1A")! }),
   DecodeError: new Errors.DecodeError({ problem: "text that is not UTF-8", offset: 7, lsn: Lsn.fromString("0/1A")! }),
   TransactionTooLarge: new Errors.TransactionTooLarge({ xid: 7, commitLsn: Lsn.zero, bytes: 11, maxBytes: 10 }),
   SpillFailed: new Errors.SpillFailed({ during: "write", problem: "no space left on device" }),
@@ -74,7 +75,7 @@ describe("ReplicationError", () => {
     const retryable = Object.values(every).filter((error) => error.isRetryable)
     assert.deepStrictEqual(
       retryable.map((error) => error._tag),
-      ["ConnectionError", "WalReceiverTimeout", "SlotInUse", "SlotCreationBlocked"]
+      ["ConnectionError", "WalReceiverTimeout", "SlotInUse", "SlotCreationBlocked", "StandbyBehind"]
     )
     assert.isFalse(new Errors.ConnectionError({ reason: "Tls", detail: "expired" }).isRetryable)
     const refused = { sqlState: "28P01", detail: "no" }

@@ -18,7 +18,7 @@ import { attemptResumable, findFilter } from "../copying/ResumableAttempt.ts"
 import type { SeamFilter } from "../copying/SeamFilter.ts"
 import * as Lsn from "../Lsn.ts"
 import { InvalidOption } from "../ReplicationError.ts"
-import { Final, retrying, type Verdict } from "../replication/Reconnect.ts"
+import { Final, isLoud, retrying, type Verdict } from "../replication/Reconnect.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import { defaultPiecePages } from "../snapshot/CopyCommand.ts"
 import type { TellProgress } from "../snapshot/CopyProgress.ts"
@@ -96,7 +96,7 @@ const attempt = Effect.fnUntraced(function* <E, R>(
 
 /** Whether another attempt may mend it. */
 export const copyVerdict = (retry: CopyRetry, error: SnapshotError): Verdict<SnapshotError> =>
-  retry.next(error) ? { _tag: "Again", hasGotOn: false } : { _tag: "GiveUp", error }
+  retry.next(error) ? { _tag: "Again", hasGotOn: false, attempt: retry.count } : { _tag: "GiveUp", error }
 
 /** Attempts one after the other, until one is whole. */
 export const runFirstCopy = <E, R>(
@@ -114,7 +114,10 @@ export const runFirstCopy = <E, R>(
   return retrying(scoped, {
     schedule: copy.options.reconnect as Parameters<typeof retrying<SnapshotDone, SnapshotError, E, R>>[1]["schedule"],
     decide: (error) => Effect.succeed(copyVerdict(retry, error)),
-    onFailure: (error) => Effect.logWarning(`${again} after ${error._tag}: ${error.message}`)
+    onFailure: (error, attempt) => {
+      const text = `${again} (${attempt}) after ${error._tag}: ${error.message}`
+      return isLoud(attempt) ? Effect.logError(text) : Effect.logWarning(text)
+    }
   })
 }
 
