@@ -2,7 +2,7 @@
  * The relations and types a stream has described, by OID, each with the readers of its rows. It lives and dies with the
  * stream, as the walsender describes everything anew on each, and holds one entry an OID however often that is resent.
  */
-import type { CopiedRows } from "../change/OutputPlugin.ts"
+import type { CopiedRows, CopiedTable } from "../change/OutputPlugin.ts"
 import * as Relation from "../change/Relation.ts"
 import { DecodeError } from "../ReplicationError.ts"
 import { binaryTypeForOid } from "../values/BinaryType.ts"
@@ -17,7 +17,7 @@ import {
 import { type BinaryColumn, makeBinaryColumn } from "./BinaryColumn.ts"
 import { makeCopyReader } from "./CompiledCopyReader.ts"
 import type { CopyScratch } from "./CopyRow.ts"
-import type { RelationMessage, TypeMessage } from "./LogicalMessage.ts"
+import { identityOfLetter, type RelationMessage, type TypeMessage } from "./LogicalMessage.ts"
 import { makeRowReader } from "./RowReader.ts"
 import type { ColumnReader, RowReader } from "./Tuple.ts"
 
@@ -137,6 +137,18 @@ export class RelationCache {
     const known = isKnown ? before : new KnownRelation(relation, this.columnReaders(relation))
     this.relations.set(message.oid, known)
     return known
+  }
+
+  /** Remembers a table of the catalog, as if the walsender had described its types and then itself. */
+  describeTable({ columns, name, oid, replicaIdentity, schema }: CopiedTable): KnownRelation {
+    for (const { type, typeOid } of columns) if (type !== null) this.types.set(typeOid, type)
+    return this.describeRelation({
+      oid,
+      schema,
+      name,
+      replicaIdentity: identityOfLetter(replicaIdentity),
+      columns: columns.map(({ isKey, name, typeModifier, typeOid }) => ({ name, isKey, typeOid, typeModifier }))
+    })
   }
 
   private columnReaders(relation: Relation.Relation): ReadonlyArray<ColumnReader> {

@@ -205,7 +205,7 @@ export class CopyData {
    */
   private checkDelivered(batch: Batch, at: Lsn.Lsn): void {
     const { lsn } = batch.delivered.at(-1)!
-    const ahead = this.options.plugin.hasEndAhead === true ? longestRecord : 0n
+    const ahead = this.options.plugin.tells.endAhead ? longestRecord : 0n
     if (Lsn.sub(lsn, at) <= ahead) return
     batch.delivered.pop()
     if (batch.gathered.at(-1)?.index === batch.changes.length) batch.gathered.pop()
@@ -280,7 +280,7 @@ export class CopyData {
    * committed meanwhile never comes. Silence is the one thing we do not pass on.
    */
   private handleNotice(notice: ServerMessage): StreamEnd | undefined {
-    const { publications } = this.options.plugin
+    const { publications } = this.options.plugin.tells
     if (!this.hasStarted || notice.severity !== "WARNING" || notice.sqlState !== "55000" || publications.length === 0) {
       return undefined
     }

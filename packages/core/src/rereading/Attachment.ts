@@ -6,7 +6,6 @@
  * go on from what the store knows to be durable.
  */
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { InvalidOption } from "../ReplicationError.ts"
@@ -27,19 +26,18 @@ export interface AttachOptions {
   readonly checkpoints?: CheckpointStore["Service"] | undefined
 }
 
-/** A server that has every option: what is asked for is known without one. */
-const anyServer = 180_000
-
 /** Why a plugin's stream cannot take what is requested: it lacks messages, or delivers what is not committed. */
-const unfit = (plugin: OutputPlugin): InvalidOption | undefined => {
-  if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
-    return new InvalidOption({ option: "plugin", problem: "tables are read anew as pgoutput publishes them" })
+const unfit = ({ name, tells }: OutputPlugin): InvalidOption | undefined => {
+  if (!tells.copiedRows || tells.publications.length === 0) {
+    return new InvalidOption({
+      option: "plugin",
+      problem: `tables are read anew as published, and ${name} has no such`
+    })
   }
-  if (plugin.isTwoPhase === true) {
+  if (tells.prepared) {
     return new InvalidOption({ option: "twoPhase", problem: "delivers what is not committed, which no reader sees" })
   }
-  const asked = Result.getOrElse(plugin.options(anyServer), () => [])
-  return asked.some(([name, value]) => name === "messages" && value === "true")
+  return tells.messages
     ? undefined
     : new InvalidOption({
         option: "messages",

@@ -66,7 +66,7 @@ const settleDelay = 100
 const targetOf = ({ request }: SnapshotJob, { lockTimeout, plugin }: WorkerOptions): ReaderTarget => ({
   name: request.table,
   where: request.where,
-  publications: plugin.publications,
+  publications: plugin.tells.publications,
   lockTimeout
 })
 

@@ -84,8 +84,8 @@ const validated = <Mode extends SnapshotMode>(
   const { checkpoints, connections = 2, piecePages = defaultPiecePages, plugin, progress, slot, snapshot } = options
   if (!Number.isInteger(connections) || connections < 1) return failOnOption("connections", "is not a number from 1")
   if (!Number.isInteger(piecePages) || piecePages < 1) return failOnOption("piecePages", "is not a number from 1")
-  if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
-    return failOnOption("plugin", "a snapshot is of what publications publish, which only pgoutput has")
+  if (!plugin.tells.copiedRows || plugin.tells.publications.length === 0) {
+    return failOnOption("plugin", `a snapshot is of what publications publish, and ${plugin.name} has none to copy`)
   }
   if (checkpoints !== undefined && snapshot === "only") {
     return failOnOption("checkpoints", "a snapshot by itself cannot go on: tables would be of different times")

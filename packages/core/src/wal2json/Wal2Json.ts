@@ -145,9 +145,18 @@ const pluginOptions = (options: Wal2JsonOptions): Result.Result<PluginOptions, I
  */
 export const make = (options: Wal2JsonOptions = {}): OutputPlugin => ({
   name: "wal2json",
-  publications: [],
+  tells: {
+    publications: [],
+    messages: options.addMsgPrefixes === undefined && options.filterMsgPrefixes === undefined,
+    inProgress: false,
+    prepared: false,
+    copiedRows: false,
+    endAhead: options.formatVersion === 1
+  },
+  get plain() {
+    return this
+  },
   options: () => pluginOptions(options),
-  hasEndAhead: options.formatVersion === 1,
   makeDecoder: () =>
     new Wal2JsonDecoder({
       formatVersion: options.formatVersion ?? 2,
