@@ -6,7 +6,7 @@ import type { CopiedRows, CopiedTable } from "../change/OutputPlugin.ts"
 import * as Relation from "../change/Relation.ts"
 import { DecodeError } from "../ReplicationError.ts"
 import { binaryTypeForOid } from "../values/BinaryType.ts"
-import { builtinByName, builtinByOid, builtinTypeName } from "../values/BuiltinTypes.ts"
+import { builtinByName, builtinByOid, builtinTypeName } from "../values/BuiltinCatalog.ts"
 import {
   decoderForOid,
   type QualifiedName,

@@ -8,8 +8,9 @@
  */
 import { DecodeError } from "../ReplicationError.ts"
 import { parseArray } from "./ArrayText.ts"
-import { type BuiltinType, builtinByName, builtinByOid } from "./BuiltinTypes.ts"
-import { bigint, boolean, bytea, float, integer, json, text } from "./ScalarText.ts"
+import { builtinByName, builtinByOid } from "./BuiltinCatalog.ts"
+import type { BuiltinType } from "./BuiltinTypes.ts"
+import { custom, json, text as plainText, type ValueForm } from "./ValueForm.ts"
 
 /**
  * A column's text, as PostgreSQL printed it, to a value. Never called for NULL. To refuse a text, throw anything: the
@@ -58,17 +59,8 @@ export interface TypeDecoders {
   readonly onUndecodable?: "fail" | "text" | undefined
 }
 
-/**
- * How a value is made of its text. Row readers that stand on the bytes do every form but `custom` by
- * themselves, to the same values; everybody else calls `decode`.
- */
-export type ValueForm = "boolean" | "integer" | "bigint" | "float" | "bytea" | "text" | "custom"
-
-/** How a value is read: the form that readers know a short way for, and the decoder of its text. */
-export interface ValueDecoder {
-  readonly form: ValueForm
-  readonly decode: TypeDecoder
-  /** Of a nested array, what decodes its elements. */
+/** How a value is read: its form, and of a nested array what decodes its elements. */
+export interface ValueDecoder extends ValueForm {
   readonly element?: ValueDecoder | undefined
 }
 
@@ -78,11 +70,6 @@ export interface QualifiedName {
   readonly name: string
 }
 
-const plainText: ValueDecoder = { form: "text", decode: text }
-const parsedJson: ValueDecoder = { form: "custom", decode: json }
-
-const custom = (decode: TypeDecoder): ValueDecoder => ({ form: "custom", decode })
-
 /** The decoder of arrays whose elements `element` decodes. Give `";"` for arrays of `box`. */
 export const arrayOf =
   (element: TypeDecoder, delimiter: "," | ";" = ","): TypeDecoder =>
@@ -90,29 +77,12 @@ export const arrayOf =
     parseArray(source, element, delimiter)
 
 const nested = (element: ValueDecoder, delimiter: "," | ";" = ","): ValueDecoder => ({
-  form: "custom",
-  decode: arrayOf(element.decode, delimiter),
+  ...custom(arrayOf(element.decode, delimiter)),
   element
 })
 
-const builtinForm = (type: BuiltinType, types: TypeDecoders): ValueDecoder => {
-  switch (type.form) {
-    case "boolean":
-      return { form: "boolean", decode: boolean }
-    case "integer":
-      return { form: "integer", decode: integer }
-    case "bigint":
-      return { form: "bigint", decode: bigint }
-    case "float":
-      return { form: "float", decode: float }
-    case "bytea":
-      return { form: "bytea", decode: bytea }
-    case "json":
-      return types.json === "text" ? plainText : parsedJson
-    case "text":
-      return plainText
-  }
-}
+const builtinForm = ({ form }: BuiltinType, types: TypeDecoders): ValueDecoder =>
+  form === json && types.json === "text" ? plainText : form
 
 /** The decoder of a built-in element type, or of the array of one, with every replacement considered. */
 const builtin = (type: BuiltinType, isArray: boolean, types: TypeDecoders): ValueDecoder => {

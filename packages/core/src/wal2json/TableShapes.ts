@@ -11,7 +11,7 @@
  */
 import { isSame, type Relation } from "../change/Relation.ts"
 import { DecodeError } from "../ReplicationError.ts"
-import { builtinByOid, builtinTypeName } from "../values/BuiltinTypes.ts"
+import { builtinByOid, builtinTypeName } from "../values/BuiltinCatalog.ts"
 import type { TypeDecoder, TypeDecoders } from "../values/TypeDecoder.ts"
 import { decoderForName, decoderForOid, guarded, withoutModifiers } from "../values/TypeDecoder.ts"
 import type { Column, RowMessage } from "./Wal2JsonMessage.ts"

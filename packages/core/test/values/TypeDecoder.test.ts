@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DecodeError } from "../../src/ReplicationError.ts"
-import { builtinByName, builtinByOid, builtinTypeName, builtinTypes } from "../../src/values/BuiltinTypes.ts"
+import { builtinByName, builtinByOid, builtinTypeName } from "../../src/values/BuiltinCatalog.ts"
+import { builtinTypes } from "../../src/values/BuiltinTypes.ts"
 import { timestampDate } from "../../src/values/TimestampText.ts"
 import {
   arrayOf,
