@@ -22,7 +22,7 @@ import { follow, walSender } from "../support/Follow.ts"
 import { followSnapshot, rowText, snapshotOptions, snapshotRows, takeSnapshot } from "../support/FollowSnapshot.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { runWorkload, workloadTables } from "../support/RandomWorkload.ts"
-import { makeReplayer, type Replayer, verbatim } from "../support/Replayer.ts"
+import { makeReplayer, type Replayer } from "../support/Replayer.ts"
 import { tableChecksum, tableNames } from "../support/TableChecksum.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -110,7 +110,7 @@ describe("P1: writes during a snapshot", () => {
         const writing = yield* Effect.forkScoped(runWorkload(source.session, { ...options, seed: seed + 1 }))
         const counts = { rows: 0, transactionsWhileCopying: 0 }
         const following = yield* Snapshot.withSnapshotStreamArray(
-          snapshotOptions(source, "initial", { types: verbatim }),
+          snapshotOptions(source, "initial", { types: "text" }),
           (changes) => {
             counts.rows += snapshotRows(changes).length
             return handle(changes)

@@ -8,7 +8,7 @@ import * as Result from "effect/Result"
 import type { OutputPlugin, PluginOptions } from "../change/OutputPlugin.ts"
 import { publicationNames } from "../protocol/ReplicationCommand.ts"
 import { type InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
-import type { TypeDecoders } from "../values/TypeDecoder.ts"
+import type { Types } from "../values/TypeDecoder.ts"
 import { PgoutputDecoder, type Phases } from "./PgoutputDecoder.ts"
 import { RelationCache } from "./RelationCache.ts"
 import { StreamingDecoder } from "./StreamingDecoder.ts"
@@ -26,8 +26,8 @@ export interface Options {
    * By default nothing is asked, which is `any`.
    */
   readonly origin?: "any" | "none" | undefined
-  /** What becomes of column values, see {@link TypeDecoders}. */
-  readonly types?: TypeDecoders | undefined
+  /** What becomes of column values, see {@link Types}. */
+  readonly types?: Types | undefined
   /**
    * How the server sends values: `text`, the default, or `binary`, PostgreSQL 14 and later. Rows are the same in either,
    * and decoders of your own are given text in either.

@@ -9,8 +9,9 @@ import { binaryTypeForOid } from "../values/BinaryType.ts"
 import { builtinByName, builtinByOid, builtinTypeName } from "../values/BuiltinCatalog.ts"
 import {
   decoderForOid,
+  onUndecodable,
   type QualifiedName,
-  type TypeDecoders,
+  type Types,
   type ValueDecoder,
   type ValuePlace
 } from "../values/TypeDecoder.ts"
@@ -58,7 +59,7 @@ const typeName = (oid: number, named: QualifiedName | undefined): string | undef
 
 /** How values come, and what becomes of them. */
 export interface Formats {
-  readonly decoders: TypeDecoders
+  readonly decoders: Types
   /** The enums by name where binary format was asked for; `undefined` for text. */
   readonly binaryEnums?: ReadonlySet<string> | undefined
 }
@@ -162,7 +163,7 @@ export class RelationCache {
         type: column.typeName ?? `type with OID ${column.typeOid}`
       }
       const binary = this.binaryColumn(column.typeOid, decoder, place)
-      return { name: column.name, isRead: true, decoder, binary, place, onUndecodable: decoders.onUndecodable }
+      return { name: column.name, isRead: true, decoder, binary, place, onUndecodable: onUndecodable(decoders) }
     })
   }
 

@@ -59,6 +59,19 @@ export interface TypeDecoders {
   readonly onUndecodable?: "fail" | "text" | undefined
 }
 
+/**
+ * What becomes of values: the built-in choices with their replacements, or `text`, every value as the server printed it,
+ * whatever its type and whatever the format that it came in. So another database takes it back, and nothing is lost.
+ *
+ * @example
+ * Pgoutput.make({ publications: ["orders"], types: "text" })
+ */
+export type Types = TypeDecoders | "text"
+
+/** What a text does that its decoder refuses; as text none is refused. */
+export const onUndecodable = (types: Types): TypeDecoders["onUndecodable"] =>
+  types === "text" ? undefined : types.onUndecodable
+
 /** How a value is read: its form, and of a nested array what decodes its elements. */
 export interface ValueDecoder extends ValueForm {
   readonly element?: ValueDecoder | undefined
@@ -118,7 +131,8 @@ const named = (name: string, element: string | undefined, types: TypeDecoders): 
  * An array of a user's type is parsed only where `byName` knows the element or the array, for nothing on the wire tells
  * `_mood`, the array of `mood`, from a type that somebody named so.
  */
-export const decoderForOid = (oid: number, types: TypeDecoders = {}, name?: QualifiedName): ValueDecoder => {
+export const decoderForOid = (oid: number, types: Types = {}, name?: QualifiedName): ValueDecoder => {
+  if (types === "text") return plainText
   const replacement = types.byOid?.get(oid)
   if (replacement !== undefined) return custom(replacement)
   const known = builtinByOid(oid)
@@ -151,7 +165,8 @@ export const withoutModifiers = (name: string): string => {
  * The decoder for a type by the name `format_type` prints (wal2json's `type`): `integer`, `character varying(20)`,
  * `timestamp(3) with time zone`, `numeric(10,2)[]`, `public.mood`. Unknown types stay text.
  */
-export const decoderForName = (name: string, types: TypeDecoders = {}): ValueDecoder => {
+export const decoderForName = (name: string, types: Types = {}): ValueDecoder => {
+  if (types === "text") return plainText
   const bare = withoutModifiers(name)
   const known = builtinByName(bare)
   if (known !== undefined) return builtin(known.type, known.isArray, types)

@@ -30,7 +30,7 @@
 import * as Result from "effect/Result"
 import type { OutputPlugin, PluginOptions } from "../change/OutputPlugin.ts"
 import type { InvalidOption } from "../ReplicationError.ts"
-import type { TypeDecoders } from "../values/TypeDecoder.ts"
+import type { Types } from "../values/TypeDecoder.ts"
 import { formatOrigins, formatPrefixes, formatTableFilters, nonEmptyList, type TableFilter } from "./TableFilter.ts"
 import { Wal2JsonDecoder } from "./Wal2JsonDecoder.ts"
 
@@ -62,7 +62,7 @@ interface CommonOptions {
   /** Origins (`pg_replication_origin.roident`) whose transactions are left out. */
   readonly filterOrigins?: ReadonlyArray<number> | undefined
   /** How values are decoded. */
-  readonly types?: TypeDecoders | undefined
+  readonly types?: Types | undefined
 }
 
 /** One JSON object a change. */

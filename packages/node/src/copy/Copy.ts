@@ -76,18 +76,6 @@ export interface Options {
 /** A place for a copy to count in. */
 export const makeTotals = (): CopyTotals => ({ rows: 0, changes: 0, transactions: 0, missing: 0 })
 
-/** Every value stays in the text that the source printed. */
-const verbatim = {
-  byName: new Map(
-    ["bool", "bytea", "int2", "int4", "int8", "oid", "xid", "cid", "float4", "float8"].map((type) => [
-      type,
-      (text: string) => text
-    ])
-  ),
-  arrays: "text",
-  json: "text"
-} as const
-
 /** What outlives an attempt. */
 interface Run {
   readonly options: Options
@@ -134,7 +122,8 @@ const streamOptions = (
   slot: run.options.slot,
   plugin: Pgoutput.make({
     publications: run.options.publications,
-    types: verbatim,
+    // The target takes back what the source printed.
+    types: "text",
     messages: false,
     origin: run.options.replicated === "skip" && sourceVersion >= originSince ? "none" : undefined
   }),
