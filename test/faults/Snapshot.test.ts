@@ -8,6 +8,7 @@ import {
   type Begin,
   type Change,
   type Handled,
+  isSnapshotChange,
   Lsn,
   nextLsn,
   Pgoutput,
@@ -75,7 +76,7 @@ const replaying = (replayer: Replayer, target: Workspace) => {
       yield* replayer.handle({ _tag: "Commit", begin, endLsn: Lsn.add(Lsn.zero, units) } as Change)
     } else {
       for (const change of changes) {
-        if (!change._tag.startsWith("Snapshot")) done = (yield* replayer.handle(change as Change)) ?? done
+        if (!isSnapshotChange(change)) done = (yield* replayer.handle(change)) ?? done
       }
     }
     return done

@@ -8,6 +8,7 @@ import {
   CheckpointStore,
   type Handled,
   InvalidOption,
+  isSnapshotChange,
   type LogicalStreamOptions,
   Lsn,
   makeStreamState,
@@ -145,7 +146,7 @@ type Handler = (changes: NonEmptyReadonlyArray<Snapshot.ChangeAfterSnapshot>) =>
 
 const isOfSnapshot = (
   changes: ReadonlyArray<Snapshot.ChangeAfterSnapshot>
-): changes is ReadonlyArray<Snapshot.SnapshotChange> => changes[0]?._tag.startsWith("Snapshot") === true
+): changes is ReadonlyArray<Snapshot.SnapshotChange> => changes[0] !== undefined && isSnapshotChange(changes[0])
 
 /** One session at the target, and one stream into it. */
 const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, CopyError, WalSender | Scope.Scope> {
