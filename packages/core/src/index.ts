@@ -1,5 +1,6 @@
 /** The public surface of `@replicant/core`. */
 export * from "./change/Change.ts"
+export { changeId } from "./change/ChangeId.ts"
 export type * from "./change/InProgress.ts"
 export { NextLsn } from "./change/NextLsn.ts"
 export * as OutputPlugin from "./change/OutputPlugin.ts"

@@ -81,7 +81,8 @@ export interface Format2Options extends CommonOptions {
  * transaction stands: its `lsn` is the end of what was delivered before, so that acknowledging it is safe, and it comes
  * again after a reconnect until something later is acknowledged. Content that is not UTF-8 fails the stream. An old row
  * lacks its null columns, is then `Key`, and is left out where the rest is as before; a relation's key is its primary
- * key, under the default replica identity only.
+ * key, under the default replica identity only. So a `changeId` of format 1 names changes of transactions alone for sure: a
+ * `Commit` sorts before its changes, and messages outside transactions may share one.
  */
 export interface Format1Options extends CommonOptions {
   readonly formatVersion: 1
