@@ -119,9 +119,8 @@ export class CopyData {
         }
       }
     } catch (error) {
-      if (!(error instanceof DecodeError)) throw error
+      end = { _tag: "Failed", error: this.locate(DecodeError.caught(error)) }
       isBroken = true
-      end = { _tag: "Failed", error: this.locate(error) }
     }
     this.updateBehind()
     return {
@@ -147,8 +146,7 @@ export class CopyData {
         if (end !== undefined && end._tag !== "CopyDone") return end
       }
     } catch (error) {
-      if (!(error instanceof DecodeError)) throw error
-      return { _tag: "Failed", error }
+      return { _tag: "Failed", error: DecodeError.caught(error) }
     }
     return undefined
   }
