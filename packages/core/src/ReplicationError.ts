@@ -250,6 +250,11 @@ export class DecodeError extends Schema.TaggedError<DecodeError>(errorId("Decode
   /** WAL position of the message, once known. */
   lsn: Schema.optional(Lsn.Lsn)
 }) {
+  /** What a decoder threw. Anything else is a mistake in the program, and is thrown on. */
+  static caught(thrown: unknown): DecodeError {
+    if (thrown instanceof DecodeError) return thrown
+    throw thrown
+  }
   readonly remedy = undefined
   get isRetryable(): boolean {
     return false

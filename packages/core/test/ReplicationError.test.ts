@@ -88,6 +88,12 @@ describe("ReplicationError", () => {
     assert.strictEqual(new Errors.DecodeError({ problem: "p", offset: 0 }).message, "p, at byte 0")
   })
 
+  it("takes what a decoder threw for an error of the stream, and lets a mistake in the program through", () => {
+    assert.strictEqual(Errors.DecodeError.caught(every.DecodeError), every.DecodeError)
+    const mistake = new TypeError("undefined is not a function")
+    assert.throws(() => Errors.DecodeError.caught(mistake), mistake.message)
+  })
+
   it("offers remedies that can be pasted, whatever the names", () => {
     assert.strictEqual(every.SlotInUse.remedy, "wait, or end the other consumer: SELECT pg_terminate_backend(42)")
     assert.strictEqual(

@@ -191,7 +191,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const walSender = yield* WalSender
   const connection = yield* walSender.connect
   const pluginOptions = yield* Effect.fromResult(plugin.options(connection.serverVersion))
-  const isGathering = plugin.isStreaming === true && inProgress === "gather"
+  const isGathering = plugin.tells.inProgress && inProgress === "gather"
   const gathered = isGathering ? yield* GatheredTransactions.make : undefined
   const inTime = connection.inConnectTimeout ?? withoutLimit
   yield* inTime(Catalog.pinSession(connection))
@@ -200,7 +200,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const system = { ...identified, pid }
   const known = { progress: yield* Ref.get(progress), resume, options }
   const resumed = yield* resumeProgress(connection, system, known)
-  yield* inTime(checkPublications(connection, plugin.publications))
+  yield* inTime(checkPublications(connection, plugin.tells.publications))
   if (options.check !== undefined) yield* Effect.catchTag(options.check(connection), "DeclarationMismatch", misfit)
   const ready = yield* readySlot({ connection, options, database: system.database, resume, onState })
   if (ready._tag === "Slot") yield* checkSlotPosition(ready.slot, known)
@@ -221,7 +221,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       inProgress,
       run: resumed.run,
       slices: connection.slices,
-      context: { slot, publications: plugin.publications, plugin: plugin.name },
+      context: { slot, publications: plugin.tells.publications, plugin: plugin.name },
       serverLsn: Lsn.max(system.xLogPos, startLsn),
       maxFrameLength
     })

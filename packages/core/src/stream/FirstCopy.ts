@@ -45,8 +45,8 @@ const validated = ({ options, tellProgress }: FirstCopy): Effect.Effect<AttemptO
   if (createSlot !== undefined) return failOnOption("createSlot", "is the snapshot's to do: leave it out")
   if (!Number.isInteger(connections) || connections < 1) return failOnOption("connections", "is not a number from 1")
   if (!Number.isInteger(piecePages) || piecePages < 1) return failOnOption("piecePages", "is not a number from 1")
-  if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
-    return failOnOption("plugin", "a snapshot is of what publications publish, which only pgoutput has")
+  if (!plugin.tells.copiedRows || plugin.tells.publications.length === 0) {
+    return failOnOption("plugin", `a snapshot is of what publications publish, and ${plugin.name} has none to copy`)
   }
   const rateProblem = rateLimit === undefined ? undefined : rateLimitProblem(rateLimit)
   if (rateProblem !== undefined) return failOnOption("rateLimit", rateProblem)

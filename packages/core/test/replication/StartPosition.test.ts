@@ -147,7 +147,11 @@ describe("a checkpoint of the consumer's own", () => {
         isInRecovery: true,
         xLogPos: attempt < 5 ? "0/800" : "0/900"
       }))
-      const { run, state } = yield* make({ ...options, checkpoint })
+      const { run, state } = yield* make({
+        slot: "orders",
+        plugin: Pgoutput.make({ publications: ["orders"] }),
+        checkpoint
+      })
       yield* Effect.forkChild(
         Effect.provide(
           run(() => Effect.succeed(undefined)),

@@ -4,6 +4,7 @@
  */
 import {
   type CheckpointStore,
+  isSnapshotChange,
   type LogicalStreamOptions,
   type NextLsn,
   Snapshot,
@@ -56,7 +57,7 @@ const formatLines = (changes: ReadonlyArray<Change>, format: Formatter): string 
 
 const count = (totals: Totals, changes: ReadonlyArray<Change>): void => {
   for (const change of changes) {
-    if (isCounted(change) && !change._tag.startsWith("Snapshot")) totals.changes++
+    if (isCounted(change) && !isSnapshotChange(change)) totals.changes++
     if (change._tag === "Commit") totals.transactions++
   }
 }
