@@ -19,7 +19,9 @@ import type { SnapshotRow } from "../snapshot/SnapshotChange.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
 import { tableName } from "../table/TableName.ts"
 import type { SnapshotLedger } from "./Ledger.ts"
+import { note } from "./Phase.ts"
 import {
+  advance,
   type JobOwner,
   makeJob,
   type SnapshotJob,
@@ -93,10 +95,12 @@ export class ControlState implements JobOwner {
 
   /** Takes note of a change before it is handed over. Gives a mark of ours where it is one. */
   note(change: Change): Message | undefined {
-    for (const job of this.jobs) job.touched?.deliver(change)
+    for (const job of this.jobs) {
+      const event = note(job.phase, change)
+      if (event !== undefined) advance(job, event)
+    }
     if (change._tag === "Gap") {
-      // What was missed is not known, and the mark may be among it.
-      for (const job of this.jobs) if (job.touched !== undefined) job.touched.isVoid = true
+      // The mark may be among what was missed.
       for (const mark of this.marks.values()) Deferred.doneUnsafe(mark.arrived, Effect.succeed("lost"))
       this.marks.clear()
     }
