@@ -11,10 +11,8 @@ import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointS
 import { InvalidOption } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { ControlState } from "./Control.ts"
-import { keyText } from "./Key.ts"
-import { type KeptRequest, SnapshotLedger } from "./Ledger.ts"
-import { makeJob, type SnapshotJob } from "./Request.ts"
-import { mostTouched, TouchedKeys } from "./TouchedKeys.ts"
+import { type KeptRequest, left, SnapshotLedger } from "./Ledger.ts"
+import { advance, makeJob } from "./Request.ts"
 import { work } from "./Worker.ts"
 
 /** What is to be known of the stream. */
@@ -56,17 +54,6 @@ export const unfit = ({ inProgress, plugin }: Fitness): InvalidOption | undefine
       })
 }
 
-const reset = (job: SnapshotJob): void => {
-  job.touched = undefined
-  job.reading = undefined
-  job.snapshot = undefined
-  job.shape = undefined
-  job.after = undefined
-  job.rows = 0
-  job.bytes = 0
-  job.disturbed = 0
-}
-
 /** Takes up what is kept of a request. One of the same id that was made by now is the same. */
 const adopt = Effect.fnUntraced(function* (state: ControlState, ledger: SnapshotLedger, kept: KeptRequest) {
   const made = state.jobs.find(({ request }) => request.id === kept.id)
@@ -75,14 +62,10 @@ const adopt = Effect.fnUntraced(function* (state: ControlState, ledger: Snapshot
     state.jobs.push(job)
     if (kept.isPaused) yield* job.request.pause
   }
-  job.attempt = kept.attempt
-  const { reading } = kept
-  if (reading === undefined || job.request.where !== kept.where) return ledger.add(job)
-  const { after, bytes, keyColumns, oid, rereads, rows, shape } = reading
-  const touched = new TouchedKeys({ oid, keyColumns, maxBytes: mostTouched })
-  for (const reread of rereads) touched.rereads.set(keyText(reread.values), reread)
-  Object.assign(job, { touched, shape, after, rows, bytes })
-  return ledger.add(job, { after, rows, bytes })
+  const { attempt, reading } = kept
+  const part = reading === undefined || job.request.where !== kept.where ? undefined : left(reading)
+  advance(job, { _tag: "Adopted", attempt, left: part })
+  return ledger.add(job, part?.reached)
 })
 
 /** Runs a stream, and what is requested of it beside it. */
@@ -94,8 +77,9 @@ export const attach = <A, E, R>(
   Effect.gen(function* () {
     const ledger = new SnapshotLedger(checkpoints, slot)
     state.ledger = ledger
+    state.forgetHanded()
     for (const job of state.jobs) {
-      reset(job)
+      advance(job, { _tag: "Attached" })
       ledger.add(job)
     }
     for (const kept of yield* ledger.load) yield* adopt(state, ledger, kept)

@@ -7,10 +7,8 @@ import type { Relation } from "../../src/change/Relation.ts"
 import * as PgTimestamp from "../../src/PgTimestamp.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { type ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
-import { make as makeControl } from "../../src/rereading/Control.ts"
 import { SnapshotDecoder } from "../../src/snapshot/SnapshotDecoder.ts"
-import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
-import { withSnapshotStream } from "../../src/stream/SnapshotStream.ts"
+import { make, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 import { decodeAll } from "../support/PgoutputBytes.ts"
@@ -91,13 +89,14 @@ const words = (tells: Partial<Tells> = {}): OutputPlugin => ({
 
 const say = (at: string, text: string) => Fake.xLogData(at, new TextEncoder().encode(text))
 
-/** How a stream with a snapshot, or with a control, takes the plugin, where no server is to be had. */
+/** How a stream with a snapshot, or a request of a table, takes the plugin, where no server is to be had. */
 const refusalOf = (plugin: OutputPlugin, snapshot: "only" | "never") =>
   Effect.gen(function* () {
     const { layer } = yield* Fake.make(() => Fake.refusal("28P01"))
-    const control = snapshot === "never" ? yield* makeControl : undefined
-    const options = { slot: "orders", plugin, snapshot, control }
-    const error = yield* withSnapshotStream(options, () => Effect.undefined).pipe(Effect.provide(layer), Effect.flip)
+    const stream = yield* make({ slot: "orders", plugin, snapshot: "never" })
+    const run = withLogicalStream({ slot: "orders", plugin, snapshot }, () => Effect.undefined)
+    const asked = snapshot === "only" ? run : Effect.andThen(stream.request({ table: "t" }), run)
+    const error = yield* asked.pipe(Effect.provide(layer), Effect.flip)
     return error._tag === "InvalidOption" ? `${error._tag} ${error.option}` : error._tag
   })
 
