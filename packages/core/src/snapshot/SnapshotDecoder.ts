@@ -4,7 +4,6 @@
  *
  * One serves a whole snapshot, also of several connections: it decodes one row at a time and waits for nothing.
  */
-import type { Row } from "../change/Change.ts"
 import { Run } from "../change/NextLsn.ts"
 import { Batch, type CopiedRows, type Decoder, type OutputPlugin } from "../change/OutputPlugin.ts"
 import type { Relation } from "../change/Relation.ts"
@@ -38,11 +37,6 @@ export class SnapshotDecoder {
   /** Reads the rows of a relation that was described here. */
   rowsOf(relation: Relation): CopiedRows["readRow"] {
     return this.copied.get(relation)!
-  }
-
-  /** One row of theirs, in `bytes[start, end)`, as COPY sends it. Throws `DecodeError` and nothing else. */
-  decodeRow(relation: Relation, bytes: Uint8Array, start: number, end: number): Row {
-    return this.rowsOf(relation)(this.reader.reset(bytes, start, end))
   }
 
   private tell(bytes: Uint8Array): void {
