@@ -124,7 +124,7 @@ export const sendStatusUpdate = Effect.fnUntraced(function* (
     )
   )
   yield* WalProgress.updateWalProgress(receiver.progress, (current) => WalProgress.reportFlushed(current, flushed))
-  yield* Metrics.reported(flushed)
+  if (progress.confirm === "done") yield* Metrics.reported(flushed)
   return flushed
 })
 

@@ -43,6 +43,8 @@ import * as WalProgress from "./WalProgress.ts"
 /** What the caller of one connection knows beside the stream's options. */
 export interface ConnectionOptions {
   readonly resume?: ResumeFrom | undefined
+  /** What the server is told to be done: what is; or nothing, so that the slot stays where it stands. */
+  readonly confirm?: WalProgress.WalProgress["confirm"] | undefined
   /** What becomes of transactions in progress, where the plugin streams them: gathered, unless told otherwise. */
   readonly inProgress?: InProgressMode | undefined
   /** Told what the opening waits for. */
@@ -166,7 +168,7 @@ const misfit = ({ problems, publications, remedy }: DeclarationMismatch): Effect
 export const openReplicationStream = Effect.fn("Replicant.openReplicationStream")(function* (
   progress: WalProgress.WalProgressRef,
   options: StreamOptions,
-  { inProgress = "gather", onState = () => Effect.void, resume }: ConnectionOptions = {}
+  { confirm = "done", inProgress = "gather", onState = () => Effect.void, resume }: ConnectionOptions = {}
 ): Effect.fn.Return<Opening, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, slot } = options
   const maxFrameLength = yield* checkedFrameLength(options)
@@ -181,7 +183,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const system = { ...identified, pid }
   const { walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
   const known = { progress: yield* Ref.get(progress), resume, options }
-  const resumed = yield* resumeProgress(connection, system, known)
+  const resumed = { ...(yield* resumeProgress(connection, system, known)), confirm }
   yield* inTime(checkPublications(connection, plugin.publications))
   if (options.check !== undefined) yield* Effect.catchTag(options.check(connection), "DeclarationMismatch", misfit)
   const ready = yield* readySlot({ connection, options, database: system.database, resume, onState })
