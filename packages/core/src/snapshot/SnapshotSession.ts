@@ -12,14 +12,9 @@ import { lockCommand } from "./CopyCommand.ts"
 import { type Listing, listPublishedTables, unreadable } from "./PublishedTables.ts"
 import { SnapshotDisturbed, type SnapshotError, SnapshotLocked } from "./SnapshotError.ts"
 
-/** No limit of the role's, the database's or the server's may end a session that waits for a slow consumer. */
-const sessionSettings = (serverVersion: number, lockTimeout: number): string =>
+const sessionSettings = (lockTimeout: number): string =>
   [
-    "SET statement_timeout = 0",
     `SET lock_timeout = ${lockTimeout}`,
-    "SET idle_in_transaction_session_timeout = 0",
-    "SET idle_session_timeout = 0",
-    ...(serverVersion < 170_000 ? [] : ["SET transaction_timeout = 0"]),
     // Rows that a policy would hide are an error then, and never left out.
     "SET row_security = off",
     "SET synchronize_seqscans = off"
@@ -38,7 +33,7 @@ export const connect = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ReplicantConnection, ReplicationError, WalSender | Scope.Scope> {
   const connection = yield* (yield* WalSender).connect
   yield* Catalog.pinSession(connection)
-  yield* query(connection, sessionSettings(connection.serverVersion, lockTimeout))
+  yield* query(connection, sessionSettings(lockTimeout))
   return connection
 })
 
