@@ -170,7 +170,11 @@ export class SnapshotWriter {
     const { buffer, statements } = copy
     if (buffer.rows === 0) return Effect.void
     this.writer.totals.rows += buffer.rows
+    const count = buffer.rows
     const rows = buffer.take()
+    if (statements.columns.length === 0) {
+      return Effect.andThen(this.open(), this.writer.execute(statements.defaultRows(count)))
+    }
     const isOver = this.resumed.has(statements.table)
     return Effect.andThen(
       this.open(),

@@ -67,7 +67,7 @@ export class TargetWriter {
         return yield* new CopyMismatch({ problems: missing.map((name) => `${label}, column "${name}" is missing`) })
       }
       self.tables.set(label, target)
-      const made = new TableStatements(relation, target, self.described++)
+      const made = new TableStatements(relation, target, { id: self.described++, triggers: self.session.triggers })
       self.statements.set(relation, made)
       return made
     })
