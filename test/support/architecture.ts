@@ -26,7 +26,7 @@ const coreFloors: Floors = [
   ["index.ts", "testing"]
 ]
 
-const nodeFloors: Floors = [["pg"], ["testing", "codegen"], ["copy"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
+const nodeFloors: Floors = [["pg"], ["testing", "codegen", "copy"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
 
 const houses: ReadonlyArray<readonly [root: string, floors: Floors]> = [
   ["packages/core/src/", coreFloors],
