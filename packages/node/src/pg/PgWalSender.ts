@@ -23,9 +23,9 @@ const handshake = Effect.fnUntraced(function* (
   wanted: TargetSessionAttrs
 ): Effect.fn.Return<Omit<ReplicantConnection, "inConnectTimeout">, ReplicationError, Scope.Scope> {
   const client = yield* openChecked(config, history, { wanted })
-  const [row] = yield* PgClient.query(client, "SHOW server_version_num")
+  const serverVersion = yield* PgClient.introduce(client)
   return {
-    serverVersion: Number(row?.server_version_num),
+    serverVersion,
     query: (text) => PgClient.query(client, text),
     copyBoth: (command) => PgClient.copyBoth(client, command),
     slices: nodeText
