@@ -3,10 +3,11 @@
  * `node examples/outbox.ts place tea` writes an order and its message in one transaction.
  */
 import { NodeRuntime } from "@effect/platform-node"
+import { PgClient } from "@effect/sql-pg"
 import { nextLsn, Outbox, Pgoutput, TransactionContext, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Config, Console, Effect, Schema } from "effect"
-import pg from "pg"
+import { SqlClient } from "effect/sql"
 
 /** Writer and reader share this declaration, and nothing else. */
 const OrderPlaced = Outbox.make("orders.placed", Schema.Struct({ item: Schema.String, placedAt: Schema.Date }))
@@ -28,21 +29,16 @@ const follow = withLogicalStream(
   )
 )
 
-const place = Effect.fn("place")(function* (item: string) {
-  const connectionString = yield* Config.String("DATABASE_URL")
-  const client = new pg.Client({ connectionString })
-  const query = (sql: string, params: ReadonlyArray<unknown> = []) =>
-    Effect.tryPromise(() => client.query(sql, [...params]))
-  yield* Effect.acquireRelease(
-    Effect.tryPromise(() => client.connect()),
-    () => Effect.promise(() => client.end())
-  )
-  yield* query("BEGIN")
-  yield* TransactionContext.setWith(query, Request)(yield* TransactionContext.current({ actor: "ada" }))
-  yield* query("INSERT INTO orders (item) VALUES ($1)", [item])
-  yield* Outbox.emitWith(query, OrderPlaced)({ item, placedAt: new Date() })
-  yield* query("COMMIT")
-})
+const place = (item: string) =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const request = yield* TransactionContext.current({ actor: "ada" })
+    // The order, the message and who it was: all of it or nothing.
+    yield* sql`INSERT INTO orders ${sql.insert({ item })}`.pipe(
+      Effect.andThen(Outbox.emit(OrderPlaced)({ item, placedAt: new Date() })),
+      TransactionContext.withTransaction(Request, request)
+    )
+  }).pipe(Effect.withSpan("place"), Effect.provide(PgClient.layerConfig({ url: Config.Redacted("DATABASE_URL") })))
 
 const [command, item = "tea"] = process.argv.slice(2)
 const program = Effect.gen(function* () {
@@ -50,4 +46,4 @@ const program = Effect.gen(function* () {
   return yield* follow
 })
 
-program.pipe(Effect.scoped, Effect.provide(PgWalSender.layerConfig), NodeRuntime.runMain)
+program.pipe(Effect.provide(PgWalSender.layerConfig), NodeRuntime.runMain)

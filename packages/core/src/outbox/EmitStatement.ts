@@ -17,14 +17,15 @@ export interface EmitOptions {
   readonly transactional?: boolean | undefined
 }
 
-/** A statement for any driver. Both parameters are text, the second one ASCII. */
+/** A statement for any driver. Both parameters are text, the second one ASCII; so is its one column, the LSN of the message. */
 export interface EmitStatement {
   readonly sql: string
   readonly params: readonly [prefix: string, content: string]
 }
 
-// Two functions bear this name, for text and for bytea: the casts choose, whatever type a driver takes its strings for.
-const emitSql = (transactional: boolean) => `SELECT pg_logical_emit_message(${transactional}, $1::text, $2::text)`
+// Two functions bear this name, for text and for bytea: the casts of the parameters choose, whatever type a driver takes
+// its strings for. They give a pg_lsn, which not every driver reads: one in binary format may end its connection over it.
+const emitSql = (transactional: boolean) => `SELECT pg_logical_emit_message(${transactional}, $1::text, $2::text)::text`
 const transactionalSql = emitSql(true)
 const standaloneSql = emitSql(false)
 

@@ -7,11 +7,11 @@ import { OrderPlaced, placed, placedJson } from "./events.ts"
 describe("statement", () => {
   it("is transactional unless told otherwise, and sends prefix and content as text", () => {
     assert.deepStrictEqual(Result.getOrThrow(statement(OrderPlaced)(placed)), {
-      sql: "SELECT pg_logical_emit_message(true, $1::text, $2::text)",
+      sql: "SELECT pg_logical_emit_message(true, $1::text, $2::text)::text",
       params: ["orders.placed", placedJson]
     })
     const { sql } = Result.getOrThrow(statement(OrderPlaced, { transactional: false })(placed))
-    assert.strictEqual(sql, "SELECT pg_logical_emit_message(false, $1::text, $2::text)")
+    assert.strictEqual(sql, "SELECT pg_logical_emit_message(false, $1::text, $2::text)::text")
   })
 
   it("is none for a value that does not encode, and the error holds no value", () => {

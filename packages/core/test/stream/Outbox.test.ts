@@ -10,7 +10,7 @@ import { emitted, OrderCancelled, OrderPlaced, placed, placedJson, standalone } 
 import { recordingSql } from "../support/RecordingSql.ts"
 import { begin, commit, insert, Orders, order, orders, others } from "../table/shop.ts"
 
-const emitSql = "SELECT pg_logical_emit_message(true, $1::text, $2::text)"
+const emitSql = "SELECT pg_logical_emit_message(true, $1::text, $2::text)::text"
 const set = [OrderPlaced, OrderCancelled]
 const message = emitted("orders.placed", placedJson)
 const broken = emitted("orders.placed", "{}")
@@ -33,7 +33,7 @@ describe("Outbox.emit", () => {
         ["BEGIN"],
         [emitSql, "orders.placed", placedJson],
         [emitSql, "cache.flush", '"orders"'],
-        ["SELECT pg_logical_emit_message(false, $1::text, $2::text)", "beat", "1"],
+        ["SELECT pg_logical_emit_message(false, $1::text, $2::text)::text", "beat", "1"],
         ["COMMIT"]
       ])
     })

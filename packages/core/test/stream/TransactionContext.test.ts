@@ -13,7 +13,7 @@ import { recordingSql } from "../support/RecordingSql.ts"
 import { begin, commit, insert, Orders, order, orders } from "../table/shop.ts"
 
 const { Request } = TransactionContext
-const emitSql = "SELECT pg_logical_emit_message(true, $1::text, $2::text)"
+const emitSql = "SELECT pg_logical_emit_message(true, $1::text, $2::text)::text"
 const traceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 const set = emitted("replicant.context", '{"actor":"ada"}')
 const message = emitted("orders.placed", placedJson)

@@ -9,8 +9,8 @@ import * as Statement from "effect/sql/Statement"
 
 export type Ran = readonly [sql: string, ...params: ReadonlyArray<unknown>]
 
-/** A layer, and what was run through it so far. */
-export const recordingSql = () => {
+/** A layer, and what was run through it so far. Statements are put in words of this dialect; SQLite's if left out. */
+export const recordingSql = (compiler = Statement.makeCompilerSqlite()) => {
   const ran: Array<Ran> = []
   const run = (sql: string, params: ReadonlyArray<unknown>) =>
     Effect.sync(() => {
@@ -27,7 +27,7 @@ export const recordingSql = () => {
   }
   const client = SqlClient.make({
     acquirer: Effect.succeed(connection),
-    compiler: Statement.makeCompilerSqlite(),
+    compiler,
     driver: "recording",
     spanAttributes: []
   })
