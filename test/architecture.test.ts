@@ -129,6 +129,12 @@ describe("the checker", () => {
       `import type { B } from "../codegen/B.ts"`,
       /codegen is not below testing/
     ],
+    [
+      "copy that imports its neighbour codegen",
+      "packages/node/src/copy/A.ts",
+      `import type { B } from "../codegen/B.ts"`,
+      /codegen is not below copy/
+    ],
     ["a file that lies flat in node", "packages/node/src/A.ts", "export const a = 1", /stands on no floor: A.ts/],
     ["a module on no floor", "packages/core/src/extra/A.ts", "export const a = 1", /stands on no floor: extra/],
     ["pg in core", "packages/core/src/replication/A.ts", `import pg from "pg"`, /imports pg: core has only effect/],

@@ -17,9 +17,14 @@ import type { Relation } from "../change/Relation.ts"
 import { qualifiedName, quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import { DecodeError, PublicationMismatch, type ReplicationError } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
-import { baseTypes, identifiesRows, jsonArray } from "../server/CatalogSql.ts"
+import type * as Tables from "../server/Tables.ts"
 import type { WalSender } from "../server/WalSender.ts"
-import { type ListedName, listPublishedTables, type PublishedTable, unreadable } from "../snapshot/PublishedTables.ts"
+import {
+  describePublishedTable,
+  type ListedName,
+  type PublishedTable,
+  unreadable
+} from "../snapshot/PublishedTables.ts"
 import type { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
 import { connect, isLockTimeout, lockedBy } from "../snapshot/SnapshotSession.ts"
 import * as TransactionSnapshot from "../snapshot/TransactionSnapshot.ts"
@@ -54,34 +59,25 @@ export const writeMark = (session: ReadingSession, content: string): Effect.Effe
 export const commitWithMark = (session: ReadingSession, content: string): Effect.Effect<void, ReplicationError> =>
   Effect.asVoid(query(session, `${markQuery(content)}; COMMIT`))
 
-const KeyRow = Schema.Struct({
-  key: Schema.fromJsonString(
-    Schema.Array(Schema.Struct({ name: Schema.String, operators: Schema.String, base: Schema.NullOr(Schema.String) }))
-  ),
+const SessionRow = Schema.Struct({
+  operators: Schema.fromJsonString(Schema.Array(Schema.String)),
+  role: Schema.String,
   standby: Catalog.BooleanFromText
 })
 
-/** The schema of the operators by which the type of `a` is ordered; types without an order of their own have PostgreSQL's. */
-const operators = `coalesce((SELECT opn.nspname FROM pg_catalog.pg_opclass o
+/**
+ * What is to be known of a reading besides its table. And the schemas of the operators by which types are ordered, in their
+ * order: those without an order of their own have PostgreSQL's.
+ */
+const sessionQuery = (types: ReadonlyArray<number>): string => `SELECT pg_catalog.pg_is_in_recovery() AS standby,
+  current_user AS role, (SELECT coalesce(json_agg(coalesce((SELECT opn.nspname FROM pg_catalog.pg_opclass o
     JOIN pg_catalog.pg_am am ON am.oid = o.opcmethod AND am.amname = 'btree'
     JOIN pg_catalog.pg_amop op ON op.amopfamily = o.opcfamily AND op.amopstrategy = 5
       AND op.amoplefttype = o.opcintype AND op.amoprighttype = o.opcintype
     JOIN pg_catalog.pg_operator p ON p.oid = op.amopopr
     JOIN pg_catalog.pg_namespace opn ON opn.oid = p.oprnamespace
-    WHERE o.opcdefault AND o.opcintype = (SELECT b.base FROM base b WHERE b.oid = a.atttypid)), 'pg_catalog')`
-
-/** Of a domain, the type below. Without a modifier: `character` would be of one character. */
-const base = `(SELECT pg_catalog.format_type(b.base, -1) FROM base b WHERE b.oid = a.atttypid AND b.base <> a.atttypid)`
-
-const keyQuery = (oid: number): string => `WITH RECURSIVE ${baseTypes}
-  SELECT ${jsonArray(
-    `json_build_object('name', a.attname, 'operators', ${operators}, 'base', ${base}) ORDER BY k.place`,
-    `FROM pg_catalog.pg_class c JOIN pg_catalog.pg_index i ON CASE WHEN c.relreplident IN ('f', 'n')
-        THEN i.indrelid = c.oid AND i.indisprimary AND i.indisvalid ELSE ${identifiesRows("c")} END
-      CROSS JOIN unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) WITH ORDINALITY k (attnum, place)
-      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-      WHERE c.oid = ${oid}`
-  )} AS key, pg_catalog.pg_is_in_recovery() AS standby`
+    WHERE o.opcdefault AND o.opcintype = u.oid), 'pg_catalog') ORDER BY u.place), '[]'::json)
+    FROM unnest('{${types.join(", ")}}'::oid[]) WITH ORDINALITY u (oid, place)) AS operators`
 
 /** What a request reads, and in which publications it must be. */
 export interface ReaderTarget {
@@ -92,24 +88,31 @@ export interface ReaderTarget {
   readonly lockTimeout: number
 }
 
+/** The columns by which rows are told apart: the replica identity's, or where that is no index, the primary key's. */
+const keyOf = (table: Tables.Table<"columns" | "identity" | "primaryKey">): ReadonlyArray<Tables.Column> => {
+  const names = ["f", "n"].includes(table.replicaIdentity) ? table.primaryKey : table.identity
+  return names.flatMap((name) => table.columns.filter((column) => column.name === name))
+}
+
 /** The table as it is published now, with its key. Fails for one that cannot be read by chunks beside the stream. */
 export const describeTarget = Effect.fnUntraced(function* (
   session: ReadingSession,
   { name, publications, where }: ReaderTarget
 ): Effect.fn.Return<ChunkTable, SnapshotRequestError> {
-  const listing = yield* listPublishedTables(session, publications, name)
-  const problem = unreadable(listing)
+  const found = yield* describePublishedTable(session, publications, name)
+  const keyColumns = found === undefined ? [] : keyOf(found.described)
+  const rows = yield* query(session, sessionQuery(keyColumns.map(({ base }) => base.oid)))
+  const { operators, role, standby } = yield* Catalog.decodeRow(SessionRow, rows[0], "pg_opclass")
+  const problem = unreadable({ tables: found === undefined ? [] : [found.table], role })
   if (problem !== undefined) return yield* problem
-  const [table] = listing.tables
-  if (table === undefined) {
+  if (found === undefined) {
     return yield* new PublicationMismatch({
       publication: publications.join(", "),
       problem: `does not publish ${qualifiedName(name)}, or publishes it under another name: as its root, or as its partitions`,
       remedy: `ALTER PUBLICATION … ADD TABLE ${qualifiedName(name)}`
     })
   }
-  const rows = yield* query(session, keyQuery(table.oid))
-  const { key, standby } = yield* Catalog.decodeRow(KeyRow, rows[0], "pg_index")
+  const { table } = found
   if (standby) {
     return yield* new SnapshotRefused({
       table: name,
@@ -118,7 +121,7 @@ export const describeTarget = Effect.fnUntraced(function* (
       remedy: "stream from the primary, or copy the table with snapshot: 'only'"
     })
   }
-  if (key.length === 0) {
+  if (keyColumns.length === 0) {
     return yield* new SnapshotRefused({
       table: name,
       reason: "NoKey",
@@ -126,6 +129,12 @@ export const describeTarget = Effect.fnUntraced(function* (
       remedy: `ALTER TABLE ${qualifiedName(name)} ADD PRIMARY KEY (…), or REPLICA IDENTITY USING INDEX …`
     })
   }
+  const key = keyColumns.map(({ base, name, typeOid }, index) => ({
+    name,
+    operators: operators[index]!,
+    // Of a domain, the type below, by its name alone: `character` would be of one character.
+    base: base.oid === typeOid ? null : qualifiedName(base)
+  }))
   const missing = key.find((column) => !table.columns.some((published) => published.name === column.name))
   if (missing !== undefined) return yield* unusableKey(name, missing.name, "is not published")
   return { table, key, where }

@@ -99,12 +99,9 @@ const prepareToWait = Effect.fnUntraced(function* (connection: ReplicantConnecti
   )
 })
 
+/** The server may go on looking: what is asked next, such as what is published, must end with us too. */
 const endWait = (connection: ReplicantConnection): Effect.Effect<void> =>
-  Effect.forEach(
-    ["SET lock_timeout = 0", "SET client_connection_check_interval = DEFAULT"],
-    (text) => Effect.ignore(connection.query(text)),
-    { discard: true }
-  )
+  Effect.ignore(connection.query("SET lock_timeout = 0"))
 
 /** Names who was waited for, where the wait was too long. */
 const nameBlocking = (

@@ -28,7 +28,7 @@ import type { Any } from "../table/Table.ts"
 import type { Types } from "../values/TypeDecoder.ts"
 import * as Catalog from "./Catalog.ts"
 import * as Publication from "./Publication.ts"
-import { tableFacts } from "./TableCatalog.ts"
+import * as Tables from "./Tables.ts"
 import type { ReplicantConnection } from "./WalSender.ts"
 
 const everyOperation: ReadonlyArray<Publication.Operation> = ["insert", "update", "delete", "truncate"]
@@ -50,6 +50,41 @@ const ofTheTableAlone: ReadonlySet<DeclarationProblem["problem"]> = new Set([
   "columnMissing",
   "typeMismatch"
 ])
+
+/** What the catalog says of each declared table, in order; null where there is none. `publications` must not be empty. */
+const tableFacts = Effect.fnUntraced(function* (
+  connection: ReplicantConnection,
+  tables: ReadonlyArray<Any>,
+  publications: ReadonlyArray<string>
+): Effect.fn.Return<ReadonlyArray<TableFacts>, ReplicationError> {
+  const described = yield* Tables.describe(connection, {
+    selection: { _tag: "Names", names: tables.map(({ relation }) => relation) },
+    publications,
+    aspects: ["columns", "identity", "published", "namedBy", "sentAs", "bare"]
+  })
+  const found = new Map(described.map((table) => [JSON.stringify([table.schema, table.name]), table]))
+  return tables.map(({ relation: { name, schema } }): TableFacts => {
+    const table = found.get(JSON.stringify([schema, name]))
+    if (table === undefined) return { schema, name, ...absent }
+    const published = table.published.map((sent) => ({
+      ...sent,
+      filter: sent.filter === null ? null : `(${sent.filter})`
+    }))
+    return { ...table, published }
+  })
+})
+
+const absent = {
+  kind: null,
+  persistence: null,
+  replicaIdentity: null,
+  identity: [],
+  columns: [],
+  published: [],
+  namedBy: [],
+  sentAs: [],
+  bare: []
+}
 
 const problems = Effect.fnUntraced(function* (
   connection: ReplicantConnection,

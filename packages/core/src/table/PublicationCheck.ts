@@ -1,7 +1,7 @@
 /**
  * Declared tables held against what the catalog says of them and of the publications that are to send them: which
  * declarations cannot come true, and which statements of an application its own server would refuse. Pure: the catalog is
- * asked by `server/TableCatalog.ts`.
+ * asked by `server/Tables.ts`.
  *
  * Sources: `CheckCmdReplicaIdentity` in src/backend/executor/execReplication.c; `pub_rf_contains_invalid_column` and
  * `pub_collist_contains_invalid_column` in src/backend/commands/publicationcmds.c; `get_rel_sync_entry` in
@@ -31,7 +31,7 @@ export interface PublishedFacts {
   readonly publication: string
   readonly columns: ReadonlyArray<string>
   readonly hasColumnList: boolean
-  /** The row filter as SQL. */
+  /** The row filter as SQL, in parentheses. */
   readonly filter: string | null
   readonly filterColumns: ReadonlyArray<string>
 }

@@ -11,16 +11,24 @@ import { Orders } from "../table/shop.ts"
 const column = (name: string, typeOid: number) => ({
   name,
   typeOid,
-  base: { schema: "pg_catalog", name: "t" },
+  typeModifier: -1,
   type: "t",
-  generated: ""
+  dimensions: 0,
+  isNullable: true,
+  takesNull: true,
+  generated: "",
+  identity: "",
+  hasDefault: false
 })
 
 const columns = [column("id", 23), column("total", 25), column("note", 25)]
 
 /** What the catalog says before the publication is there, and once it is. */
 const factsRow = (isPublished: boolean): QueryRow => ({
+  types: null,
   facts: JSON.stringify({
+    oid: 16384,
+    isPartition: false,
     schema: "public",
     name: "orders",
     kind: "r",
@@ -37,6 +45,13 @@ const factsRow = (isPublished: boolean): QueryRow => ({
   })
 })
 
+const typesRow: QueryRow = {
+  facts: null,
+  types: JSON.stringify(
+    [23, 25].map((oid) => ({ oid, base: { oid, schema: "pg_catalog", name: "t" }, labels: null, dimensions: 0 }))
+  )
+}
+
 const publicationRow = {
   pubname: "p",
   puballtables: "f",
@@ -51,7 +66,7 @@ const server = (create: Effect.Effect<unknown, ServerError>, publishes = true) =
   const told: Array<string> = []
   let isMade = false
   const query = (text: string): Effect.Effect<ReadonlyArray<QueryRow>, ServerError> => {
-    if (text.includes("json_build_object")) return Effect.succeed([factsRow(isMade && publishes)])
+    if (text.includes("json_build_object")) return Effect.succeed([factsRow(isMade && publishes), typesRow])
     if (text.includes("FROM pg_catalog.pg_publication")) return Effect.succeed([publicationRow])
     told.push(text.split(" ")[0]!)
     if (!text.startsWith("CREATE")) return Effect.succeed([])

@@ -5,8 +5,6 @@
 import { identifySystem, Lsn, Publication, ReplicationSlot } from "@replicant/core"
 import type { ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
-import { catalogTables } from "../codegen/TableCatalog.ts"
-import type { CatalogTable } from "../codegen/TableModule.ts"
 import {
   type CopyError,
   CopyMismatch,
@@ -18,7 +16,15 @@ import {
 } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import * as ReplicationOrigin from "./ReplicationOrigin.ts"
-import { mismatches, missingGrants, type TargetTables, tableKey, targetTables } from "./TargetCatalog.ts"
+import {
+  mismatches,
+  missingGrants,
+  type SourceTable,
+  sourceTables,
+  type TargetTables,
+  tableKey,
+  targetTables
+} from "./TargetCatalog.ts"
 import type { TargetSession } from "./TargetSession.ts"
 
 /** What a setup may make, and what it needs. */
@@ -46,7 +52,7 @@ const isSame = (source: Readonly<Record<string, string | null>> | undefined, tar
   source?.database === target?.database && source?.started === target?.started
 
 /** Where a key is known at the source, the target's index over it is how its rows are found. */
-const missingKeys = (published: ReadonlyArray<CatalogTable>, { tables }: TargetTables): ReadonlyArray<string> =>
+const missingKeys = (published: ReadonlyArray<SourceTable>, { tables }: TargetTables): ReadonlyArray<string> =>
   published.flatMap((source) => {
     const target = tables.get(tableKey(source))
     const key = source.identity.length > 0 ? source.identity : source.primaryKey
@@ -75,7 +81,7 @@ const checkTables = Effect.fnUntraced(function* (
   target: TargetSession,
   publications: ReadonlyArray<string>
 ): Effect.fn.Return<TargetTables, CopyError> {
-  const all = yield* catalogTables(source, { _tag: "Publications", publications })
+  const all = yield* sourceTables(source, publications)
   const published = all.filter((table) => !CopyPosition.isPositionTable(table))
   if (published.length === 0) {
     return yield* new CopyMismatch({ problems: [`nothing is published by ${publications.join(", ")}`] })

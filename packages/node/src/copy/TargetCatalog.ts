@@ -1,63 +1,51 @@
 /**
- * The tables of the target as its catalog has them, and how they fit what the source publishes: pure comparison, and one
- * query.
+ * The tables of both sides as their catalogs have them, and how the target's fit what the source publishes: pure comparison,
+ * and what each side is asked.
  */
-import { DecodeError, quoteIdentifier, quoteLiteral } from "@replicant/core"
+import { quoteIdentifier, type ReplicantConnection, type ReplicationError, Tables } from "@replicant/core"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
-import type { CatalogTable } from "../codegen/TableModule.ts"
-import type { SessionError, TargetSession } from "./TargetSession.ts"
+import { type SessionError, sharedSettings, type TargetSession } from "./TargetSession.ts"
 
-const Names = Schema.Array(Schema.String)
-
-const Column = Schema.Struct({
-  name: Schema.String,
+/** A column of the target. */
+export interface TargetColumn {
+  readonly name: string
   /** As `format_type` prints it. */
-  type: Schema.String,
+  readonly type: string
   /** What it is a domain over, or itself. */
-  base: Schema.Struct({ schema: Schema.String, name: Schema.String }),
+  readonly base: { readonly schema: string; readonly name: string }
   /** Of an enum. */
-  labels: Schema.NullOr(Names),
-  isGenerated: Schema.Boolean,
+  readonly labels: ReadonlyArray<string> | null
+  readonly isGenerated: boolean
   /** GENERATED ALWAYS AS IDENTITY: an UPDATE cannot set it. */
-  isAlwaysIdentity: Schema.Boolean,
+  readonly isAlwaysIdentity: boolean
   /** NOT NULL, and nothing that fills it by itself. */
-  isRequired: Schema.Boolean
-})
-
-/** Columns that no two rows have alike. */
-const UniqueKey = Schema.Struct({
-  isPrimary: Schema.Boolean,
-  columns: Schema.Array(
-    Schema.Struct({
-      name: Schema.String,
-      /** The index's own equality, as SQL has it: `OPERATOR(pg_catalog.=)`. */
-      operator: Schema.String,
-      /** The column's type, where that operator takes rows of any: what it is compared with has to say which. */
-      record: Schema.NullOr(Schema.String)
-    })
-  )
-})
-
-const Table = Schema.Struct({
-  schema: Schema.String,
-  name: Schema.String,
-  isPartitioned: Schema.Boolean,
-  /** Of SELECT, INSERT, UPDATE, DELETE, TRUNCATE, those that the role lacks. */
-  denied: Names,
-  hasRowSecurity: Schema.Boolean,
-  columns: Schema.Array(Column),
-  uniqueKeys: Schema.Array(UniqueKey)
-})
-
-const TablesRow = Schema.Struct({ tables: Schema.fromJsonString(Schema.Array(Table)), role: Schema.String })
+  readonly isRequired: boolean
+}
 
 /** A table of the target. */
-export type TargetTable = typeof Table.Type
-/** A column of one. */
-export type TargetColumn = typeof Column.Type
-/** What tells its rows apart. */
-export type UniqueKey = typeof UniqueKey.Type
+export interface TargetTable {
+  readonly schema: string
+  readonly name: string
+  readonly isPartitioned: boolean
+  /** Of SELECT, INSERT, UPDATE, DELETE, TRUNCATE, those that the role lacks. */
+  readonly denied: ReadonlyArray<string>
+  readonly hasRowSecurity: boolean
+  readonly columns: ReadonlyArray<TargetColumn>
+  readonly uniqueKeys: ReadonlyArray<Tables.UniqueKey>
+}
+
+/** What tells the rows of a table apart. */
+export type UniqueKey = Tables.UniqueKey
+
+/** A table of the source, with the columns that are sent. */
+export interface SourceTable {
+  readonly schema: string
+  readonly name: string
+  /** Key columns of the replica identity's index; empty where there is none. */
+  readonly identity: ReadonlyArray<string>
+  readonly primaryKey: ReadonlyArray<string>
+  readonly columns: ReadonlyArray<Pick<TargetColumn, "name" | "type" | "base" | "labels">>
+}
 
 interface Named {
   readonly schema: string
@@ -67,60 +55,15 @@ interface Named {
 /** A name for maps and messages: quoted, so that no two tables share it. */
 export const tableKey = ({ name, schema }: Named): string => `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`
 
-const array = (element: string, rest: string): string => `(SELECT coalesce(json_agg(${element}), '[]'::json) ${rest})`
-
-/** Indexes that ON CONFLICT and a search by key can use: whole, immediate, of columns only. */
-const uniqueKeys = array(
-  `json_build_object('isPrimary', i.indisprimary, 'columns', ${array(
-    `json_build_object('name', a.attname,
-      'operator', format('OPERATOR(%I.%s)', opn.nspname, op.oprname),
-      'record', CASE WHEN oc.opcintype = 'pg_catalog.record'::pg_catalog.regtype
-        THEN format_type(a.atttypid, a.atttypmod) END) ORDER BY k.position`,
-    `FROM unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, position)
-      JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
-      JOIN pg_catalog.pg_opclass oc ON oc.oid = k.opclass
-      JOIN pg_catalog.pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
-        AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
-      JOIN pg_catalog.pg_operator op ON op.oid = ao.amopopr
-      JOIN pg_catalog.pg_namespace opn ON opn.oid = op.oprnamespace
-      WHERE k.position <= i.indnkeyatts`
-  )}) ORDER BY i.indisprimary DESC, i.indexrelid`,
-  `FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class ic ON ic.oid = i.indexrelid
-    JOIN pg_catalog.pg_am am ON am.oid = ic.relam AND am.amname = 'btree'
-    WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
-    AND i.indpred IS NULL AND i.indexprs IS NULL`
-)
-
-const columns = array(
-  `json_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
-    'base', json_build_object('schema', bn.nspname, 'name', bt.typname),
-    'labels', CASE WHEN bt.typtype = 'e' THEN ${array(
-      "e.enumlabel ORDER BY e.enumsortorder",
-      "FROM pg_catalog.pg_enum e WHERE e.enumtypid = bt.oid"
-    )} END,
-    'isGenerated', a.attgenerated <> '', 'isAlwaysIdentity', a.attidentity = 'a',
-    'isRequired', a.attnotnull AND NOT a.atthasdef AND a.attidentity = '') ORDER BY a.attnum`,
-  `FROM pg_catalog.pg_attribute a JOIN base b ON b.oid = a.atttypid JOIN pg_catalog.pg_type bt ON bt.oid = b.base
-    JOIN pg_catalog.pg_namespace bn ON bn.oid = bt.typnamespace
-    WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped`
-)
-
-const tablesQuery = (names: ReadonlyArray<Named>): string => `
-  WITH RECURSIVE base (oid, base) AS (
-    SELECT oid, oid FROM pg_catalog.pg_type WHERE typtype <> 'd'
-    UNION ALL SELECT t.oid, b.base FROM pg_catalog.pg_type t JOIN base b ON t.typtype = 'd' AND t.typbasetype = b.oid
-  )
-  SELECT coalesce(json_agg(json_build_object(
-    'schema', n.nspname, 'name', c.relname, 'isPartitioned', c.relkind = 'p',
-    'denied', ${array("p", "FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) p WHERE NOT pg_catalog.has_table_privilege(c.oid, p)")},
-    'hasRowSecurity', c.relrowsecurity AND NOT (SELECT r.rolsuper OR r.rolbypassrls FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)
-      AND NOT (NOT c.relforcerowsecurity AND pg_catalog.pg_has_role(c.relowner, 'USAGE')),
-    'columns', ${columns}, 'uniqueKeys', ${uniqueKeys}
-  )), '[]'::json) AS tables, current_user AS role
-  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (${names
-    .map(({ name, schema }) => `(${quoteLiteral(schema)}, ${quoteLiteral(name)})`)
-    .join(", ")})`
+const targetColumn = (column: Tables.Column): TargetColumn => ({
+  name: column.name,
+  type: column.type,
+  base: column.base,
+  labels: column.labels,
+  isGenerated: column.generated !== "",
+  isAlwaysIdentity: column.identity === "a",
+  isRequired: !column.takesNull && !column.hasDefault && column.identity === ""
+})
 
 /** What is there of these tables, and as whom we look. */
 export interface TargetTables {
@@ -133,13 +76,36 @@ export const targetTables = Effect.fnUntraced(function* (
   session: TargetSession,
   names: ReadonlyArray<Named>
 ): Effect.fn.Return<TargetTables, SessionError> {
-  const [row] = yield* session.query(tablesQuery(names))
-  const found = yield* Schema.decodeUnknownEffect(TablesRow)(row).pipe(
-    Effect.mapError(
-      () => new DecodeError({ problem: "an answer to pg_class that PostgreSQL does not give", offset: 0 })
-    )
-  )
-  return { tables: new Map(found.tables.map((table) => [tableKey(table), table])), role: found.role }
+  const found = yield* Tables.describe(session, {
+    selection: { _tag: "Names", names },
+    aspects: ["columns", "uniqueKeys", "denied", "hasRowSecurity"]
+  })
+  const [asker] = yield* session.query("SELECT current_user AS role")
+  const tables = found
+    .filter(({ kind }) => kind === "r" || kind === "p")
+    .map(({ columns, kind, ...table }) => ({
+      ...table,
+      isPartitioned: kind === "p",
+      columns: columns.map(targetColumn)
+    }))
+  return { tables: new Map(tables.map((table) => [tableKey(table), table])), role: asker?.role ?? "" }
+})
+
+/**
+ * Asks the source what these publications send. Types are printed as the target prints its own: settings of the session are
+ * changed.
+ */
+export const sourceTables = Effect.fnUntraced(function* (
+  source: ReplicantConnection,
+  publications: ReadonlyArray<string>
+): Effect.fn.Return<ReadonlyArray<SourceTable>, ReplicationError> {
+  const { quote_all_identifiers, search_path } = sharedSettings
+  yield* source.query(`SET search_path = '${search_path}'; SET quote_all_identifiers = ${quote_all_identifiers}`)
+  const tables = yield* Tables.describe(source, {
+    selection: { _tag: "Publications", publications },
+    aspects: ["columns", "identity", "primaryKey", "published"]
+  })
+  return tables.map((table) => ({ ...table, columns: Tables.sentColumns(table) }))
 })
 
 /** Built-in types whose every text is one of another, and means the same there. */
@@ -152,7 +118,7 @@ const widerTypes: { readonly [type: string]: ReadonlyArray<string> } = {
   name: ["text", "varchar"]
 }
 
-type SourceColumn = CatalogTable["columns"][number]
+type SourceColumn = SourceTable["columns"][number]
 
 const hasModifier = (type: string): boolean => type.endsWith(")") || type.endsWith(")[]") || /\(\d+\) with/.test(type)
 
@@ -168,7 +134,7 @@ const misfit = (source: SourceColumn, target: TargetColumn): string | undefined 
 }
 
 /** What of the published tables does not fit the target's; empty where all is well. */
-export const mismatches = (published: ReadonlyArray<CatalogTable>, { tables }: TargetTables): ReadonlyArray<string> =>
+export const mismatches = (published: ReadonlyArray<SourceTable>, { tables }: TargetTables): ReadonlyArray<string> =>
   published.flatMap((source) => {
     const label = tableKey(source)
     const target = tables.get(label)

@@ -180,8 +180,7 @@ export const open = Effect.fnUntraced(function* (
   options: SessionOptions
 ): Effect.fn.Return<TargetSession, SessionError | TargetDenied | TargetInUse, Scope.Scope> {
   const client = yield* openSession(options.config)
-  const [row] = yield* PgClient.query(client, "SHOW server_version_num")
-  const serverVersion = Number(row?.server_version_num)
+  const serverVersion = yield* PgClient.introduce(client)
   const session = make(client, { serverVersion, triggers: options.triggers })
   const settings = [
     ...Object.entries(targetSettings),

@@ -256,6 +256,27 @@ export const query = (self: PgClient, text: string): Effect.Effect<ReadonlyArray
       : Effect.andThen(withoutNul(text), Effect.ensuring(runQuery(self, text), logNotices(self)))
   )
 
+/** Of PostgreSQL 17 and later, where it is: it would end a walsender amid a transaction. */
+const withoutTransactionTimeout =
+  "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'"
+
+const introduction = `${withoutTransactionTimeout};
+  SELECT pg_catalog.current_setting('server_version_num') AS server_version_num,
+  CASE WHEN pg_catalog.current_setting('client_connection_check_interval') = '0'
+    AND pg_catalog.version() ~* 'linux|darwin|apple|bsd|solaris'
+    THEN pg_catalog.set_config('client_connection_check_interval', '2s', false) END AS checks`
+
+/**
+ * Which server it is: `server_version_num`. From then on it looks every two seconds, while it works for us, whether we are
+ * still there (`client_connection_check_interval`), so that no query outlives whoever asked: neither one that was interrupted
+ * and closed, nor one that was killed. A setting of the role's is left as it is; systems that cannot look are spared the
+ * question.
+ *
+ * Source: https://www.postgresql.org/docs/current/runtime-config-connection.html
+ */
+export const introduce = (self: PgClient): Effect.Effect<number, ReplicationError> =>
+  Effect.map(query(self, introduction), ([row]) => Number(row?.server_version_num))
+
 const isClosed = ({ connection }: PgClient): boolean => connection.stream.destroyed || !connection.stream.writable
 
 /** Waits for the next bytes, or the end. */
