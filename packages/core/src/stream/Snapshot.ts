@@ -6,7 +6,11 @@ export type {
   SnapshotRequestProgress as RequestProgress
 } from "../rereading/Request.ts"
 export type { SnapshotRequestError as RequestError } from "../rereading/RequestError.ts"
-export { SnapshotCancelled as Cancelled, SnapshotRefused as Refused } from "../rereading/RequestError.ts"
+export {
+  SnapshotBlocked as Blocked,
+  SnapshotCancelled as Cancelled,
+  SnapshotRefused as Refused
+} from "../rereading/RequestError.ts"
 export type {
   ChangeAfterSnapshot,
   ResumedTable,
