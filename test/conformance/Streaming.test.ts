@@ -8,7 +8,6 @@ import {
   type ReplicationError,
   type Streamed,
   TransactionSpill,
-  withInProgressStream,
   withLogicalStream
 } from "@replicant/core"
 import { Effect, Fiber, Layer, Result } from "effect"
@@ -52,8 +51,12 @@ const followInProgress = Effect.fnUntraced(function* (
   plugin: Omit<Pgoutput.Options, "publications">
 ) {
   const seen: Array<ChangeInProgress> = []
-  const fiber = yield* withInProgressStream(
-    { ...logicalOptions(workspace), plugin: Pgoutput.make({ publications: [workspace.publication], ...plugin }) },
+  const fiber = yield* withLogicalStream(
+    {
+      ...logicalOptions(workspace),
+      plugin: Pgoutput.make({ publications: [workspace.publication], ...plugin }),
+      inProgress: "deliver"
+    },
     (change) => {
       seen.push(change)
       return Effect.succeed(nextLsn(change))

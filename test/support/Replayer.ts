@@ -9,7 +9,7 @@
  */
 import {
   type Change,
-  type Handled,
+  type Handler,
   Lsn,
   nextLsn,
   quoteIdentifier,
@@ -177,7 +177,7 @@ const ownTables = `
 
 export interface Replayer {
   /** The handler for a stream. It returns what acknowledges a transaction once it is committed here. */
-  readonly handle: (change: Change) => Effect.Effect<Handled, ReplayError>
+  readonly handle: (change: Change) => Effect.Effect<Handler.Handled, ReplayError>
   /** The end of what has been applied. */
   readonly position: Effect.Effect<Lsn.Lsn, ReplayError>
   /** Transactions applied, and those that came again and were not. */
