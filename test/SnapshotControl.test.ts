@@ -519,7 +519,7 @@ describe("a table read anew while its stream goes on", () => {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int PRIMARY KEY)" })
       for (const pgoutput of [{ messages: false }, { twoPhase: true }]) {
         const target = yield* followTable(workspace, { table: "t", key: ["id"], pgoutput })
-        assert.deepInclude(yield* Effect.flip(Fiber.join(target.fiber)), { _tag: "InvalidOption" })
+        assert.deepInclude(yield* Effect.flip(target.request({ table: "t" })), { _tag: "InvalidOption" })
       }
     })
   )
