@@ -5,24 +5,14 @@
  * Both sides have the same tables, each with a primary key, and hold the same rows when this begins: none, for instance.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import {
-  Handler,
-  Lsn,
-  Pgoutput,
-  quoteIdentifier,
-  Relation,
-  type Row,
-  type Transaction,
-  withLogicalStream
-} from "@replicant/core"
+import { Handler, Lsn, Pgoutput, Relation, type Row, type Transaction, withLogicalStream } from "@replicant/core"
+import { quoteIdentifier } from "@replicant/core/driver"
 import { PgWalSender } from "@replicant/node"
 import { Config, Effect } from "effect"
 import pg from "pg"
 
 /** Values stay the text that PostgreSQL printed: the other side takes it back as it is, and nothing is lost. */
-const decoded = ["bool", "bytea", "int2", "int4", "int8", "oid", "xid", "cid", "float4", "float8"]
-const byName = new Map(decoded.map((type) => [type, (text: string) => text]))
-const plugin = Pgoutput.make({ publications: ["orders"], types: { byName, arrays: "text", json: "text" } })
+const plugin = Pgoutput.make({ publications: ["orders"], types: "text" })
 
 const table = ({ name, schema }: Relation.Relation) => `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`
 

@@ -2,8 +2,8 @@
 import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import {
-  type ChangeInProgress,
   Handler,
+  type InProgress,
   Lsn,
   nextLsn,
   Pgoutput,
@@ -151,7 +151,7 @@ describe("Transactions that were rolled back", () => {
         (server) =>
           Effect.gen(function* () {
             const { end, workspace } = yield* makeBehind(server)
-            const seen: Array<ChangeInProgress> = []
+            const seen: Array<InProgress.ChangeInProgress> = []
             const fiber = yield* withLogicalStream(
               { ...optionsOf(workspace, plugin), inProgress: "deliver" },
               (change) => {
@@ -231,7 +231,7 @@ describe("Transactions that were rolled back", () => {
         // Less than what is prepared, and with it too much for the server's memory.
         const other = yield* workspace.session
         yield* other.query(`BEGIN; ${rows(1001, 1130)}`)
-        const seen: Array<ChangeInProgress> = []
+        const seen: Array<InProgress.ChangeInProgress> = []
         const fiber = yield* withLogicalStream({ ...options, inProgress: "deliver" }, (change) => {
           seen.push(change)
           return Effect.succeed(nextLsn(change))

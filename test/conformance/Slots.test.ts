@@ -3,14 +3,8 @@
  * that comes with a slot holds. First what the server does, by hand; then that Replicant lives with it.
  */
 import { assert, describe } from "@effect/vitest"
-import {
-  type LogicalStream,
-  ReplicationSlot,
-  refineServerError,
-  type ServerMessage,
-  serverError,
-  withLogicalStream
-} from "@replicant/core"
+import { type LogicalStream, ReplicationSlot, withLogicalStream } from "@replicant/core"
+import { refineServerError, type ServerMessage, serverError } from "@replicant/core/driver"
 import type { PgServerFailed } from "@replicant/node/testing"
 import { Effect, Fiber, Logger, Redacted, type Scope } from "effect"
 import { scenario } from "../support/Conformance.ts"

@@ -6,17 +6,8 @@
  * Every mangle of every kind of message is tried in packages/core/test/faults, against a walsender of our own.
  */
 import { assert, describe } from "@effect/vitest"
-import {
-  type Change,
-  type CopyBoth,
-  Frames,
-  Lsn,
-  nextLsn,
-  Pgoutput,
-  type Row,
-  WalSender,
-  withLogicalStream
-} from "@replicant/core"
+import { type Change, Lsn, nextLsn, Pgoutput, type Row, WalSender, withLogicalStream } from "@replicant/core"
+import { type CopyBoth, Frames } from "@replicant/core/driver"
 import { Effect, Fiber, Layer, Logger, References } from "effect"
 import { maxFrameLength } from "../../packages/core/test/faults/Hostile.ts"
 import { type Mangle, mangles } from "../../packages/core/test/faults/mangles.ts"

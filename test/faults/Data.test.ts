@@ -4,19 +4,19 @@ import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import {
   type Change,
-  type ChangeInProgress,
+  type InProgress,
   nextLsn,
   Pgoutput,
   type ReplicationError,
   TransactionSpill,
   withLogicalStream
 } from "@replicant/core"
+import { FaultProxy } from "@replicant/node/testing"
 import { Effect, Fiber, Layer, Redacted, Schedule } from "effect"
 import { makeLedger, startConsumer } from "../support/Consumer.ts"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
-import { Proxy } from "../support/Proxy.ts"
 import { confirmed, makeSlot } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -82,7 +82,7 @@ describe("10,000 subtransactions, of which every tenth is rolled back", () => {
       yield* write(workspace)
       const bySubtransaction = new Map<number, Array<number>>()
       let streamed = 0
-      let ended: ChangeInProgress["_tag"] | undefined
+      let ended: InProgress.ChangeInProgress["_tag"] | undefined
       const plugin = Pgoutput.make({ publications: [workspace.publication], streaming: "on" })
       yield* withLogicalStream({ ...logicalOptions(workspace), plugin, inProgress: "deliver" }, (change) => {
         if (change._tag === "Streamed" && change.change._tag === "Insert") {
@@ -144,7 +144,7 @@ const giveUp = Effect.fnUntraced(function* (
   workspace: Workspace,
   server: { readonly host: string; readonly port: number }
 ) {
-  const proxy = yield* Proxy.make(server)
+  const proxy = yield* FaultProxy.make(server)
   const layer = walSender(workspace, {
     url: Redacted.make(workspace.url()),
     host: proxy.host,

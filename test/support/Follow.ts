@@ -7,12 +7,12 @@ import {
   LogicalStream,
   nextLsn,
   Pgoutput,
-  type ReplicantConnection,
   type Replication,
   type ReplicationError,
   WalSender,
   withLogicalStream
 } from "@replicant/core"
+import type { ReplicantConnection } from "@replicant/core/driver"
 import { type PgConfig, PgWalSender } from "@replicant/node"
 import { Effect, Fiber, Redacted, type Scope } from "effect"
 import { eventually } from "./eventually.ts"

@@ -7,7 +7,7 @@
  */
 import { execFile } from "node:child_process"
 import { promisify } from "node:util"
-import { WalSender } from "@replicant/core"
+import { WalSender } from "@replicant/core/driver"
 import { PgWalSender } from "@replicant/node"
 import { PgServer, type PgServerFailed, type PgServerOptions, type PgServerShape } from "@replicant/node/testing"
 import { Effect, Fiber, Layer, Redacted, type Scope } from "effect"
@@ -47,6 +47,10 @@ export interface Standby {
   /** Makes it a primary, and waits until it is one. */
   readonly promote: Effect.Effect<void, unknown>
 }
+
+/** Adds a line to a stopped server's postgresql.conf. */
+export const appendSetting = (server: PgServerShape, line: string): Effect.Effect<void> =>
+  shell('printf "%s\\n" "$2" >> "$1/postgresql.conf"', server.dataDirectory, line)
 
 /** A standby that streams from `primary`, once it accepts queries. It has none of the primary's slots. */
 export const standbyOf = Effect.fnUntraced(function* (

@@ -12,7 +12,7 @@ import type { Change } from "../change/Change.ts"
 import { Run } from "../change/NextLsn.ts"
 import { Batch, type GatheredBytes, type Gathering, type Replay } from "../change/OutputPlugin.ts"
 import { DecodeError, InvalidOption, type ReplicationError, type SpillFailed } from "../ReplicationError.ts"
-import * as Metrics from "./Metrics.ts"
+import * as Measures from "./Measures.ts"
 import { type SpillFile, TransactionSpill } from "./TransactionSpill.ts"
 
 /** Takes what one read decoded to, and how many bytes it had. */
@@ -30,8 +30,8 @@ const decoding = (replay: Replay, step: () => void): Effect.Effect<void, DecodeE
   Effect.try({
     try: step,
     catch: (error) => {
-      if (!(error instanceof DecodeError)) throw error
-      return new DecodeError({ problem: error.problem, offset: error.offset, lsn: replay.commitLsn })
+      const { offset, problem } = DecodeError.caught(error)
+      return new DecodeError({ problem, offset, lsn: replay.commitLsn })
     }
   })
 
@@ -96,7 +96,7 @@ export const make: Effect.Effect<GatheredTransactions, InvalidOption, Scope.Scop
       const { changes } = batch
       batch = new Batch(run)
       if (!isReadonlyArrayNonEmpty(changes)) return
-      yield* Metrics.gathered(changes.length)
+      yield* Measures.gathered(changes.length)
       yield* onChanges(changes, bytes)
     })
     const stored = stores.get(transaction.bytes)

@@ -6,7 +6,6 @@
  * go on from what the store knows to be durable.
  */
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type { InProgressMode, OutputPlugin } from "../change/OutputPlugin.ts"
 import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { InvalidOption } from "../ReplicationError.ts"
@@ -27,9 +26,6 @@ export interface AttachOptions {
   readonly checkpoints?: CheckpointStore["Service"] | undefined
 }
 
-/** A server that has every option: what is asked for is known without one. */
-const anyServer = 180_000
-
 /** What decides whether tables can be read anew among what a stream delivers. */
 interface Fitness {
   readonly plugin: OutputPlugin
@@ -38,17 +34,20 @@ interface Fitness {
 
 /** Why a stream cannot take what is requested: it lacks messages, or delivers what is not committed. */
 export const unfit = ({ inProgress, plugin }: Fitness): InvalidOption | undefined => {
+  const { name, tells } = plugin
   if (inProgress === "deliver") {
     return new InvalidOption({ option: "inProgress", problem: "delivers what is not committed, which no reader sees" })
   }
-  if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
-    return new InvalidOption({ option: "plugin", problem: "tables are read anew as pgoutput publishes them" })
+  if (!tells.copiedRows || tells.publications.length === 0) {
+    return new InvalidOption({
+      option: "plugin",
+      problem: `tables are read anew as published, and ${name} has no such`
+    })
   }
-  if (plugin.isTwoPhase === true) {
+  if (tells.prepared) {
     return new InvalidOption({ option: "twoPhase", problem: "delivers what is not committed, which no reader sees" })
   }
-  const asked = Result.getOrElse(plugin.options(anyServer), () => [])
-  return asked.some(([name, value]) => name === "messages" && value === "true")
+  return tells.messages
     ? undefined
     : new InvalidOption({
         option: "messages",

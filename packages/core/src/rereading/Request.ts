@@ -69,13 +69,6 @@ export interface TableReading {
   readonly decoder: SnapshotDecoder
 }
 
-/** The planner's estimate of the whole table, where each of its parts was analyzed. */
-export const estimateOf = ({ chunk }: TableReading): number | undefined =>
-  chunk.table.parts.reduce<number | undefined>(
-    (sum, { estimatedRows }) => (sum === undefined || estimatedRows === null ? undefined : sum + estimatedRows),
-    0
-  )
-
 /** A request from the inside. */
 export interface SnapshotJob {
   readonly request: SnapshotRequest

@@ -19,6 +19,7 @@ import type * as Lsn from "../Lsn.ts"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import * as CopyProgress from "../snapshot/CopyProgress.ts"
+import { estimatedRows } from "../snapshot/PublishedTables.ts"
 import type { SnapshotRow } from "../snapshot/SnapshotChange.ts"
 import { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
 import type { TableSnapshotCompleted } from "../snapshot/TableSnapshotChange.ts"
@@ -26,7 +27,7 @@ import { isVisible } from "../snapshot/TransactionSnapshot.ts"
 import { awaitOlder } from "./AwaitOlder.ts"
 import type { AtMark, ControlState, Mark } from "./Control.ts"
 import type { ReadingSession } from "./ReadingSession.ts"
-import { endJob, estimateOf, type SnapshotJob, type TableReading, updateJob } from "./Request.ts"
+import { endJob, type SnapshotJob, type TableReading, updateJob } from "./Request.ts"
 import { SnapshotRefused, type SnapshotRequestError } from "./RequestError.ts"
 import {
   type Chunk,
@@ -66,7 +67,7 @@ const settleDelay = 100
 const targetOf = ({ request }: SnapshotJob, { lockTimeout, plugin }: WorkerOptions): ReaderTarget => ({
   name: request.table,
   where: request.where,
-  publications: plugin.publications,
+  publications: plugin.tells.publications,
   lockTimeout
 })
 
@@ -99,10 +100,7 @@ const describe = Effect.fnUntraced(function* (
   const decoder = new SnapshotDecoder(options.plugin, session.slices)
   const relation = yield* Effect.try({
     try: () => decoder.describe(chunk.table),
-    catch: (error) => {
-      if (!(error instanceof DecodeError)) throw error
-      return error
-    }
+    catch: DecodeError.caught
   })
   return { chunk, decoder, relation }
 })
@@ -127,7 +125,7 @@ const begin = Effect.fnUntraced(function* (
       maxBytes: mostTouched
     })
   const { id, where } = job.request
-  const estimatedRows = estimateOf(reading)
+  const estimate = estimatedRows(reading.chunk.table)
   job.touched = touched
   if (!isResumed) {
     // Nothing of what was read before holds, also if this is not the last try to begin.
@@ -138,7 +136,7 @@ const begin = Effect.fnUntraced(function* (
   yield* atMark(
     state,
     ({ commitLsn }) => {
-      const read = { id, relation, where, consistentPoint: commitLsn, estimatedRows }
+      const read = { id, relation, where, consistentPoint: commitLsn, estimatedRows: estimate }
       touched.follow()
       touched.expect(relation)
       job.awaitsOlder = true
@@ -158,7 +156,7 @@ const begin = Effect.fnUntraced(function* (
     },
     (content) => writeMark(session, content)
   )
-  yield* updateJob(job, { attempt: job.attempt, rows: job.rows, bytes: job.bytes, estimatedRows })
+  yield* updateJob(job, { attempt: job.attempt, rows: job.rows, bytes: job.bytes, estimatedRows: estimate })
 })
 
 /** The rows that are handed over where a chunk's mark stands, and what is noted there. */

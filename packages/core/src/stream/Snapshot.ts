@@ -26,8 +26,12 @@ export type {
   SnapshotTableCompleted as TableCompleted,
   SnapshotTableRestarted as TableRestarted
 } from "../snapshot/SnapshotChange.ts"
-export type { SnapshotError as Error } from "../snapshot/SnapshotError.ts"
-export { SnapshotDisturbed as Disturbed, SnapshotLocked as Locked } from "../snapshot/SnapshotError.ts"
+export {
+  isSnapshotError as isError,
+  SnapshotDisturbed as Disturbed,
+  type SnapshotError as Error,
+  SnapshotLocked as Locked
+} from "../snapshot/SnapshotError.ts"
 export type {
   TableSnapshot as OneTable,
   TableSnapshotChange as OneTableChange,

@@ -1,14 +1,14 @@
 /**
  * Declared tables held against what the catalog says of them and of the publications that are to send them: which
  * declarations cannot come true, and which statements of an application its own server would refuse. Pure: the catalog is
- * asked by `replication/TableCatalog.ts`.
+ * asked by `server/TableCatalog.ts`.
  *
  * Sources: `CheckCmdReplicaIdentity` in src/backend/executor/execReplication.c; `pub_rf_contains_invalid_column` and
  * `pub_collist_contains_invalid_column` in src/backend/commands/publicationcmds.c; `get_rel_sync_entry` in
  * src/backend/replication/pgoutput/pgoutput.c.
  */
 import { qualifiedName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
-import { decoderForOid, type QualifiedName, type TypeDecoders } from "../values/TypeDecoder.ts"
+import { decoderForOid, type QualifiedName, type Types } from "../values/TypeDecoder.ts"
 import type { DeclarationProblem } from "./DeclarationMismatch.ts"
 import { takesValues } from "./EncodedForm.ts"
 import type { Any } from "./Table.ts"
@@ -71,7 +71,7 @@ export interface CheckContext {
   /** What must be published. */
   readonly operations: ReadonlyArray<string>
   /** What the stream's plugin has. */
-  readonly types: TypeDecoders
+  readonly types: Types
   readonly serverVersion: number
 }
 

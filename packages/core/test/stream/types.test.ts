@@ -12,7 +12,6 @@ import {
   Replication,
   type ReplicationError,
   type Snapshot,
-  type SnapshotError,
   Table,
   TransactionContext,
   type WalSender,
@@ -58,11 +57,11 @@ describe("the type of what a stream delivers", () => {
     const endless: Effect.Effect<never, ReplicationError, WalSender> = withLogicalStream(plain, (change) =>
       Effect.succeed(nextLsn(change))
     )
-    const rowsFirst: Effect.Effect<never, SnapshotError, WalSender> = withLogicalStream(
+    const rowsFirst: Effect.Effect<never, Snapshot.Error, WalSender> = withLogicalStream(
       withRows,
       Handler.durable((changes) => Effect.log(changes.length))
     )
-    const only: Effect.Effect<Snapshot.Completed, SnapshotError, WalSender> = withLogicalStream(
+    const only: Effect.Effect<Snapshot.Completed, Snapshot.Error, WalSender> = withLogicalStream(
       { ...plain, snapshot: "only" },
       Handler.arrays((changes) => Effect.succeed(changes.map(nextLsn).findLast((done) => done !== undefined)))
     )
@@ -174,7 +173,7 @@ describe("the type of a stream as a value, and of a service", () => {
   })
 
   it("delivers by its options, and retrying takes it out of what a program needs", () => {
-    const rows: Effect.Effect<void, SnapshotError, WalSender> = Effect.gen(function* () {
+    const rows: Effect.Effect<void, Snapshot.Error, WalSender> = Effect.gen(function* () {
       const { acknowledgeChange, changes } = yield* Articles
       yield* Stream.runForEach(changes, (change) =>
         change._tag === "SnapshotRow" ? Effect.void : acknowledgeChange(change)

@@ -4,12 +4,13 @@
  */
 import {
   type CheckpointStore,
+  isSnapshotChange,
   type LogicalStreamOptions,
   type NextLsn,
   Snapshot,
-  type WalSender,
   withLogicalStreamArray
 } from "@replicant/core"
+import type { WalSender } from "@replicant/core/driver"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
@@ -56,7 +57,7 @@ const formatLines = (changes: ReadonlyArray<Change>, format: Formatter): string 
 
 const count = (totals: Totals, changes: ReadonlyArray<Change>): void => {
   for (const change of changes) {
-    if (isCounted(change) && !change._tag.startsWith("Snapshot")) totals.changes++
+    if (isCounted(change) && !isSnapshotChange(change)) totals.changes++
     if (change._tag === "Commit") totals.transactions++
   }
 }

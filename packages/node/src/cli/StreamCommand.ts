@@ -12,9 +12,9 @@ import {
   ReplicationSlot,
   SlotAlreadyExists,
   Snapshot,
-  TransactionSpill,
-  type WalSender
+  TransactionSpill
 } from "@replicant/core"
+import type { WalSender } from "@replicant/core/driver"
 import * as Context from "effect/Context"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -68,7 +68,7 @@ const prepare = Effect.fnUntraced(function* (
   yield* Root.withConnection(
     Effect.fnUntraced(function* (connection) {
       if (publication !== undefined) yield* Publication.setupPublication(connection, publication)
-      yield* Publication.checkPublications(connection, plugin.publications)
+      yield* Publication.checkPublications(connection, plugin.tells.publications)
       if (plan.snapshot === "only") return undefined
       const found = yield* ReplicationSlot.getReplicationSlot(connection, slot)
       if (plan.createSlot === "temporary") {

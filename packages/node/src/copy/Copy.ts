@@ -8,15 +8,16 @@ import {
   CheckpointStore,
   type Handled,
   InvalidOption,
+  isSnapshotChange,
   type LogicalStreamOptions,
   Lsn,
   makeStreamState,
   Pgoutput,
   Snapshot,
   type StreamStateRef,
-  WalSender,
   withLogicalStreamArray
 } from "@replicant/core"
+import { WalSender } from "@replicant/core/driver"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -76,18 +77,6 @@ export interface Options {
 /** A place for a copy to count in. */
 export const makeTotals = (): CopyTotals => ({ rows: 0, changes: 0, transactions: 0, missing: 0 })
 
-/** Every value stays in the text that the source printed. */
-const verbatim = {
-  byName: new Map(
-    ["bool", "bytea", "int2", "int4", "int8", "oid", "xid", "cid", "float4", "float8"].map((type) => [
-      type,
-      (text: string) => text
-    ])
-  ),
-  arrays: "text",
-  json: "text"
-} as const
-
 /** What outlives an attempt. */
 interface Run {
   readonly options: Options
@@ -134,7 +123,8 @@ const streamOptions = (
   slot: run.options.slot,
   plugin: Pgoutput.make({
     publications: run.options.publications,
-    types: verbatim,
+    // The target takes back what the source printed.
+    types: "text",
     messages: false,
     origin: run.options.replicated === "skip" && sourceVersion >= originSince ? "none" : undefined
   }),
@@ -156,7 +146,7 @@ type Handler = (changes: NonEmptyReadonlyArray<Snapshot.ChangeAfterSnapshot>) =>
 
 const isOfSnapshot = (
   changes: ReadonlyArray<Snapshot.ChangeAfterSnapshot>
-): changes is ReadonlyArray<Snapshot.SnapshotChange> => changes[0]?._tag.startsWith("Snapshot") === true
+): changes is ReadonlyArray<Snapshot.SnapshotChange> => changes[0] !== undefined && isSnapshotChange(changes[0])
 
 /** One session at the target, and one stream into it. */
 const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, CopyError, WalSender | Scope.Scope> {
