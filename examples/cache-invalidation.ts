@@ -25,6 +25,8 @@ const invalidate = (change: Change): void => {
     case "Delete":
       cache.delete(keyOf(change.relation, change.old.row))
       break
+    // Behind a gap the slot is a new one: of what changed before nobody was told.
+    case "Gap":
     case "Truncate":
       cache.clear()
   }
@@ -45,7 +47,8 @@ const program = Effect.gen(function* () {
   Replication.retrying({
     slot: "cache_invalidation",
     plugin: Pgoutput.make({ publications: ["orders"] }),
-    createSlot: "temporary"
+    createSlot: "temporary",
+    slotPolicy: { missing: "recreate" }
   }),
   Effect.tapErrorTag("PublicationNotFound", (error) => Effect.logError(error.message, `cure: ${error.remedy}`))
 )
