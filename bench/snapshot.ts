@@ -9,7 +9,7 @@ import { spawn } from "node:child_process"
 import { writeFileSync } from "node:fs"
 import { parseArgs } from "node:util"
 import { runMain } from "@effect/platform-node/NodeRuntime"
-import { Pgoutput, Snapshot } from "@replicant/core"
+import { Handler, Pgoutput, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"
@@ -54,13 +54,14 @@ const twoPsql = (url: string, middle: number) =>
 const snapshot = (url: string) =>
   Effect.suspend(() => {
     let count = 0
-    return Snapshot.withSnapshotStreamArray(
+    return withLogicalStream(
       { slot: "bench", plugin: Pgoutput.make({ publications: ["bench"] }), snapshot: "only" },
-      (changes) =>
+      Handler.arrays((changes) =>
         Effect.sync(() => {
           count += changes.length
           return undefined
         })
+      )
     ).pipe(
       Effect.provide(PgWalSender.layer({ url: Redacted.make(url) })),
       Effect.flatMap((completed) =>

@@ -5,7 +5,7 @@
  * and sorts as text in commit order.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { Lsn, Pgoutput, PgTimestamp, type Transaction, withTransactionStream } from "@replicant/core"
+import { Handler, Lsn, Pgoutput, PgTimestamp, type Transaction, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Config, Effect, FileSystem } from "effect"
 
@@ -43,9 +43,9 @@ const program = Effect.gen(function* () {
   const append = (text: string) => Effect.andThen(file.writeAll(new TextEncoder().encode(text)), file.sync)
   // A crash may have left half a line behind: the first of ours must not be joined to it.
   yield* append("\n")
-  return yield* withTransactionStream(
+  return yield* withLogicalStream(
     { slot: "audit_log", plugin: Pgoutput.make({ publications: ["orders"] }), createSlot: "permanent" },
-    (transaction) => append(line(transaction))
+    Handler.transactions((transaction) => append(line(transaction)))
   )
 })
 

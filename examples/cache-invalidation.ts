@@ -1,12 +1,12 @@
 /**
- * Drops cached rows as soon as they change. The `Replication` service by hand: its Layer is one connection, and trying
- * again is a plain `Effect.retry`.
+ * Drops cached rows as soon as they change. The `Replication` service, kept retrying: the program is a connection long, and
+ * begun anew with the next.
  *
  * The slot is temporary, so it costs no disk while we are away, and tells nothing of what happens then. Every connection
  * therefore begins with an empty cache. Rows are found by primary key: tables keep their default replica identity.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { type Change, defaultReconnect, nextLsn, Pgoutput, Relation, Replication, type Row } from "@replicant/core"
+import { type Change, nextLsn, Pgoutput, Relation, Replication, type Row } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Effect, Stream } from "effect"
 
@@ -25,32 +25,31 @@ const invalidate = (change: Change): void => {
     case "Delete":
       cache.delete(keyOf(change.relation, change.old.row))
       break
+    // Behind a gap the slot is a new one: of what changed before nobody was told.
+    case "Gap":
     case "Truncate":
       cache.clear()
   }
 }
 
-const follow = Effect.gen(function* () {
-  const replication = yield* Replication.Replication
-  // The Layer is built, so the slot is there: whatever commits from here on comes.
+const program = Effect.gen(function* () {
+  const { acknowledgeThrough, changes } = yield* Replication.Replication
+  // The slot is there: whatever commits from here on comes.
   cache.clear()
-  yield* Stream.runForEachArray(replication.changes, (changes) => {
-    changes.forEach(invalidate)
-    const done = changes.map(nextLsn).findLast((next) => next !== undefined)
-    return done === undefined ? Effect.void : replication.acknowledgeThrough(done)
+  yield* Stream.runForEachArray(changes, (read) => {
+    read.forEach(invalidate)
+    const done = read.map(nextLsn).findLast((next) => next !== undefined)
+    return done === undefined ? Effect.void : acknowledgeThrough(done)
   })
-})
-
-const program = follow.pipe(
-  Effect.provide(
-    Replication.layer({
-      slot: "cache_invalidation",
-      plugin: Pgoutput.make({ publications: ["orders"] }),
-      createSlot: "temporary"
-    })
-  ),
+}).pipe(
+  // Without a connection nothing is told of what changes: then there is no cache, either.
   Effect.ensuring(Effect.sync(() => cache.clear())),
-  Effect.retry({ while: (error) => error.isRetryable, schedule: defaultReconnect }),
+  Replication.retrying({
+    slot: "cache_invalidation",
+    plugin: Pgoutput.make({ publications: ["orders"] }),
+    createSlot: "temporary",
+    slotPolicy: { missing: "recreate" }
+  }),
   Effect.tapErrorTag("PublicationNotFound", (error) => Effect.logError(error.message, `cure: ${error.remedy}`))
 )
 

@@ -5,8 +5,8 @@
  * Both sides have the same tables, each with a primary key, and hold the same rows when this begins: none, for instance.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import type { Row, Transaction } from "@replicant/core"
-import { Lsn, Pgoutput, quoteIdentifier, Relation, withTransactionStream } from "@replicant/core"
+import { Handler, Lsn, Pgoutput, Relation, type Row, type Transaction, withLogicalStream } from "@replicant/core"
+import { quoteIdentifier } from "@replicant/core/driver"
 import { PgWalSender } from "@replicant/node"
 import { Config, Effect } from "effect"
 import pg from "pg"
@@ -61,7 +61,7 @@ const program = Effect.gen(function* () {
     const statements = rowCount === 0 ? [] : changes.map(statement).filter((query) => query !== undefined)
     yield* Effect.forEach([...statements, { text: "COMMIT" }], run, { discard: true })
   })
-  return yield* withTransactionStream({ slot: "replica", plugin, createSlot: "permanent" }, apply)
+  return yield* withLogicalStream({ slot: "replica", plugin, createSlot: "permanent" }, Handler.transactions(apply))
 })
 
 program.pipe(Effect.scoped, Effect.provide(PgWalSender.layerConfig), NodeRuntime.runMain)

@@ -6,13 +6,13 @@
  * before, so a crash costs a repetition; and since every operation names its document, a repetition changes nothing.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { CheckpointStore, defaultReconnect, Pgoutput, Snapshot, Table } from "@replicant/core"
+import { CheckpointStore, Handler, Pgoutput, type Snapshot, Table, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
-import { Config, Console, Effect, FileSystem, Layer, Option, Schema, Stream } from "effect"
+import { Config, Console, Effect, FileSystem, Layer, Option, Schema } from "effect"
 
 const Article = Schema.Struct({ id: Schema.Number, title: Schema.String, body: Schema.String })
 const Articles = Table.make("public.articles", Article, { key: ["id"] })
-type ArticleChange = Snapshot.TypedChangeAfterSnapshot<typeof Articles>
+type ArticleChange = Table.TypedOf<Snapshot.ChangeAfterSnapshot, typeof Articles>
 
 /** What a bulk request is made of. `Patch` keeps what it does not name, and moves the document where `from` is another. */
 const Operation = Schema.Union([
@@ -114,40 +114,26 @@ const operationsOf = (change: ArticleChange): ReadonlyArray<Operation> => {
 
 const follow = Effect.gen(function* () {
   const engine = yield* openEngine(yield* Config.String("INDEX_FILE"))
-  const replication = yield* Snapshot.SnapshotReplication
-  yield* replication.changes.pipe(
-    Snapshot.changes([Articles]),
-    Stream.runForEachArray((changes) =>
-      Effect.andThen(
-        engine.bulk(changes.flatMap(operationsOf)),
-        Effect.forEach(changes, replication.acknowledgeChange, { discard: true })
-      )
+  return yield* withLogicalStream(
+    {
+      slot: "search_index",
+      plugin: Pgoutput.make({ publications: ["articles"] }),
+      snapshot: "initial",
+      copy: { piecePages: 64 }
+    },
+    Table.handler(
+      [Articles],
+      Handler.durable((changes) => engine.bulk(changes.flatMap(operationsOf)))
     )
   )
 })
 
 /** Half a copy is not lost: how far it is stands in a file, as soon as its articles are in the index. */
-const replication = Layer.unwrap(
-  Effect.map(CheckpointStore.CheckpointStore, (checkpoints) =>
-    Snapshot.layer({
-      slot: "search_index",
-      plugin: Pgoutput.make({ publications: ["articles"] }),
-      snapshot: "initial",
-      checkpoints,
-      piecePages: 64
-    })
-  )
-)
-
 const checkpoints = Layer.unwrap(
   Effect.map(Config.String("CHECKPOINTS"), (directory) => CheckpointStore.file({ directory }))
 )
 
-const program = follow.pipe(
-  Effect.scoped,
-  Effect.provide(Layer.provide(replication, checkpoints)),
-  Effect.retry({ while: (error) => "isRetryable" in error && error.isRetryable, schedule: defaultReconnect })
-)
+const program = follow.pipe(Effect.scoped, Effect.provide([checkpoints, PgWalSender.layerConfig]))
 
 const find = Effect.fnUntraced(function* (word: string) {
   const engine = yield* openEngine(yield* Config.String("INDEX_FILE"))
@@ -155,5 +141,5 @@ const find = Effect.fnUntraced(function* (word: string) {
 }, Effect.scoped)
 
 const [, , command, word = ""] = process.argv
-const main = command === "find" ? find(word) : Effect.provide(program, PgWalSender.layerConfig)
+const main = command === "find" ? find(word) : program
 Effect.asVoid(main).pipe(Effect.provide(NodeServices.layer), NodeRuntime.runMain)

@@ -84,7 +84,7 @@ describe("acknowledgement", () => {
         const workspace = yield* makeWorkspace(server, { sql: items, publication: onlyItems })
         const gate = yield* Latch.make()
         const stream = yield* follow(workspace, {
-          options: { statusInterval: "100 millis" },
+          options: { timing: { statusInterval: "100 millis" } },
           handler: (change) =>
             change._tag === "Commit" ? Effect.as(gate.await, nextLsn(change)) : Effect.succeed(undefined)
         })

@@ -1,6 +1,6 @@
 /** Every way to fail, provoked on a real server: the tag, whether it is retried, the cure, and nothing left behind. */
 import { assert, describe } from "@effect/vitest"
-import { Pgoutput, Publication, ReplicationSlot, WalSender, withTransactionStream } from "@replicant/core"
+import { Handler, Pgoutput, Publication, ReplicationSlot, WalSender, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Effect, Layer, Redacted, Schedule } from "effect"
@@ -29,7 +29,7 @@ describe("errors", () => {
         const workspace = yield* makeWorkspace(server, { sql: table })
         yield* follow(workspace)
         const pid = (yield* workspace.findSlot())!.active_pid
-        const error = yield* failureOf(workspace, { slotInUseTimeout: "300 millis" })
+        const error = yield* failureOf(workspace, { slotPolicy: { inUseTimeout: "300 millis" } })
         assert.deepInclude(error, { _tag: "SlotInUse", activePid: Number(pid), isRetryable: true })
         assert.include((error as { remedy: string }).remedy, `pg_terminate_backend(${pid})`)
       })
@@ -166,11 +166,11 @@ describe("errors", () => {
     (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE big (id int, t text)" })
-        const options = { ...logicalOptions(workspace), maxTransactionBytes: 1_000_000 }
-        const run = withTransactionStream(options, () => Effect.void).pipe(
-          Effect.provide(walSender(workspace)),
-          Effect.flip
-        )
+        const options = { ...logicalOptions(workspace), memory: { maxTransactionBytes: 1_000_000 } }
+        const run = withLogicalStream(
+          options,
+          Handler.transactions(() => Effect.void)
+        ).pipe(Effect.provide(walSender(workspace)), Effect.flip)
         const fiber = yield* Effect.forkScoped(run)
         yield* eventually(workspace.isStreaming())
         yield* workspace.sql("INSERT INTO big SELECT i, repeat('x', 1000) FROM generate_series(1, 5000) i")
@@ -192,7 +192,7 @@ describe("errors", () => {
         const workspace = yield* makeWorkspace(server, { sql: table })
         const proxy = yield* FaultProxy.make(server)
         const layer = walSender(workspace, { url: Redacted.make(workspace.url()), host: proxy.host, port: proxy.port })
-        const stream = yield* follow(workspace, { options: { receiverTimeout: "1 second" }, layer })
+        const stream = yield* follow(workspace, { options: { timing: { receiverTimeout: "1 second" } }, layer })
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         yield* stream.saw("Commit", 1)
         yield* proxy.stall()

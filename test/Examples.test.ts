@@ -262,6 +262,49 @@ describe("replica.ts", () => {
   )
 })
 
+describe("sink.ts", () => {
+  onServer(
+    "postgres",
+    "opens its file for each connection, and has every change on disk once it is acknowledged",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        const path = yield* temporaryFile("sink.jsonl")
+        const program = yield* runExample("sink", { DATABASE_URL: workspace.url(), SINK_FILE: path })
+        const lines = () => {
+          const whole = Fs.readFileSync(path, "utf8")
+            .split("\n")
+            .filter((line) => line.endsWith("}"))
+          return [...new Set(whole)].map((line) => JSON.parse(line) as unknown)
+        }
+        const holds = (count: number) =>
+          eventually(
+            Effect.sync(() => lines().length >= count),
+            { what: `${count} lines` }
+          )
+        yield* streaming(workspace, "sink", program)
+        yield* workspace.sql("INSERT INTO orders VALUES (1, 'tea', 9007199254740993)")
+        yield* holds(1)
+        const before = (yield* workspace.findSlot("sink"))!.active_pid
+        yield* workspace.sql(`SELECT pg_terminate_backend(${before})`)
+        yield* workspace.sql("UPDATE orders SET note = 'coffee'; DELETE FROM orders")
+        yield* holds(3)
+        assert.deepStrictEqual(lines(), [
+          { change: "Insert", table: "orders", row: { id: 1, note: "tea", big: "9007199254740993" } },
+          { change: "Update", table: "orders", row: { id: 1, note: "coffee", big: "9007199254740993" } },
+          { change: "Delete", table: "orders", row: { id: 1 } }
+        ])
+        const emptyLines = Fs.readFileSync(path, "utf8")
+          .split("\n")
+          .slice(0, -1)
+          .filter((line) => line === "")
+        assert.lengthOf(emptyLines, 2, "one for each connection")
+        assert.strictEqual(yield* program.interrupt, 130)
+        assert.isFalse((yield* workspace.findSlot("sink"))?.active)
+      })
+  )
+})
+
 describe("search-index.ts", () => {
   onServer(
     "postgres",

@@ -2,12 +2,12 @@
 import { assert, describe } from "@effect/vitest"
 import {
   type Change,
+  Handler,
   nextLsn,
   Pgoutput,
   Replication,
   type Transaction,
-  withLogicalStreamArray,
-  withTransactionStream
+  withLogicalStream
 } from "@replicant/core"
 import { Effect, Fiber, Layer, Stream } from "effect"
 import { eventually } from "./support/eventually.ts"
@@ -92,18 +92,21 @@ describe("withLogicalStream", () => {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE numbers (id int PRIMARY KEY, n bigint)" })
       let count = 0
       let sum = 0n
-      const fiber = yield* withLogicalStreamArray(logicalOptions(workspace), (changes) =>
-        Effect.sync(() => {
-          let last: ReturnType<typeof nextLsn>
-          for (const change of changes) {
-            if (change._tag === "Insert") {
-              count++
-              sum += change.row.n as bigint
+      const fiber = yield* withLogicalStream(
+        logicalOptions(workspace),
+        Handler.arrays((changes) =>
+          Effect.sync(() => {
+            let last: ReturnType<typeof nextLsn>
+            for (const change of changes) {
+              if (change._tag === "Insert") {
+                count++
+                sum += change.row.n as bigint
+              }
+              last = nextLsn(change) ?? last
             }
-            last = nextLsn(change) ?? last
-          }
-          return last
-        })
+            return last
+          })
+        )
       ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
       yield* eventually(workspace.isStreaming())
       yield* workspace.sql("INSERT INTO numbers SELECT i, i * 10000000000 FROM generate_series(1, 40000) i")
@@ -170,13 +173,14 @@ describe("withLogicalStream", () => {
   )
 })
 
-describe("withTransactionStream", () => {
+describe("withLogicalStream", () => {
   onServer("postgres", "hands over whole transactions", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const transactions: Array<Transaction> = []
-      yield* withTransactionStream(logicalOptions(workspace), (transaction) =>
-        Effect.sync(() => transactions.push(transaction))
+      yield* withLogicalStream(
+        logicalOptions(workspace),
+        Handler.transactions((transaction) => Effect.sync(() => transactions.push(transaction)))
       ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
       yield* eventually(workspace.isStreaming())
       yield* workspace.sql("INSERT INTO orders (id) SELECT generate_series(1, 5000)")

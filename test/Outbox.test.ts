@@ -2,14 +2,14 @@
 import { assert, describe } from "@effect/vitest"
 import {
   type Change,
+  Handler,
   Lsn,
   nextLsn,
   Outbox,
   Pgoutput,
   TransactionContext,
   Wal2Json,
-  withLogicalStreamArray,
-  withTransactionStream
+  withLogicalStream
 } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { PgSession } from "@replicant/node/testing"
@@ -140,9 +140,9 @@ describe("the outbox", () => {
       )
       yield* PgSession.query(url, "CREATE PUBLICATION outbox; CREATE TABLE notes (note text)")
       const changes: Array<Change> = []
-      yield* withLogicalStreamArray(
+      yield* withLogicalStream(
         { slot: `${database}_slot`, plugin: Pgoutput.make({ publications: ["outbox"] }), createSlot: "temporary" },
-        (read) => Effect.sync(() => void changes.push(...read))
+        Handler.arrays((read) => Effect.sync(() => void changes.push(...read)))
       ).pipe(Effect.provide(PgWalSender.layer({ url: Redacted.make(url) })), Effect.forkScoped)
       const streaming = `SELECT FROM pg_replication_slots s JOIN pg_stat_replication r ON r.pid = s.active_pid
         WHERE s.database = '${database}' AND r.state IN ('catchup', 'streaming')`
@@ -182,19 +182,21 @@ describe("the context of a transaction", () => {
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: tables })
       const seen: Array<readonly [what: string, actor: string | undefined]> = []
-      const handler = TransactionContext.arrayHandler(Request, (changes) =>
-        Effect.sync(() => {
-          for (const { change, context } of changes) {
-            if (change._tag === "Insert") seen.push([change.relation.name, context?.actor])
-            if (change._tag === "Truncate" || change._tag === "Commit") seen.push([change._tag, context?.actor])
-          }
-          return changes.map(({ change }) => nextLsn(change)).findLast((next) => next !== undefined)
-        })
-      )
-      yield* withLogicalStreamArray(logicalOptions(workspace), handler).pipe(
-        Effect.provide(walSender(workspace)),
-        Effect.forkScoped
-      )
+      yield* withLogicalStream(
+        logicalOptions(workspace),
+        TransactionContext.handler(
+          Request,
+          Handler.arrays((changes) =>
+            Effect.sync(() => {
+              for (const { change, context } of changes) {
+                if (change._tag === "Insert") seen.push([change.relation.name, context?.actor])
+                if (change._tag === "Truncate" || change._tag === "Commit") seen.push([change._tag, context?.actor])
+              }
+              return changes.map(({ change }) => nextLsn(change)).findLast((next) => next !== undefined)
+            })
+          )
+        )
+      ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
       yield* eventually(workspace.isStreaming())
       const write = Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
@@ -238,13 +240,16 @@ describe("the context of a transaction", () => {
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: tables })
         const traces: Array<string | undefined> = []
-        yield* withTransactionStream(logicalOptions(workspace), (transaction) =>
-          Effect.gen(function* () {
-            const context = yield* Effect.fromResult(TransactionContext.of(Request, transaction))
-            const store = Effect.withSpan(Effect.currentSpan, "store")
-            const span = yield* TransactionContext.childOf(context)(store)
-            traces.push(context?.actor, span.traceId)
-          })
+        yield* withLogicalStream(
+          logicalOptions(workspace),
+          Handler.transactions((transaction) =>
+            Effect.gen(function* () {
+              const context = yield* Effect.fromResult(TransactionContext.of(Request, transaction))
+              const store = Effect.withSpan(Effect.currentSpan, "store")
+              const span = yield* TransactionContext.childOf(context)(store)
+              traces.push(context?.actor, span.traceId)
+            })
+          )
         ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
         yield* eventually(workspace.isStreaming())
         const write = Effect.gen(function* () {

@@ -83,7 +83,7 @@ describe("reconnecting", () => {
     Effect.gen(function* () {
       const server = yield* PgServer.make(PostgresVersion.serverOptions())
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const stream = yield* follow(workspace, { options: { acknowledgeDelay: "1 second" } })
+      const stream = yield* follow(workspace, { options: { timing: { acknowledgeDelay: "1 second" } } })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)
       yield* Effect.timeout(server.stop("fast"), "2 seconds")

@@ -10,8 +10,8 @@ import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import {
   type Change,
-  type Handled,
-  type LogicalStreamOptions,
+  type Handler,
+  type LogicalStream,
   Lsn,
   Pgoutput,
   TransactionSpill,
@@ -155,7 +155,7 @@ const cutAgainAndAgain = Effect.fnUntraced(function* (proxy: FaultProxyShape, cu
 /** Acknowledges one transaction of a hundred, so that a new connection brings again what is applied already. */
 const seldom = (replayer: Replayer) => {
   let count = 0
-  return (change: Change): Effect.Effect<Handled, Effect.Error<ReturnType<Replayer["handle"]>>> =>
+  return (change: Change): Effect.Effect<Handler.Handled, Effect.Error<ReturnType<Replayer["handle"]>>> =>
     Effect.map(replayer.handle(change), (done) => (done !== undefined && ++count % 100 === 0 ? done : undefined))
 }
 
@@ -170,7 +170,7 @@ const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode)
   const types = mode.pgoutput?.types ?? "text"
   const replayer = yield* makeReplayer(target.url(), types === "text" ? encodeVerbatim : encodeDecoded)
   const proxy = yield* FaultProxy.make(server)
-  const stream: LogicalStreamOptions = {
+  const stream: LogicalStream.Options = {
     ...logicalOptions(source),
     plugin: Pgoutput.make({ types, ...mode.pgoutput, publications: [source.publication] }),
     reconnect: Schedule.spaced("20 millis")

@@ -3,7 +3,8 @@
  * PostgreSQL prints by default. And databases that are not UTF8.
  */
 import { assert, describe } from "@effect/vitest"
-import { type OutputPlugin, Pgoutput, Wal2Json } from "@replicant/core"
+import { Pgoutput, Wal2Json } from "@replicant/core"
+import type { OutputPlugin } from "@replicant/core/driver"
 import { PgSession } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"
 import { type Follower, follow, insertedRows, walSender } from "./support/Follow.ts"

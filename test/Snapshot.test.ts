@@ -3,9 +3,9 @@
  * What it survives, and which rows and columns it has, is in `faults/Snapshot.test.ts`.
  */
 import { assert, describe } from "@effect/vitest"
-import { type Handled, nextLsn, Pgoutput, Snapshot, Table, type TypeDecoder } from "@replicant/core"
+import { Handler, nextLsn, Pgoutput, type Snapshot, Table, type TypeDecoder, withLogicalStream } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
-import { Effect, Schema, SubscriptionRef } from "effect"
+import { Effect, Schema } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, walSender } from "./support/Follow.ts"
 import { followSnapshot, snapshotOptions, snapshotRows, takeSnapshot } from "./support/FollowSnapshot.ts"
@@ -126,8 +126,8 @@ describe("a snapshot", () => {
       assert.deepStrictEqual(tags(seen).at(-1), "SnapshotCompleted")
       const slots = workspace.sql(`SELECT FROM pg_replication_slots WHERE database = '${workspace.database}'`)
       yield* eventually(Effect.map(slots, (rows) => rows.length === 0))
-      const error = yield* Snapshot.withSnapshotStream(snapshotOptions(workspace, "never"), () =>
-        Effect.sync((): Handled => undefined)
+      const error = yield* withLogicalStream(snapshotOptions(workspace, "never"), () =>
+        Effect.sync((): Handler.Handled => undefined)
       ).pipe(Effect.provide(walSender(workspace)), Effect.flip)
       assert.strictEqual(error._tag, "SlotNotFound")
     })
@@ -142,12 +142,14 @@ describe("a snapshot", () => {
       const Orders = Table.make("orders", Schema.Struct({ id: Schema.Number, placedAt: Schema.DateFromString }), {
         columns: { placedAt: "placed_at" }
       })
-      const typed: Array<Snapshot.TypedChangeAfterSnapshot<typeof Orders, "untyped">> = []
-      yield* Snapshot.withSnapshotStreamArray(
+      const typed: Array<Table.TypedOf<Snapshot.ChangeAfterSnapshot, typeof Orders, "untyped">> = []
+      yield* withLogicalStream(
         snapshotOptions(workspace, "only"),
-        Snapshot.arrayHandler([Orders], (changes) => Effect.sync((): Handled => void typed.push(...changes)), {
-          onMismatch: "untyped"
-        })
+        Table.handler(
+          [Orders],
+          Handler.arrays((changes) => Effect.sync((): Handler.Handled => void typed.push(...changes))),
+          { onMismatch: "untyped" }
+        )
       ).pipe(Effect.provide(walSender(workspace)))
       const rows = typed.flatMap((change) => (change._tag === "SnapshotRow" ? [change.row] : []))
       assert.deepStrictEqual(rows[0], { id: 1, placedAt: new Date("2026-01-02T03:04:05Z") })
@@ -161,12 +163,13 @@ describe("a snapshot", () => {
       const workspace = yield* makeWorkspace(server, {
         sql: "CREATE TABLE big AS SELECT i FROM generate_series(1, 20000) i; CREATE TABLE small AS SELECT 1 AS i; ANALYZE big"
       })
-      const progress = yield* Snapshot.makeProgress
-      assert.strictEqual((yield* SubscriptionRef.get(progress)).phase, "waiting")
-      const stream = yield* followSnapshot(workspace, { options: { progress } })
+      const stream = yield* followSnapshot(workspace)
+      assert.strictEqual(stream.states[0]?._tag, "Idle")
       yield* stream.saw("SnapshotCompleted", 1)
-      yield* eventually(Effect.map(SubscriptionRef.get(progress), ({ phase }) => phase === "streaming"))
-      const { attempt, tables } = yield* SubscriptionRef.get(progress)
+      yield* eventually(Effect.sync(() => stream.states.at(-1)?._tag === "Streaming"))
+      const copied = stream.states.findLast((now) => now._tag === "Copying")
+      assert(copied?.isCompleted)
+      const { attempt, tables } = copied
       assert.strictEqual(attempt, 1)
       assert.deepStrictEqual(
         tables.map(({ estimatedRows, isDone, relation, rows }) => [relation.name, rows, estimatedRows, isDone]),

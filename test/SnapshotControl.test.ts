@@ -79,7 +79,7 @@ describe("a table read anew while its stream goes on", () => {
         key: ["id"],
         rows: [{ id: -1, note: "garbage" }]
       })
-      const request = yield* target.control.request({ table: "orders" })
+      const request = yield* target.request({ table: "orders" })
       const completed = yield* Effect.timeout(request.await, "10 seconds")
       assert.strictEqual(completed.rows, 3000)
       yield* assertSame(workspace, target, "orders")
@@ -100,7 +100,7 @@ describe("a table read anew while its stream goes on", () => {
           const writers = Effect.all([write(workspace, rows), write(workspace, rows), write(workspace, rows)], {
             concurrency: "unbounded"
           })
-          const request = yield* target.control.request({ table: "orders", chunk: { rows: 1500 } })
+          const request = yield* target.request({ table: "orders", chunk: { rows: 1500 } })
           yield* waitFor(during(writers, request.await))
           assert.isAbove(target.count("Update"), 20)
           const { chunks } = yield* SubscriptionRef.get(request.progress)
@@ -120,7 +120,7 @@ describe("a table read anew while its stream goes on", () => {
         const workspace = yield* makeWorkspace(server, { sql: toastTable(3000) })
         yield* makeSlot(workspace)
         const target = yield* followTable(workspace, { table: "orders", key: ["id"], isArray: true })
-        const request = yield* target.control.request({ table: "orders", chunk: { rows: 500 } })
+        const request = yield* target.request({ table: "orders", chunk: { rows: 500 } })
         let cuts = 0
         const cut = Effect.gen(function* () {
           // The stream and the reader by turns, in the middle of whatever they do.
@@ -160,7 +160,7 @@ describe("a table read anew while its stream goes on", () => {
           key: ["id"],
           before: (change) => (change._tag === "SnapshotRow" ? Deferred.await(gate) : Effect.void)
         })
-        const request = yield* target.control.request({ table: "orders", chunk: { rows: 1 } })
+        const request = yield* target.request({ table: "orders", chunk: { rows: 1 } })
         yield* waitFor(eventually(Effect.sync(() => target.count("TableSnapshotStarted") === 1)))
         yield* eventually(Effect.map(SubscriptionRef.get(request.progress), ({ attempt }) => attempt === 1))
         // The first row is being handled by now, or will be; what is committed from here on nobody sees.
@@ -230,7 +230,7 @@ describe("a table read anew while its stream goes on", () => {
         key: ["id"],
         rows: [{ id: 1, note: "kept", big: "" }]
       })
-      const request = yield* target.control.request({
+      const request = yield* target.request({
         table: "public.orders",
         where: "id % 100 = 0 -- every hundredth"
       })
@@ -246,10 +246,10 @@ describe("a table read anew while its stream goes on", () => {
           [400, "n400", 2240]
         ]
       )
-      const wrong = yield* target.control.request({ table: "orders", where: "no_such_column = 1" })
+      const wrong = yield* target.request({ table: "orders", where: "no_such_column = 1" })
       const error = yield* Effect.flip(waitFor(wrong.await))
       assert.deepInclude(error, { _tag: "ServerError", sqlState: "42703" })
-      const next = yield* target.control.request({ table: "orders", where: "id = 7" })
+      const next = yield* target.request({ table: "orders", where: "id = 7" })
       assert.strictEqual((yield* waitFor(next.await)).rows, 1)
     })
   )
@@ -263,10 +263,10 @@ describe("a table read anew while its stream goes on", () => {
       yield* makeSlot(workspace)
       const target = yield* followTable(workspace, { table: "orders", key: ["id"] })
       yield* target.caughtUp
-      const early = yield* target.control.request({ table: "orders" })
+      const early = yield* target.request({ table: "orders" })
       assert.deepInclude(yield* Effect.flip(waitFor(early.await)), { _tag: "PublicationMismatch" })
       yield* workspace.sql(`ALTER PUBLICATION ${workspace.publication} ADD TABLE orders`)
-      const request = yield* target.control.request({ table: "orders" })
+      const request = yield* target.request({ table: "orders" })
       yield* waitFor(during(write(workspace, 50), request.await))
       yield* workspace.sql("UPDATE orders SET note = 'last' WHERE id < 10")
       yield* assertSame(workspace, target, "orders")
@@ -277,7 +277,7 @@ describe("a table read anew while its stream goes on", () => {
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: toastTable(300) })
       yield* makeSlot(workspace)
-      let paused: Snapshot.SnapshotRequest | undefined
+      let paused: Snapshot.Request | undefined
       const target: TableTarget = yield* followTable(workspace, {
         table: "orders",
         key: ["id"],
@@ -286,11 +286,11 @@ describe("a table read anew while its stream goes on", () => {
             ? paused.pause
             : Effect.void
       })
-      paused = yield* target.control.request({ table: "orders", chunk: { rows: 100 }, id: "mine" })
-      assert.strictEqual(yield* target.control.request({ table: "orders", id: "mine" }), paused)
+      paused = yield* target.request({ table: "orders", chunk: { rows: 100 }, id: "mine" })
+      assert.strictEqual(yield* target.request({ table: "orders", id: "mine" }), paused)
       yield* eventually(Effect.map(SubscriptionRef.get(paused.progress), ({ isPaused }) => isPaused))
       // Others are read meanwhile, and the stream goes on.
-      const other = yield* target.control.request({ table: "orders", where: "id = 300" })
+      const other = yield* target.request({ table: "orders", where: "id = 300" })
       yield* waitFor(other.await)
       yield* workspace.sql("UPDATE orders SET note = 'while it rests', id = id + 1000 WHERE id > 150")
       yield* workspace.sql("UPDATE orders SET note = 'moved before', id = 0 WHERE id = 1299")
@@ -299,11 +299,11 @@ describe("a table read anew while its stream goes on", () => {
       yield* paused.resume
       yield* waitFor(paused.await)
       yield* assertSame(workspace, target, "orders")
-      const cancelled = yield* target.control.request({ table: "orders", chunk: { rows: 1 } })
+      const cancelled = yield* target.request({ table: "orders", chunk: { rows: 1 } })
       yield* eventually(Effect.map(SubscriptionRef.get(cancelled.progress), ({ chunks }) => chunks > 2))
       yield* cancelled.cancel
       assert.deepInclude(yield* Effect.flip(cancelled.await), { _tag: "SnapshotCancelled" })
-      assert.lengthOf(yield* target.control.requests, 0)
+      assert.lengthOf(yield* target.requests, 0)
       yield* target.caughtUp
     })
   )
@@ -352,7 +352,7 @@ describe("a table read anew while its stream goes on", () => {
           yield* Effect.scoped(
             Effect.gen(function* () {
               const target = yield* followTable(workspace, { table: `t${index}`, key, isArray: true })
-              const request = yield* target.control.request({ table: `t${index}`, chunk: { rows: 60 } })
+              const request = yield* target.request({ table: `t${index}`, chunk: { rows: 60 } })
               const update = Effect.forever(
                 Effect.ignore(workspace.sql(`UPDATE "t${index}" SET note = random() WHERE random() < 0.05`))
               )
@@ -378,13 +378,13 @@ describe("a table read anew while its stream goes on", () => {
       })
       yield* makeSlot(workspace)
       const target = yield* followTable(workspace, { table: "orders", key: ["id"], isArray: true })
-      const request = yield* target.control.request({ table: "orders", chunk: { rows: 90 } })
+      const request = yield* target.request({ table: "orders", chunk: { rows: 90 } })
       const update = workspace.sql(
         "UPDATE orders SET id = 1001 + (random() * 3000)::int, note = 'moved' WHERE id = (random() * 1000)::int"
       )
       yield* waitFor(during(Effect.forever(Effect.ignore(update)), request.await))
       yield* assertSame(workspace, target, "orders")
-      const part = yield* target.control.request({ table: "low" })
+      const part = yield* target.request({ table: "low" })
       assert.deepInclude(yield* Effect.flip(waitFor(part.await)), { _tag: "PublicationMismatch" })
     })
   )
@@ -406,7 +406,7 @@ describe("a table read anew while its stream goes on", () => {
       const layer = walSender(workspace, { url: Redacted.make(workspace.url(role, "secret")) })
       const target = yield* followTable(workspace, { table: "whole", key: ["n"], layer })
       const failure = (table: string) =>
-        Effect.flatMap(target.control.request({ table }), (request) => Effect.flip(waitFor(request.await)))
+        Effect.flatMap(target.request({ table }), (request) => Effect.flip(waitFor(request.await)))
       assert.deepInclude(yield* failure("keyless"), { _tag: "SnapshotRefused", reason: "NoKey" })
       const denied = yield* failure("secret")
       assert.deepInclude(denied, { _tag: "PermissionDenied" })
@@ -414,7 +414,7 @@ describe("a table read anew while its stream goes on", () => {
         String((denied as { readonly remedy?: string }).remedy),
         `GRANT SELECT ON "public"."secret" TO "${role}"`
       )
-      const request = yield* target.control.request({ table: "whole" })
+      const request = yield* target.request({ table: "whole" })
       yield* waitFor(request.await)
       assert.strictEqual(target.rows.size, 2)
     })
@@ -443,7 +443,7 @@ describe("a table read anew while its stream goes on", () => {
                 ? alter(1, "TRUNCATE orders; INSERT INTO orders VALUES (1, 'after', 'x', 8)")
                 : Effect.void
       })
-      const request = yield* target.control.request({ table: "orders", chunk: { rows: 50 } })
+      const request = yield* target.request({ table: "orders", chunk: { rows: 50 } })
       yield* waitFor(request.await)
       assert.strictEqual(at, 2)
       assert.strictEqual(target.count("TableSnapshotStarted"), 2)
@@ -459,17 +459,17 @@ describe("a table read anew while its stream goes on", () => {
       const target = yield* followTable(workspace, {
         table: "orders",
         key: ["id"],
-        options: { lockTimeout: "300 millis" }
+        options: { copy: { lockTimeout: "300 millis" } }
       })
       const session = yield* workspace.session
       yield* session.query("BEGIN; UPDATE orders SET note = 'open' WHERE id = 1")
       const [self] = yield* session.query("SELECT pg_backend_pid() AS pid")
-      const blocked = yield* target.control.request({ table: "orders" })
+      const blocked = yield* target.request({ table: "orders" })
       const error = yield* Effect.flip(waitFor(blocked.await))
-      assert(error instanceof Snapshot.SnapshotBlocked)
+      assert(error instanceof Snapshot.Blocked)
       assert.include(error.pids, Number(self?.pid))
       yield* session.query("COMMIT")
-      const request = yield* target.control.request({ table: "orders" })
+      const request = yield* target.request({ table: "orders" })
       yield* waitFor(request.await)
       yield* assertSame(workspace, target, "orders")
     })
@@ -486,13 +486,13 @@ describe("a table read anew while its stream goes on", () => {
         table: "orders",
         key: ["id"],
         checkpoints: store,
-        options: { shutdownTimeout: "50 millis" },
+        options: { timing: { shutdownTimeout: "50 millis" } },
         before: (change) =>
           change._tag === "SnapshotRow" && first.count("SnapshotRow") === 250
             ? Effect.andThen(Deferred.succeed(enough, undefined), Effect.never)
             : Effect.void
       })
-      yield* first.control.request({ table: "orders", chunk: { rows: 100 }, id: "all" })
+      yield* first.request({ table: "orders", chunk: { rows: 100 }, id: "all" })
       yield* waitFor(Deferred.await(enough))
       yield* Fiber.interrupt(first.fiber)
       rows.push(...first.rows.values())
@@ -500,8 +500,8 @@ describe("a table read anew while its stream goes on", () => {
         "UPDATE orders SET note = 'between' WHERE id % 3 = 0; UPDATE orders SET id = 0 WHERE id = 555"
       )
       const second = yield* followTable(workspace, { table: "orders", key: ["id"], checkpoints: store, rows })
-      yield* eventually(Effect.map(second.control.requests, (requests) => requests.length === 1))
-      const [request] = yield* second.control.requests
+      yield* eventually(Effect.map(second.requests, (requests) => requests.length === 1))
+      const [request] = yield* second.requests
       assert.strictEqual(request?.id, "all")
       yield* waitFor(request!.await)
       assert.strictEqual(second.count("TableSnapshotStarted"), 0)
@@ -519,7 +519,7 @@ describe("a table read anew while its stream goes on", () => {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int PRIMARY KEY)" })
       for (const pgoutput of [{ messages: false }, { twoPhase: true }]) {
         const target = yield* followTable(workspace, { table: "t", key: ["id"], pgoutput })
-        assert.deepInclude(yield* Effect.flip(Fiber.join(target.fiber)), { _tag: "InvalidOption" })
+        assert.deepInclude(yield* Effect.flip(target.request({ table: "t" })), { _tag: "InvalidOption" })
       }
     })
   )

@@ -3,8 +3,8 @@
  * rows are durable, and not before.
  */
 import { assert, describe } from "@effect/vitest"
-import { CheckpointStore, nextLsn, Snapshot, Table } from "@replicant/core"
-import { Context, Effect, Exit, Fiber, Layer, Ref, Schema, Scope, Stream } from "effect"
+import { CheckpointStore, LogicalStream, nextLsn, type Snapshot, Table } from "@replicant/core"
+import { Context, Effect, Exit, Fiber, Layer, Ref, Schema, Scope, Stream, SubscriptionRef } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
 import { snapshotOptions } from "./support/FollowSnapshot.ts"
@@ -15,8 +15,8 @@ const orders =
   "CREATE TABLE orders (id int PRIMARY KEY, note text); CREATE TABLE others (id int); INSERT INTO orders VALUES (1, 'a'), (2, 'b')"
 const Orders = Table.make("public.orders", Schema.Struct({ id: Schema.Number, note: Schema.String }), { key: ["id"] })
 
-const layer = (workspace: Workspace, snapshot: Snapshot.SnapshotMode) =>
-  Snapshot.layer({ ...snapshotOptions(workspace, snapshot), connections: 1 }).pipe(Layer.provide(walSender(workspace)))
+const make = (workspace: Workspace, snapshot: Snapshot.Mode = "initial", copy: LogicalStream.CopyOptions = {}) =>
+  LogicalStream.make({ ...snapshotOptions(workspace, snapshot), copy: { connections: 1, ...copy } })
 
 const slots = (workspace: Workspace) =>
   workspace.sql(`SELECT slot_name, temporary FROM pg_replication_slots WHERE database = '${workspace.database}'`)
@@ -35,18 +35,19 @@ const nothingIsLeft = (workspace: Workspace) =>
   )
 
 /** The service in a scope of its own, and what its stream gave so far. */
-const consume = Effect.fnUntraced(function* (workspace: Workspace, snapshot: Snapshot.SnapshotMode = "initial") {
+const consume = Effect.fnUntraced(function* (workspace: Workspace, snapshot: Snapshot.Mode = "initial") {
   const scope = yield* Effect.acquireRelease(Scope.make(), (open) => Scope.close(open, Exit.void))
-  const context = yield* Layer.buildWithScope(layer(workspace, snapshot), scope)
-  const replication = yield* Effect.provide(Snapshot.SnapshotReplication, context)
-  const seen: Array<Snapshot.TypedChangeAfterSnapshot<typeof Orders>> = []
+  const stream = yield* make(workspace, snapshot)
+  const replication = yield* stream.open.pipe(Scope.provide(scope), Effect.provide(walSender(workspace)))
+  const seen: Array<Table.TypedOf<Snapshot.ChangeAfterSnapshot, typeof Orders>> = []
   const fiber = yield* replication.changes.pipe(
-    Snapshot.changes([Orders]),
+    Table.changes([Orders]),
     Stream.runForEach((change) => Effect.sync(() => void seen.push(change))),
     Effect.forkScoped
   )
   return {
     replication,
+    state: SubscriptionRef.get(stream.state),
     seen,
     fiber,
     close: Scope.close(scope, Exit.void),
@@ -65,7 +66,7 @@ describe("the service of a snapshot and its stream", () => {
   onServer("postgres", "gives typed rows, waits for its mark, and goes on with what changed meanwhile", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
-      const { close, fiber, replication, saw, seen } = yield* consume(workspace)
+      const { close, fiber, replication, saw, seen, state } = yield* consume(workspace)
       const completed = yield* saw("SnapshotCompleted")
       yield* workspace.sql("UPDATE orders SET note = 'c' WHERE id = 1; INSERT INTO others VALUES (1)")
       assert.deepStrictEqual(
@@ -73,7 +74,7 @@ describe("the service of a snapshot and its stream", () => {
         [true],
         "the slot is not there before the rows are durable"
       )
-      assert.strictEqual((yield* replication.progress).snapshot.phase, "copying")
+      assert.strictEqual((yield* state)._tag, "Copying")
       yield* replication.acknowledgeChange(completed)
       const commit = yield* saw("Commit")
       assert.deepStrictEqual(
@@ -90,7 +91,7 @@ describe("the service of a snapshot and its stream", () => {
       ])
       const before = yield* replication.progress
       assert.deepInclude(before, { pending: 1 })
-      assert.strictEqual(before.snapshot.phase, "streaming")
+      assert.strictEqual((yield* state)._tag, "Streaming")
       yield* replication.acknowledgeChange(commit)
       yield* eventually(Effect.map(replication.progress, ({ flushed }) => flushed >= nextLsn(commit)!.lsn))
       yield* close
@@ -110,8 +111,10 @@ describe("the service of a snapshot and its stream", () => {
   onServer("postgres", "ends after a snapshot by itself, which waits for nobody, and leaves no slot", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
-      const all = yield* Effect.flatMap(Snapshot.SnapshotReplication, ({ changes }) => Stream.runCollect(changes)).pipe(
-        Effect.provide(layer(workspace, "only"))
+      const stream = yield* make(workspace, "only")
+      const all = yield* Effect.flatMap(stream.open, ({ changes }) => Stream.runCollect(changes)).pipe(
+        Effect.scoped,
+        Effect.provide(walSender(workspace))
       )
       assert.strictEqual(all.at(-1)?._tag, "SnapshotCompleted")
       yield* nothingIsLeft(workspace)
@@ -137,7 +140,12 @@ describe("the service of a snapshot and its stream", () => {
   onServer("postgres", "fails to be built without its slot under never, and can be consumed once", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: orders })
-      const error = yield* Effect.flip(Effect.scoped(Layer.build(layer(workspace, "never"))))
+      const error = yield* make(workspace, "never").pipe(
+        Effect.flatMap((stream) => stream.open),
+        Effect.scoped,
+        Effect.provide(walSender(workspace)),
+        Effect.flip
+      )
       assert.strictEqual(error._tag, "SlotNotFound")
       const { replication, saw } = yield* consume(workspace)
       yield* saw("SnapshotStarted")
@@ -150,27 +158,26 @@ describe("the service of a snapshot and its stream", () => {
       const workspace = yield* makeWorkspace(server, { sql: orders })
       const starts = yield* Ref.make(0)
       const rows = new Map<number, string>()
-      const follow = Effect.gen(function* () {
-        const replication = yield* Snapshot.SnapshotReplication
-        yield* replication.changes.pipe(
-          Snapshot.changes([Orders]),
-          Stream.runForEach(
-            Effect.fnUntraced(function* (change) {
-              if (change._tag === "SnapshotStarted") rows.clear()
-              if (change._tag === "SnapshotRow") rows.set(change.row.id, change.row.note)
-              if (change._tag === "Insert") rows.set(change.row.id, change.row.note)
-              if (change._tag === "SnapshotCompleted" && (yield* Ref.updateAndGet(starts, (n) => n + 1)) === 1) {
-                yield* workspace.sql(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+      const stream = yield* make(workspace)
+      const follow = stream
+        .follow((replication) =>
+          replication.changes.pipe(
+            Table.changes([Orders]),
+            Stream.runForEach(
+              Effect.fnUntraced(function* (change) {
+                if (change._tag === "SnapshotStarted") rows.clear()
+                if (change._tag === "SnapshotRow") rows.set(change.row.id, change.row.note)
+                if (change._tag === "Insert") rows.set(change.row.id, change.row.note)
+                if (change._tag === "SnapshotCompleted" && (yield* Ref.updateAndGet(starts, (n) => n + 1)) === 1) {
+                  yield* workspace.sql(`SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
                   WHERE database = '${workspace.database}'`)
-              }
-              yield* replication.acknowledgeChange(change)
-            })
+                }
+                yield* replication.acknowledgeChange(change)
+              })
+            )
           )
         )
-      }).pipe(
-        Effect.provide(layer(workspace, "initial")),
-        Effect.retry({ while: (error) => "isRetryable" in error && error.isRetryable })
-      )
+        .pipe(Effect.provide(walSender(workspace)))
       yield* Effect.forkScoped(follow)
       yield* eventually(workspace.isStreaming())
       yield* eventually(Effect.map(Ref.get(starts), (count) => count === 2))
@@ -188,11 +195,11 @@ describe("the service of a snapshot and its stream", () => {
       const store = yield* Effect.map(Layer.build(CheckpointStore.memory), (context) =>
         Context.get(context, CheckpointStore.CheckpointStore)
       )
-      const resumable = { ...snapshotOptions(workspace, "initial"), connections: 1, checkpoints: store, piecePages: 16 }
+      const resumable = yield* make(workspace, "initial", { piecePages: 16 })
       /** Follows until so many ranges were acknowledged, or to the end. */
       const take = (ranges: number) =>
         Effect.gen(function* () {
-          const replication = yield* Snapshot.SnapshotReplication
+          const replication = yield* resumable.open
           let left = ranges
           return yield* replication.changes.pipe(
             Stream.tap((change) =>
@@ -203,7 +210,11 @@ describe("the service of a snapshot and its stream", () => {
             Stream.takeUntil((change) => left < 0 || change._tag === "SnapshotCompleted"),
             Stream.runCollect
           )
-        }).pipe(Effect.provide(Layer.provide(Snapshot.layer(resumable), walSender(workspace))))
+        }).pipe(
+          Effect.scoped,
+          Effect.provide(walSender(workspace)),
+          Effect.provideService(CheckpointStore.CheckpointStore, store)
+        )
       const first = yield* take(3)
       yield* workspace.sql("INSERT INTO orders VALUES (0, 'new')")
       const second = yield* take(Number.POSITIVE_INFINITY)

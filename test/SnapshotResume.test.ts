@@ -4,14 +4,14 @@
  */
 import * as NodeServices from "@effect/platform-node/NodeServices"
 import { assert, describe } from "@effect/vitest"
-import { CheckpointStore, type Handled, Pgoutput, Snapshot } from "@replicant/core"
+import { CheckpointStore, type Handler, Pgoutput, type Snapshot, withLogicalStream } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
 import { Deferred, Effect, Fiber, FileSystem, Layer, Option, type Scope } from "effect"
 import { Random } from "../packages/core/test/support/Random.ts"
 import { CopyTarget } from "./support/CopyTarget.ts"
 import { eventually } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
-import { rowText, snapshotOptions } from "./support/FollowSnapshot.ts"
+import { rowText, type SnapshotOptions, snapshotOptions } from "./support/FollowSnapshot.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { onServer, type Server } from "./support/Servers.ts"
 import { sqlClient } from "./support/sqlClient.ts"
@@ -23,11 +23,12 @@ type Element = Snapshot.ChangeAfterSnapshot
 const makeStore: Effect.Effect<Store> = CheckpointStore.CheckpointStore.pipe(Effect.provide(CheckpointStore.memory))
 
 /** Small pieces, so that a small table has many. */
-const options = (workspace: Workspace, checkpoints: Store): Snapshot.SnapshotStreamOptions<"initial"> => ({
+const small = { piecePages: 4 }
+
+const options = (workspace: Workspace) => ({
   ...snapshotOptions(workspace, "initial"),
-  checkpoints,
-  piecePages: 4,
-  shutdownTimeout: "10 millis"
+  copy: small,
+  timing: { shutdownTimeout: "10 millis" as const }
 })
 
 interface RunOptions {
@@ -38,7 +39,7 @@ interface RunOptions {
   readonly stopAt?: ((element: Element, index: number) => "before" | "after" | undefined) | undefined
   /** Done before an element is applied. */
   readonly meanwhile?: ((element: Element) => Effect.Effect<unknown>) | undefined
-  readonly overrides?: Partial<Snapshot.SnapshotStreamOptions<"initial">> | undefined
+  readonly overrides?: Partial<SnapshotOptions> | undefined
 }
 
 interface Run {
@@ -47,7 +48,7 @@ interface Run {
   readonly stopped: Effect.Effect<void, unknown>
   readonly kill: Effect.Effect<void>
   /** What it failed with. */
-  readonly failure: Effect.Effect<Snapshot.SnapshotError, unknown>
+  readonly failure: Effect.Effect<Snapshot.Error, unknown>
   readonly saw: (tag: Element["_tag"], count?: number) => Effect.Effect<void, unknown>
 }
 
@@ -63,7 +64,7 @@ const run = Effect.fnUntraced(function* ({
   const seen: Array<Element> = []
   const stopping = yield* Deferred.make<void>()
   const stop = Effect.andThen(Deferred.succeed(stopping, undefined), Effect.never)
-  const fiber = yield* Snapshot.withSnapshotStream({ ...options(workspace, store), ...overrides }, (element) =>
+  const run = withLogicalStream({ ...options(workspace), ...overrides }, (element) =>
     Effect.suspend(() => {
       seen.push(element)
       const where = stopAt?.(element, seen.length)
@@ -72,11 +73,16 @@ const run = Effect.fnUntraced(function* ({
         meanwhile(element),
         Effect.suspend(() => {
           const done = target.apply(element)
-          return where === "after" ? stop : Effect.succeed<Handled>(done)
+          return where === "after" ? stop : Effect.succeed<Handler.Handled>(done)
         })
       )
     })
-  ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
+  )
+  const fiber = yield* run.pipe(
+    Effect.provideService(CheckpointStore.CheckpointStore, store),
+    Effect.provide(walSender(workspace)),
+    Effect.forkScoped
+  )
   const untilFailure = <A, E>(effect: Effect.Effect<A, E>) => Effect.raceFirst(effect, Fiber.join(fiber))
   return {
     seen,
@@ -328,7 +334,7 @@ describe("a copy with a store", () => {
           `CREATE TABLE a (id int PRIMARY KEY, n int, pad text, big text); ALTER TABLE a ALTER big SET STORAGE EXTERNAL;
          INSERT INTO a SELECT i, 0, ${pad}, repeat(md5(i::text), 100) FROM generate_series(1, 600) i`
         )
-        yield* killedAfter({ workspace, store, target, overrides: { connections: 1 } }, 3)
+        yield* killedAfter({ workspace, store, target, overrides: { copy: { ...small, connections: 1 } } }, 3)
         const copied = target.rows("a").length
         assert(copied > 100 && copied < 500)
         // Rows from the end of the table, which was not copied, find room in the pages that were; none repeats its big value.
@@ -363,7 +369,7 @@ describe("a copy with a store", () => {
         workspace,
         store,
         target,
-        overrides: { connections: 3 },
+        overrides: { copy: { ...small, connections: 3 } },
         meanwhile: (element) => {
           if (isCut || pause(element) === undefined) return Effect.void
           isCut = true
@@ -400,7 +406,7 @@ describe("a copy with a store", () => {
          CREATE TABLE outside (id int PRIMARY KEY, n int, pad text); INSERT INTO outside SELECT 1, 1, 'x';
          DROP PUBLICATION IF EXISTS chosen; CREATE PUBLICATION chosen FOR TABLE ${names.join(", ")}, nokey`
         )
-        const overrides = { plugin: Pgoutput.make({ publications: ["chosen"] }), connections: 1 }
+        const overrides = { plugin: Pgoutput.make({ publications: ["chosen"] }), copy: { ...small, connections: 1 } }
         yield* killedAfter({ workspace, store, target, overrides }, 6)
         const recorded = target.rows("nokey").length
         assert(recorded > 0 && recorded < 500)
@@ -449,7 +455,7 @@ describe("a copy with a store", () => {
           `CREATE TABLE a (id int PRIMARY KEY, pad text); INSERT INTO a SELECT i, ${pad} FROM generate_series(1, 500) i;
          CREATE TABLE z (n int)`
         )
-        yield* killedAfter({ workspace, store, target, overrides: { connections: 1 } }, 3)
+        yield* killedAfter({ workspace, store, target, overrides: { copy: { ...small, connections: 1 } } }, 3)
         yield* workspace.sql("INSERT INTO z SELECT generate_series(1, 10); INSERT INTO z VALUES (11)")
         const second = yield* run({
           workspace,

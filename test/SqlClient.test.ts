@@ -1,6 +1,14 @@
 /** What core writes through effect's `SqlClient`, over the real one: messages, contexts and checkpoints. */
 import { assert, describe } from "@effect/vitest"
-import { type Change, CheckpointStore, Lsn, Outbox, TransactionContext, withTransactionStream } from "@replicant/core"
+import {
+  type Change,
+  CheckpointStore,
+  Handler,
+  Lsn,
+  Outbox,
+  TransactionContext,
+  withLogicalStream
+} from "@replicant/core"
 import { Effect, Fiber, Layer, Option, Result, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { eventually } from "./support/eventually.ts"
@@ -156,12 +164,15 @@ describe("the context of a transaction over effect's own client", () => {
       const { Request } = TransactionContext
       const workspace = yield* makeWorkspace(server, { sql: tables })
       const seen: Array<readonly [actor: string | undefined, ids: ReadonlyArray<unknown>]> = []
-      yield* withTransactionStream(logicalOptions(workspace), (transaction) =>
-        Effect.gen(function* () {
-          const context = yield* Effect.fromResult(TransactionContext.of(Request, transaction))
-          const ids = transaction.changes.flatMap((change) => (change._tag === "Insert" ? [change.row.id] : []))
-          seen.push([context?.actor, ids])
-        })
+      yield* withLogicalStream(
+        logicalOptions(workspace),
+        Handler.transactions((transaction) =>
+          Effect.gen(function* () {
+            const context = yield* Effect.fromResult(TransactionContext.of(Request, transaction))
+            const ids = transaction.changes.flatMap((change) => (change._tag === "Insert" ? [change.row.id] : []))
+            seen.push([context?.actor, ids])
+          })
+        )
       ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
       yield* eventually(workspace.isStreaming())
       const place = (id: number) => Effect.andThen(insertOrder(id), insertOrder(id + 1000))

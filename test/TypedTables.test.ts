@@ -5,6 +5,7 @@ import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { assert, describe } from "@effect/vitest"
 import {
+  Handler,
   nextLsn,
   Pgoutput,
   Publication,
@@ -13,9 +14,7 @@ import {
   timestampDate,
   Wal2Json,
   WalSender,
-  withLogicalStream,
-  withLogicalStreamArray,
-  withTransactionStream
+  withLogicalStream
 } from "@replicant/core"
 import { Effect, Fiber, Layer, Schema, Stream } from "effect"
 import { eventually } from "./support/eventually.ts"
@@ -63,16 +62,17 @@ const optionsOf = (workspace: Workspace) => ({
 /** Follows both tables under `untyped`, array by array, and acknowledges all. */
 const follow = Effect.fnUntraced(function* (workspace: Workspace) {
   const seen: Array<Typed> = []
-  const handler = Table.arrayHandler(
+  const handler = Table.handler(
     [Orders, Customers],
-    (changes) =>
+    Handler.arrays((changes) =>
       Effect.sync(() => {
         seen.push(...changes)
         return changes.map(nextLsn).findLast((next) => next !== undefined)
-      }),
+      })
+    ),
     { onMismatch: "untyped" }
   )
-  const fiber = yield* withLogicalStreamArray(optionsOf(workspace), handler).pipe(
+  const fiber = yield* withLogicalStream(optionsOf(workspace), handler).pipe(
     Effect.provide(walSender(workspace)),
     Effect.forkScoped
   )
@@ -294,10 +294,13 @@ describe("typed tables", () => {
       yield* workspace.sql("INSERT INTO orders VALUES (3, 3.5); INSERT INTO others VALUES (1)")
       const decode = Table.decoder([Orders])
       const sums: Array<number> = []
-      yield* withTransactionStream(optionsOf(workspace), ({ changes }) =>
-        Effect.map(Effect.fromResult(decode(changes)), (typed) => {
-          for (const change of typed) if (change._tag === "Insert") sums.push(change.row.total)
-        })
+      yield* withLogicalStream(
+        optionsOf(workspace),
+        Handler.transactions(({ changes }) =>
+          Effect.map(Effect.fromResult(decode(changes)), (typed) => {
+            for (const change of typed) if (change._tag === "Insert") sums.push(change.row.total)
+          })
+        )
       ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
       yield* eventually(Effect.sync(() => sums.length > 0))
       assert.deepStrictEqual(sums, [3.5], "what was acknowledged does not come again")

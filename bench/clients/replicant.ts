@@ -1,12 +1,13 @@
 /** Replicant: `Replication.changes`, each transaction acknowledged after the handler has seen it. */
 import {
   type Change,
+  Handler,
   type NextLsn,
   nextLsn,
   Pgoutput,
   Replication,
   Table,
-  withLogicalStreamArray
+  withLogicalStream
 } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Effect, Layer, Redacted, Stream } from "effect"
@@ -19,7 +20,7 @@ const mode = process.env.BENCH_MODE ?? "changes"
 
 const format = mode === "binary" ? "binary" : "text"
 const plugin = Pgoutput.make({ publications: [publication], format })
-const options = { slot, plugin, ...(mode === "neverWaiting" && { maxReadWait: 0 }) }
+const options = { slot, plugin, ...(mode === "neverWaiting" && { timing: { maxReadWait: 0 } }) }
 
 const walSender = PgWalSender.layer({
   host,
@@ -96,10 +97,15 @@ const withService = Effect.gen(function* () {
         })
       )
   }
-}).pipe(Effect.provide(Replication.layer({ ...options, maxTransactionBytes: 2 ** 30 }).pipe(Layer.provide(walSender))))
-
-const withStream = withLogicalStreamArray(options, (changes) => Effect.sync(() => seeAll(changes))).pipe(
-  Effect.provide(walSender)
+}).pipe(
+  Effect.provide(
+    Replication.layer({ ...options, memory: { maxTransactionBytes: 2 ** 30 } }).pipe(Layer.provide(walSender))
+  )
 )
+
+const withStream = withLogicalStream(
+  options,
+  Handler.arrays((changes) => Effect.sync(() => seeAll(changes)))
+).pipe(Effect.provide(walSender))
 
 await Effect.runPromise(mode === "withLogicalStream" ? withStream : withService)

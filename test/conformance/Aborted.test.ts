@@ -2,14 +2,14 @@
 import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import {
-  type ChangeInProgress,
+  Handler,
+  type InProgress,
   Lsn,
   nextLsn,
   Pgoutput,
   type Transaction,
   TransactionSpill,
-  withInProgressStream,
-  withTransactionStream
+  withLogicalStream
 } from "@replicant/core"
 import { Effect, Fiber, Layer } from "effect"
 import { expected, record, scenario, transcript } from "../support/Conformance.ts"
@@ -127,10 +127,13 @@ describe("Transactions that were rolled back", () => {
           Effect.gen(function* () {
             const { end, workspace } = yield* makeBehind(server)
             const seen: Array<Transaction> = []
-            const fiber = yield* withTransactionStream(optionsOf(workspace, plugin), (transaction) => {
-              seen.push(transaction)
-              return Effect.succeed(transaction.nextLsn)
-            }).pipe(Effect.provide(layerOf(workspace)), Effect.forkScoped)
+            const fiber = yield* withLogicalStream(
+              optionsOf(workspace, plugin),
+              Handler.transactions((transaction) => {
+                seen.push(transaction)
+                return Effect.succeed(transaction.nextLsn)
+              })
+            ).pipe(Effect.provide(layerOf(workspace)), Effect.forkScoped)
             yield* Effect.raceFirst(confirmed(workspace, end), Fiber.join(fiber))
             assert.deepStrictEqual(
               seen.map(({ changes }) => transcript(changes)),
@@ -148,11 +151,14 @@ describe("Transactions that were rolled back", () => {
         (server) =>
           Effect.gen(function* () {
             const { end, workspace } = yield* makeBehind(server)
-            const seen: Array<ChangeInProgress> = []
-            const fiber = yield* withInProgressStream(optionsOf(workspace, plugin), (change) => {
-              seen.push(change)
-              return Effect.succeed(nextLsn(change))
-            }).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
+            const seen: Array<InProgress.ChangeInProgress> = []
+            const fiber = yield* withLogicalStream(
+              { ...optionsOf(workspace, plugin), inProgress: "deliver" },
+              (change) => {
+                seen.push(change)
+                return Effect.succeed(nextLsn(change))
+              }
+            ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
             yield* Effect.raceFirst(confirmed(workspace, end), Fiber.join(fiber))
             assert.deepStrictEqual(transcript(seen as never), bothRows)
           }),
@@ -225,8 +231,8 @@ describe("Transactions that were rolled back", () => {
         // Less than what is prepared, and with it too much for the server's memory.
         const other = yield* workspace.session
         yield* other.query(`BEGIN; ${rows(1001, 1130)}`)
-        const seen: Array<ChangeInProgress> = []
-        const fiber = yield* withInProgressStream(options, (change) => {
+        const seen: Array<InProgress.ChangeInProgress> = []
+        const fiber = yield* withLogicalStream({ ...options, inProgress: "deliver" }, (change) => {
           seen.push(change)
           return Effect.succeed(nextLsn(change))
         }).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)

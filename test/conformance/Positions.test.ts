@@ -288,7 +288,7 @@ describe("limits of an acknowledgement", () => {
       const held: Array<Change> = []
       const stream = yield* follow(workspace, {
         layer: tap.layer,
-        options: { statusInterval: "20 millis" },
+        options: { timing: { statusInterval: "20 millis" } },
         // Commits 1, 3, 5, … are not acknowledged by themselves, but with the next one.
         handler: (change) => {
           if (change._tag === "Commit") held.push(change)
@@ -338,7 +338,10 @@ describe("frame headers", () => {
       // One message at a time, and a status update after each description, so that its position would be told.
       const isZero = (said: Said) => said._tag === "XLogData" && said.walStart === Lsn.zero
       const tap = yield* tapWalSender(walSender(workspace), { holdAfter: isZero })
-      const stream = yield* follow(workspace, { layer: tap.layer, options: { statusInterval: "20 millis" } })
+      const stream = yield* follow(workspace, {
+        layer: tap.layer,
+        options: { timing: { statusInterval: "20 millis" } }
+      })
       yield* workspace.sql("ALTER TABLE t ADD n int; INSERT INTO t VALUES (2, 'fine', 2)")
       yield* stream.saw("Commit", 3)
       yield* stream.stop

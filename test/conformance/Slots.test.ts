@@ -3,14 +3,8 @@
  * that comes with a slot holds. First what the server does, by hand; then that Replicant lives with it.
  */
 import { assert, describe } from "@effect/vitest"
-import {
-  type LogicalStreamOptions,
-  ReplicationSlot,
-  refineServerError,
-  type ServerMessage,
-  serverError,
-  withLogicalStream
-} from "@replicant/core"
+import { type LogicalStream, ReplicationSlot, withLogicalStream } from "@replicant/core"
+import { refineServerError, type ServerMessage, serverError } from "@replicant/core/driver"
 import type { PgServerFailed } from "@replicant/node/testing"
 import { Effect, Fiber, Logger, Redacted, type Scope } from "effect"
 import { scenario } from "../support/Conformance.ts"
@@ -22,7 +16,7 @@ import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
 
 /** What Replicant fails with that would stream the workspace's publication, from its slot unless told otherwise. */
-const streamFailure = (workspace: Workspace, options: Partial<LogicalStreamOptions> = {}) =>
+const streamFailure = (workspace: Workspace, options: Partial<LogicalStream.Options> = {}) =>
   withLogicalStream({ ...logicalOptions(workspace), createSlot: undefined, ...options }, () =>
     Effect.succeed(undefined)
   ).pipe(Effect.provide(walSender(workspace)), Effect.flip, Effect.timeout("20 seconds"))
@@ -153,7 +147,7 @@ describe("slots that cannot be streamed from", () => {
         }
       }
       const pid = (yield* workspace.findSlot())?.active_pid
-      const inUse: object = yield* streamFailure(workspace, { slotInUseTimeout: 0 })
+      const inUse: object = yield* streamFailure(workspace, { slotPolicy: { inUseTimeout: 0 } })
       assert.deepInclude(inUse, { _tag: "SlotInUse", activePid: pid, isRetryable: true })
       const waiting = yield* Effect.forkScoped(follow(workspace, { options: { createSlot: undefined } }))
       yield* eventually(

@@ -2,13 +2,11 @@
 import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import {
-  type ChangeInProgress,
+  type InProgress,
   nextLsn,
   Pgoutput,
   type ReplicationError,
-  type Streamed,
   TransactionSpill,
-  withInProgressStream,
   withLogicalStream
 } from "@replicant/core"
 import { Effect, Fiber, Layer, Result } from "effect"
@@ -51,9 +49,13 @@ const followInProgress = Effect.fnUntraced(function* (
   workspace: Workspace,
   plugin: Omit<Pgoutput.Options, "publications">
 ) {
-  const seen: Array<ChangeInProgress> = []
-  const fiber = yield* withInProgressStream(
-    { ...logicalOptions(workspace), plugin: Pgoutput.make({ publications: [workspace.publication], ...plugin }) },
+  const seen: Array<InProgress.ChangeInProgress> = []
+  const fiber = yield* withLogicalStream(
+    {
+      ...logicalOptions(workspace),
+      plugin: Pgoutput.make({ publications: [workspace.publication], ...plugin }),
+      inProgress: "deliver"
+    },
     (change) => {
       seen.push(change)
       return Effect.succeed(nextLsn(change))
@@ -63,7 +65,7 @@ const followInProgress = Effect.fnUntraced(function* (
     Effect.map(workspace.isStreaming(), (streaming) => streaming || fiber.pollUnsafe() !== undefined),
     { what: "the stream began" }
   )
-  const saw = (tag: ChangeInProgress["_tag"], count = 1) =>
+  const saw = (tag: InProgress.ChangeInProgress["_tag"], count = 1) =>
     Effect.raceFirst(
       eventually(
         Effect.sync(() => seen.filter((change) => change._tag === tag).length >= count),
@@ -119,7 +121,7 @@ describe("Protocol 2 to 4", () => {
           const recorder = yield* record(server, { sql: tables, plugin: { streaming }, layer: spill(1 << 17) })
           const large = yield* recorder.session
           yield* large.query(`BEGIN; ${rows(1, 3000)}; SAVEPOINT gone; ${rows(3001, 6000)}`)
-          // Streamed by now, with the table described in the subtransaction too.
+          // InProgress.Streamed by now, with the table described in the subtransaction too.
           yield* large.query(`ALTER TABLE t ADD c int; UPDATE t SET c = 1 WHERE a <= 3000`)
           yield* large.query(`ROLLBACK TO gone; ${rows(6001, 8000)}; SAVEPOINT kept; ${rows(8001, 9000)}`)
           yield* large.query(`SAVEPOINT within; ${rows(9001, 9500)}; RELEASE within; RELEASE kept; COMMIT`)
@@ -193,7 +195,7 @@ describe("Protocol 2 to 4", () => {
           const large = yield* workspace.session
           yield* large.query(`BEGIN; ${rows(1, 3000)}; SAVEPOINT gone; ${rows(3001, 6000)}`)
           // From PostgreSQL 18 the server looks first, and does not send what is known to be aborted.
-          const ofSavepoint = ({ subxid, xid }: Streamed) => subxid !== xid
+          const ofSavepoint = ({ subxid, xid }: InProgress.Streamed) => subxid !== xid
           yield* eventually(Effect.sync(() => seen.some((change) => change._tag === "Streamed" && ofSavepoint(change))))
           yield* large.query("ROLLBACK TO gone")
           yield* large.query(rows(6001, 9000))

@@ -2,7 +2,7 @@
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { assert, describe } from "@effect/vitest"
-import { nextLsn, withLogicalStreamArray } from "@replicant/core"
+import { Handler, nextLsn, withLogicalStream } from "@replicant/core"
 import { Effect } from "effect"
 import { expected, record, scenario, transcript } from "../support/Conformance.ts"
 import { eventually } from "../support/eventually.ts"
@@ -174,23 +174,26 @@ describe("Transactions", () => {
         let sampled = 0
         const held: Array<number> = []
         let commits = 0
-        yield* withLogicalStreamArray(logicalOptions(workspace), (changes) =>
-          Effect.sync(() => {
-            let last: ReturnType<typeof nextLsn>
-            for (const change of changes) {
-              if (change._tag === "Insert") {
-                rows++
-                characters += String(change.row.b).length
+        yield* withLogicalStream(
+          logicalOptions(workspace),
+          Handler.arrays((changes) =>
+            Effect.sync(() => {
+              let last: ReturnType<typeof nextLsn>
+              for (const change of changes) {
+                if (change._tag === "Insert") {
+                  rows++
+                  characters += String(change.row.b).length
+                }
+                if (change._tag === "Commit") commits++
+                last = nextLsn(change) ?? last
               }
-              if (change._tag === "Commit") commits++
-              last = nextLsn(change) ?? last
-            }
-            if (rows - sampled >= 1000) {
-              sampled = rows
-              held.push(bytesHeld())
-            }
-            return last
-          })
+              if (rows - sampled >= 1000) {
+                sampled = rows
+                held.push(bytesHeld())
+              }
+              return last
+            })
+          )
         ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
         yield* eventually(workspace.isStreaming(workspace.slot))
         const insert = (from: number) =>

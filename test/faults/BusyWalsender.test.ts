@@ -5,7 +5,7 @@
  * Both sides' limits are a hundredth of their defaults, and loads are sized by how fast this machine decodes.
  */
 import { assert, describe } from "@effect/vitest"
-import { type LogicalStreamOptions, type StreamState, WalSender } from "@replicant/core"
+import { type LogicalStream, type Replication, WalSender } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
 import { Clock, Effect, Layer, Redacted, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
@@ -14,7 +14,6 @@ import { follow, insertedRows, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { once, type Server } from "../support/Servers.ts"
 import { makeWorkspace, type Workspace, type WorkspaceServer } from "../support/Workspace.ts"
-import { watchState } from "../support/watchState.ts"
 
 /** For 60 s and 30 s; milliseconds. */
 const walSenderTimeout = 600
@@ -40,11 +39,15 @@ const counted = (layer: ReturnType<typeof walSender>) => {
 
 interface BusyOptions {
   readonly user?: string | undefined
-  readonly options?: Partial<LogicalStreamOptions> | undefined
+  readonly options?: Partial<Replication.Options> | undefined
+  readonly timing?: LogicalStream.Timing | undefined
 }
 
 /** A stream of the table `t`, beside which there is one that nobody streams. */
-const streamBeside = Effect.fnUntraced(function* (server: WorkspaceServer, { options, user }: BusyOptions = {}) {
+const streamBeside = Effect.fnUntraced(function* (
+  server: WorkspaceServer,
+  { options, timing, user }: BusyOptions = {}
+) {
   const workspace = yield* makeWorkspace(server, {
     sql: "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE other (id int, v text)",
     publication: "FOR TABLE t"
@@ -52,10 +55,9 @@ const streamBeside = Effect.fnUntraced(function* (server: WorkspaceServer, { opt
   const settings = { wal_sender_timeout: `${walSenderTimeout}ms`, logical_decoding_work_mem: workMem }
   const role = user === undefined ? {} : { user, password: Redacted.make("secret") }
   const { connections, layer } = counted(walSender(workspace, { settings, ...role }))
-  const { state, states } = yield* watchState
   const stream = yield* follow(workspace, {
     layer,
-    options: { receiverTimeout, reconnect: quickly, state, ...options }
+    options: { timing: { receiverTimeout, ...timing }, reconnect: quickly, ...options }
   })
   /** Milliseconds until a row arrives that is inserted now: until all before it is decoded. */
   const arrival = Effect.fnUntraced(function* (id: number) {
@@ -67,7 +69,7 @@ const streamBeside = Effect.fnUntraced(function* (server: WorkspaceServer, { opt
     )
     return (yield* Clock.currentTimeMillis) - before
   })
-  return { workspace, stream, states, connections, arrival }
+  return { workspace, stream, states: stream.states, connections, arrival }
 })
 
 const load = (workspace: Workspace, rows: number) =>
@@ -82,7 +84,7 @@ const work = { "a load of a table that is not published": load, "REFRESH MATERIA
 
 type Work = keyof typeof work
 
-const reconnections = (states: ReadonlyArray<StreamState>) =>
+const reconnections = (states: ReadonlyArray<LogicalStream.StreamState>) =>
   states.flatMap((state) => (state._tag === "Reconnecting" ? [`${state.cause._tag}: ${state.cause.message}`] : []))
 
 const sample = 100_000
@@ -173,7 +175,8 @@ describe("a walsender that only seems to be there", () => {
       Effect.gen(function* () {
         const server = yield* PgServer.make(PostgresVersion.serverOptions())
         const { arrival, states, workspace } = yield* streamBeside(server, {
-          options: { receiverTimeout: 1000, slotInUseTimeout: "1 minute" }
+          timing: { receiverTimeout: 1000 },
+          options: { slotPolicy: { inUseTimeout: "1 minute" } }
         })
         yield* arrival(1)
         const pid = (yield* workspace.findSlot())?.active_pid

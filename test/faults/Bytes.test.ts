@@ -6,17 +6,8 @@
  * Every mangle of every kind of message is tried in packages/core/test/faults, against a walsender of our own.
  */
 import { assert, describe } from "@effect/vitest"
-import {
-  type Change,
-  type CopyBoth,
-  Frames,
-  Lsn,
-  nextLsn,
-  Pgoutput,
-  type Row,
-  WalSender,
-  withLogicalStream
-} from "@replicant/core"
+import { type Change, Lsn, nextLsn, Pgoutput, type Row, WalSender, withLogicalStream } from "@replicant/core"
+import { type CopyBoth, Frames } from "@replicant/core/driver"
 import { Effect, Fiber, Layer, Logger, References } from "effect"
 import { maxFrameLength } from "../../packages/core/test/faults/Hostile.ts"
 import { type Mangle, mangles } from "../../packages/core/test/faults/mangles.ts"
@@ -81,7 +72,10 @@ describe("a message of a real server", () => {
         yield* workspace.sql(`INSERT INTO t VALUES (${++id}, 'first'), (${++id}, '${broken}'), (${++id}, 'last')`)
         const end = Lsn.fromString(yield* workspace.currentWalLsn)!
         const layer = mangling(walSender(workspace), broken!, mangle)
-        const damaged = yield* follow(workspace, { layer, options: { maxFrameLength, createSlot: undefined } })
+        const damaged = yield* follow(workspace, {
+          layer,
+          options: { memory: { maxFrameLength }, createSlot: undefined }
+        })
         const error = yield* damaged.failure
         assert.strictEqual(error._tag, "DecodeError", what)
         assert.notInclude(words(damaged.changes), broken)
@@ -277,7 +271,7 @@ describe("a stream whose frames are limited", () => {
   fault("F1", "takes what fits, and fails before it has read what does not", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const options = { ...logicalOptions(workspace), maxFrameLength: 100_000 }
+      const options = { ...logicalOptions(workspace), memory: { maxFrameLength: 100_000 } }
       const sizes: Array<number> = []
       const fiber = yield* withLogicalStream(options, (change) => {
         if (change._tag === "Insert") sizes.push(String(change.row.word).length)

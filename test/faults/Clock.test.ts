@@ -31,7 +31,10 @@ describe("a timezone that changes", () => {
           sql: "CREATE TABLE t (id int PRIMARY KEY, at timestamptz, local timestamp)"
         })
         const tap = yield* tapWalSender(walSender(workspace))
-        const stream = yield* follow(workspace, { layer: tap.layer, options: { statusInterval: "100 millis" } })
+        const stream = yield* follow(workspace, {
+          layer: tap.layer,
+          options: { timing: { statusInterval: "100 millis" } }
+        })
         const statuses = () => tap.said.filter((said) => said._tag === "StandbyStatusUpdate")
         const before = process.env.TZ
         yield* Effect.addFinalizer(() => moveProcess(before))

@@ -42,7 +42,7 @@ describe("a peer that falls silent", () => {
         const { open, port } = yield* silentAfter(server, words)
         const layer = walSender(workspace, { port, connectTimeout: "400 millis" })
         const run = (options: typeof never) =>
-          withLogicalStream({ ...logicalOptions(workspace), ...options, closeTimeout: "50 millis" }, () =>
+          withLogicalStream({ ...logicalOptions(workspace), ...options, timing: { closeTimeout: "50 millis" } }, () =>
             Effect.succeed(undefined)
           ).pipe(Effect.provide(layer))
         const error = yield* Effect.flip(run(never)).pipe(Effect.timeout("5 seconds"))

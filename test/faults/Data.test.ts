@@ -4,12 +4,11 @@ import { NodeFileSystem } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import {
   type Change,
-  type ChangeInProgress,
+  type InProgress,
   nextLsn,
   Pgoutput,
   type ReplicationError,
   TransactionSpill,
-  withInProgressStream,
   withLogicalStream
 } from "@replicant/core"
 import { FaultProxy } from "@replicant/node/testing"
@@ -20,7 +19,6 @@ import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import { confirmed, makeSlot } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
-import { watchState } from "../support/watchState.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
 
@@ -84,9 +82,9 @@ describe("10,000 subtransactions, of which every tenth is rolled back", () => {
       yield* write(workspace)
       const bySubtransaction = new Map<number, Array<number>>()
       let streamed = 0
-      let ended: ChangeInProgress["_tag"] | undefined
+      let ended: InProgress.ChangeInProgress["_tag"] | undefined
       const plugin = Pgoutput.make({ publications: [workspace.publication], streaming: "on" })
-      yield* withInProgressStream({ ...logicalOptions(workspace), plugin }, (change) => {
+      yield* withLogicalStream({ ...logicalOptions(workspace), plugin, inProgress: "deliver" }, (change) => {
         if (change._tag === "Streamed" && change.change._tag === "Insert") {
           streamed++
           bySubtransaction.set(change.subxid, [
@@ -283,8 +281,7 @@ describe("what the server cannot send", () => {
           sql: "CREATE TABLE t (id int PRIMARY KEY, divisor int NOT NULL); ALTER TABLE t REPLICA IDENTITY FULL",
           publication: "FOR TABLE t WHERE (1 / divisor > -1)"
         })
-        const { state, states } = yield* watchState
-        const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("20 millis") } })
+        const stream = yield* follow(workspace, { options: { reconnect: Schedule.spaced("20 millis") } })
         yield* workspace.sql("INSERT INTO t VALUES (1, 1)")
         yield* stream.saw("Commit", 1)
         const done = stream.changes.find((change) => change._tag === "Commit")!.endLsn
@@ -294,7 +291,7 @@ describe("what the server cannot send", () => {
         assert.deepInclude(error, { sqlState: "22012", stage: "Streaming", isRetryable: false })
         assert.isTrue(error.lsn !== undefined && error.lsn >= done)
         assert.include(error.message, "behind LSN")
-        const again = states.filter((now) => now._tag === "Reconnecting")
+        const again = stream.states.filter((now) => now._tag === "Reconnecting")
         assert.strictEqual(again.length, 2, "three attempts in all")
         assert.deepStrictEqual(
           insertedRows(stream.changes).map((row) => row.id),
@@ -310,31 +307,29 @@ describe("what the server cannot send", () => {
         sql: "CREATE TABLE t (id int PRIMARY KEY, name text)",
         encoding: "SQL_ASCII"
       })
-      const { state, states } = yield* watchState
-      const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("20 millis") } })
+      const stream = yield* follow(workspace, { options: { reconnect: Schedule.spaced("20 millis") } })
       yield* workspace.sql("INSERT INTO t VALUES (1, convert_from('\\xff'::bytea, 'SQL_ASCII'))")
       assert.deepInclude(yield* stream.failure, { _tag: "ServerError", sqlState: "22021" })
-      assert.strictEqual(states.filter((now) => now._tag === "Reconnecting").length, 2)
+      assert.strictEqual(stream.states.filter((now) => now._tag === "Reconnecting").length, 2)
     })
   )
 
   fault("V4", "for being cancelled is sent on the next connection", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const { state, states } = yield* watchState
-      const stream = yield* follow(workspace, { options: { state, reconnect: Schedule.spaced("50 millis") } })
+      const stream = yield* follow(workspace, { options: { reconnect: Schedule.spaced("50 millis") } })
       for (let id = 1; id <= 5; id++) {
         yield* workspace.sql(
           `SELECT pg_cancel_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
         )
         yield* eventually(
-          Effect.sync(() => states.filter((now) => now._tag === "Streaming").length === id + 1),
+          Effect.sync(() => stream.states.filter((now) => now._tag === "Streaming").length === id + 1),
           { what: "it streams again" }
         )
         yield* workspace.sql(`INSERT INTO t VALUES (${id})`)
         yield* stream.saw("Insert", id)
       }
-      const causes = states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause] : []))
+      const causes = stream.states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause] : []))
       assert.isTrue(causes.every((cause) => cause._tag === "ServerError" && cause.sqlState === "57014"))
     })
   )

@@ -25,7 +25,7 @@ const statements = [
 const round = Effect.fnUntraced(function* (server: Server, statement: string) {
   const rows = `AS SELECT i AS id, repeat('x', 200) AS note FROM generate_series(1, ${count}) i`
   const workspace = yield* makeWorkspace(server, { sql: `CREATE TABLE first ${rows}; CREATE TABLE later ${rows}` })
-  const stream = yield* followSnapshot(workspace, { options: { connections: 1 } })
+  const stream = yield* followSnapshot(workspace, { options: { copy: { connections: 1 } } })
   yield* Effect.sleep(Math.random() * 150) // Not a wait: the moment at which the statement comes.
   const ddl = yield* Effect.forkScoped(workspace.sql(statement))
   const taken = yield* Effect.exit(stream.saw("SnapshotCompleted", 1))

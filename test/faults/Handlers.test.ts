@@ -77,7 +77,7 @@ describe("two streams of one slot", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const first = yield* follow(workspace)
       const activePid = Number((yield* workspace.findSlot())!.active_pid)
-      const refused = yield* failureOf(workspace, { slotInUse: "fail" })
+      const refused = yield* failureOf(workspace, { slotPolicy: { inUse: "fail" } })
       assert.deepInclude(refused, { _tag: "SlotInUse", activePid })
       const second = yield* follow(workspace)
       yield* workspace.sql("INSERT INTO t VALUES (1)")

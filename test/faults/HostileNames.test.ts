@@ -3,7 +3,8 @@
  * passwords, settings and slots. What is meant happens, and nothing else: the table that they would drop is there.
  */
 import { assert, describe } from "@effect/vitest"
-import { nextLsn, Pgoutput, quoteIdentifier, quoteLiteral, withLogicalStream } from "@replicant/core"
+import { nextLsn, Pgoutput, withLogicalStream } from "@replicant/core"
+import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import { PgConfig, PgWalSender } from "@replicant/node"
 import { Effect, Redacted } from "effect"
 import { eventually } from "../support/eventually.ts"

@@ -2,7 +2,7 @@
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { assert, describe } from "@effect/vitest"
-import { type Lsn, Replication, withLogicalStream, withTransactionStream } from "@replicant/core"
+import { Handler, type Lsn, Replication, withLogicalStream } from "@replicant/core"
 import { Array, Effect, Fiber, Layer, Schedule, Stream } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
@@ -23,18 +23,25 @@ describe("a stream that is closed amid its work", () => {
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })
         yield* makeSlot(workspace)
-        const options = { ...logicalOptions(workspace), createSlot: undefined, acknowledgeDelay: "1 second" } as const
+        const options = {
+          ...logicalOptions(workspace),
+          createSlot: undefined,
+          timing: { acknowledgeDelay: "1 second" }
+        } as const
         const endWriting = yield* writeAlong(workspace)
         const handled: globalThis.Array<{ readonly endLsn: Lsn.Lsn; readonly ids: ReadonlyArray<number> }> = []
         let longest = 0
         /** Streams from where the last one was, until this is true; then it is closed, whatever the handler is at. */
         const streamUntil = Effect.fnUntraced(function* (isEnough: () => boolean) {
-          const fiber = yield* withTransactionStream(options, ({ changes, nextLsn }) =>
-            Effect.andThen(
-              Effect.sleep(Math.random() * 4),
-              Effect.sync(() => {
-                handled.push({ endLsn: nextLsn.lsn, ids: insertedRows(changes).map((row) => row.id as number) })
-              })
+          const fiber = yield* withLogicalStream(
+            options,
+            Handler.transactions(({ changes, nextLsn }) =>
+              Effect.andThen(
+                Effect.sleep(Math.random() * 4),
+                Effect.sync(() => {
+                  handled.push({ endLsn: nextLsn.lsn, ids: insertedRows(changes).map((row) => row.id as number) })
+                })
+              )
             )
           ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
           yield* eventually(Effect.sync(isEnough), { what: "it goes on" })

@@ -4,7 +4,7 @@
  */
 import Dns from "node:dns"
 import { assert, describe } from "@effect/vitest"
-import { type LogicalStreamOptions, nextLsn } from "@replicant/core"
+import { nextLsn, type Replication } from "@replicant/core"
 import { type CopyBoth, WalSender } from "@replicant/core/driver"
 import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Array, Clock, Effect, Layer, Schedule } from "effect"
@@ -20,7 +20,7 @@ import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 type Handler = NonNullable<NonNullable<Parameters<typeof follow<never>>[1]>["handler"]>
 
 interface LinkOptions {
-  readonly options?: Partial<LogicalStreamOptions> | undefined
+  readonly options?: Partial<Replication.Options> | undefined
   readonly settings?: Readonly<Record<string, string>> | undefined
   readonly handler?: Handler | undefined
   /** Rules that hold from the first byte. */
@@ -131,7 +131,7 @@ describe.concurrent("a connection that falls silent", () => {
     (server) =>
       Effect.gen(function* () {
         const { proxy, stream, workspace } = yield* link(server, {
-          options: { receiverTimeout: "2 seconds" },
+          options: { timing: { receiverTimeout: "2 seconds" } },
           settings: { wal_sender_timeout: "4s" }
         })
         yield* insert(workspace, 1)
@@ -148,7 +148,7 @@ describe.concurrent("a connection that falls silent", () => {
 
   fault("N4", "towards us is dropped within its limit, though everything that we write is taken", (server) =>
     Effect.gen(function* () {
-      const { proxy, stream, workspace } = yield* link(server, { options: { receiverTimeout: "1 second" } })
+      const { proxy, stream, workspace } = yield* link(server, { options: { timing: { receiverTimeout: "1 second" } } })
       yield* proxy.blackHole("toClient")
       yield* proxy.pass
       yield* insert(workspace, 1, 10)
@@ -173,7 +173,7 @@ describe.concurrent("a connection that falls silent", () => {
 
   fault(["F11", "N3"], "within a message is dropped within its limit, and the fragment is thrown away", (server) =>
     Effect.gen(function* () {
-      const { proxy, stream, workspace } = yield* link(server, { options: { receiverTimeout: "1 second" } })
+      const { proxy, stream, workspace } = yield* link(server, { options: { timing: { receiverTimeout: "1 second" } } })
       yield* proxy.cutAfter(1000, "silence")
       yield* insert(workspace, 1, 50)
       const took = yield* untilConnection(proxy, nextAttempt)
@@ -190,7 +190,7 @@ describe.concurrent("a connection that falls silent", () => {
     (server) =>
       Effect.gen(function* () {
         const { proxy, stream, workspace } = yield* link(server, {
-          options: { receiverTimeout: "1 second", acknowledgeDelay: "1 second" },
+          options: { timing: { receiverTimeout: "1 second", acknowledgeDelay: "1 second" } },
           settings: { wal_sender_timeout: "0" }
         })
         yield* insert(workspace, 1)
@@ -212,7 +212,9 @@ describe.concurrent("a connection that falls silent", () => {
 
   fault("N3", "for a third of its limit is kept, as ten seconds would be by default", (server) =>
     Effect.gen(function* () {
-      const { proxy, stream, workspace } = yield* link(server, { options: { receiverTimeout: "1500 millis" } })
+      const { proxy, stream, workspace } = yield* link(server, {
+        options: { timing: { receiverTimeout: "1500 millis" } }
+      })
       yield* insert(workspace, 1)
       yield* brings(stream, 1)
       for (let row = 2; row <= 4; row++) {
@@ -229,7 +231,7 @@ describe.concurrent("a connection that falls silent", () => {
   fault(["V5", "C9"], "because nobody reads it is kept: a busy handler suspends the watch", (server) =>
     Effect.gen(function* () {
       const { proxy, stream, workspace } = yield* link(server, {
-        options: { receiverTimeout: "1 second" },
+        options: { timing: { receiverTimeout: "1 second" } },
         settings: { wal_sender_timeout: "1s" },
         handler: (change) =>
           Effect.as(Effect.sleep(change._tag === "Insert" && change.row.id === 1 ? "3 seconds" : 0), nextLsn(change))
@@ -253,7 +255,7 @@ describe.concurrent("a connection that is slow", () => {
       Effect.gen(function* () {
         const { proxy, stream, workspace } = yield* link(server, {
           rules,
-          options: { receiverTimeout: limit as "1 second" },
+          options: { timing: { receiverTimeout: limit as "1 second" } },
           settings: { wal_sender_timeout: "5s" }
         })
         const direct = yield* follow(workspace, { options: { slot: `${workspace.slot}_direct` } })
@@ -382,7 +384,10 @@ describe("a process that sleeps", () => {
       const layer = asleepAfterPing(workspace, 1500, () => {
         hasSlept = true
       })
-      const stream = yield* follow(workspace, { layer, options: { receiverTimeout: "1 second", reconnect: quickly } })
+      const stream = yield* follow(workspace, {
+        layer,
+        options: { timing: { receiverTimeout: "1 second" }, reconnect: quickly }
+      })
       const pid = (yield* workspace.findSlot())?.active_pid
       yield* eventually(Effect.sync(() => hasSlept))
       yield* insert(workspace, 1)

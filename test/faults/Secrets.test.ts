@@ -11,16 +11,14 @@ import { join } from "node:path"
 import * as NodeFileSystem from "@effect/platform-node/NodeFileSystem"
 import { assert, describe, it } from "@effect/vitest"
 import {
+  Handler,
   nextLsn,
   Outbox,
   Pgoutput,
   Table,
   TransactionSpill,
   Wal2Json,
-  withInProgressStream,
-  withLogicalStream,
-  withLogicalStreamArray,
-  withTransactionStream
+  withLogicalStream
 } from "@replicant/core"
 import { Cause, Effect, Exit, Fiber, Layer, Metric, Redacted, Schedule, Schema } from "effect"
 import { listen } from "../support/Emitted.ts"
@@ -99,20 +97,26 @@ describe("a stream that runs well lets no row value out", () => {
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: secrets })
       const arrays = yield* throughout(workspace, emitted, (saw) =>
-        withLogicalStreamArray(logicalOptions(workspace), (changes) =>
-          Effect.sync(() => {
-            for (const change of changes) saw(change)
-            return nextLsn(changes.at(-1)!)
-          }).pipe(Effect.withSpan("handler"))
+        withLogicalStream(
+          logicalOptions(workspace),
+          Handler.arrays((changes) =>
+            Effect.sync(() => {
+              for (const change of changes) saw(change)
+              return nextLsn(changes.at(-1)!)
+            }).pipe(Effect.withSpan("handler"))
+          )
         ).pipe(Effect.provide(walSender(workspace)))
       )
       assert.isTrue(arrays.hasSeen)
       yield* workspace.sql("TRUNCATE secrets, named")
       const transactions = yield* throughout(workspace, emitted, (saw) =>
-        withTransactionStream(logicalOptions(workspace), ({ changes }) =>
-          Effect.sync(() => {
-            for (const change of changes) saw(change)
-          })
+        withLogicalStream(
+          logicalOptions(workspace),
+          Handler.transactions(({ changes }) =>
+            Effect.sync(() => {
+              for (const change of changes) saw(change)
+            })
+          )
         ).pipe(Effect.provide(walSender(workspace)))
       )
       assert.isTrue(transactions.hasSeen)
@@ -147,7 +151,9 @@ describe("a stream that runs well lets no row value out", () => {
         yield* workspace.sql("TRUNCATE secrets, named")
         const large = `INSERT INTO secrets (id, word) SELECT n, '${canary}' FROM generate_series(100, 3000) n`
         const fiber = yield* Effect.forkScoped(
-          withInProgressStream(options, (change) => Effect.succeed(nextLsn(change))).pipe(Effect.provide(layer))
+          withLogicalStream({ ...options, inProgress: "deliver" }, (change) => Effect.succeed(nextLsn(change))).pipe(
+            Effect.provide(layer)
+          )
         )
         yield* eventually(workspace.isStreaming())
         yield* workspace.sql(large)

@@ -1,6 +1,6 @@
 /** Secrets in an initial snapshot, in a connection that fails, and in the command. In streams: Secrets.test.ts. */
 import { assert, describe } from "@effect/vitest"
-import { Pgoutput, Snapshot, withLogicalStream } from "@replicant/core"
+import { Pgoutput, withLogicalStream } from "@replicant/core"
 import { PgConfig, PgWalSender } from "@replicant/node"
 import { ConfigProvider, Effect, Exit, Layer, Metric, Redacted, Schedule } from "effect"
 import type { Emitted } from "../support/Emitted.ts"
@@ -21,7 +21,7 @@ describe("an initial snapshot lets no row value out", () => {
         snapshot: "only" as const,
         reconnect: Schedule.recurs(1)
       }
-      const exit = yield* Snapshot.withSnapshotStream(options, (change) => {
+      const exit = yield* withLogicalStream(options, (change) => {
         if (change._tag === "SnapshotRow") rows.push(change.row)
         return Effect.succeed(undefined)
       }).pipe(Effect.provide(walSender(workspace)), Effect.exit)

@@ -200,7 +200,7 @@ describe("a server that stops", () => {
         const server = yield* ownServer()
         const workspace = yield* makeWorkspace(server, { sql: table })
         // The usual delay of acknowledgements, not the tests' short one.
-        const stream = yield* follow(workspace, { options: { ...soon, acknowledgeDelay: "1 second" } })
+        const stream = yield* follow(workspace, { options: { ...soon, timing: { acknowledgeDelay: "1 second" } } })
         const times: Array<number> = []
         for (let round = 1; round <= rounds; round++) {
           yield* workspace.sql(`INSERT INTO t VALUES (${round})`)
@@ -226,7 +226,7 @@ describe("a server that stops", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const gate = yield* Latch.make()
       const stream = yield* follow(workspace, {
-        options: { ...soon, acknowledgeDelay: "1 second" },
+        options: { ...soon, timing: { acknowledgeDelay: "1 second" } },
         handler: (change) => Effect.as(ids([change])[0] === 1 ? gate.await : Effect.void, nextLsn(change))
       })
       // A server that was never told of any flush waits for no more than that all is received.
@@ -312,7 +312,10 @@ describe("wal_sender_timeout", () => {
       const server = yield* ownServer()
       const workspace = yield* makeWorkspace(server, { sql: table })
       const tap = yield* tapWalSender(walSender(workspace, { settings: { wal_sender_timeout: 0 } }))
-      const stream = yield* follow(workspace, { layer: tap.layer, options: { receiverTimeout: "400 millis" } })
+      const stream = yield* follow(workspace, {
+        layer: tap.layer,
+        options: { timing: { receiverTimeout: "400 millis" } }
+      })
       const pid = yield* activePid(workspace)
       const pings = () => tap.said.filter((said) => said._tag === "StandbyStatusUpdate" && said.replyRequested).length
       const began = yield* millis
@@ -365,7 +368,9 @@ describe("a server that is busy with other things", () => {
         publication: "FOR TABLE t"
       })
       const elsewhere = yield* makeWorkspace(server, { sql: table })
-      yield* follow(workspace, { options: { statusInterval: "500 millis", acknowledgeDelay: "500 millis" } })
+      yield* follow(workspace, {
+        options: { timing: { statusInterval: "500 millis", acknowledgeDelay: "500 millis" } }
+      })
       for (const [place, insert] of [
         [workspace, "INSERT INTO others SELECT generate_series(1, 20000)"],
         [elsewhere, "INSERT INTO t SELECT generate_series(1, 20000)"]

@@ -1,13 +1,6 @@
 /** Slots in the making: what holds them up, and what is looked at before. */
 import { assert, describe } from "@effect/vitest"
-import {
-  type Change,
-  type LogicalStreamOptions,
-  nextLsn,
-  ReplicationSlot,
-  Table,
-  withLogicalStream
-} from "@replicant/core"
+import { type Change, LogicalStream, nextLsn, ReplicationSlot, Table, withLogicalStream } from "@replicant/core"
 import { Effect, Fiber, Schema } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
@@ -31,12 +24,16 @@ describe("the making of a slot", () => {
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const old = yield* blocked(workspace)
-      const { state, states } = yield* watchState
-      const options = { ...logicalOptions(workspace), slotCreationTimeout: "300 millis", state } as const
+      const stream = yield* LogicalStream.make({
+        ...logicalOptions(workspace),
+        slotPolicy: { creationTimeout: "300 millis" }
+      })
+      const states = yield* watchState(stream.state)
       const changes: Array<Change> = []
-      yield* withLogicalStream(options, (change) =>
+      const run = stream.run((change) =>
         Effect.succeed(nextLsn(change)).pipe(Effect.tap(() => Effect.sync(() => changes.push(change))))
-      ).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
+      )
+      yield* run.pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
       const causes = () => states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause] : []))
       yield* eventually(
         Effect.sync(() => causes().length >= 2),
@@ -122,7 +119,7 @@ describe("a publication", () => {
         const workspace = yield* makeWorkspace(server, { sql: table })
         const Declared = Table.make("public.t", Schema.Struct({ id: Schema.Number, name: Schema.String }))
         const publications = [workspace.publication]
-        const check: LogicalStreamOptions["check"] = (connection) =>
+        const check: LogicalStream.Options["check"] = (connection) =>
           Table.checkPublication(connection, [Declared], { publications })
         const error = yield* failureOf(workspace, { check })
         assert(error._tag === "PublicationMismatch")

@@ -1,6 +1,15 @@
 /** Slots that are not as they were left: busy, lost, or invalidated. How they are made: SlotCreation.test.ts. */
 import { assert, describe } from "@effect/vitest"
-import { type Change, type Gap, Lsn, nextLsn, ReplicationSlot, withLogicalStream } from "@replicant/core"
+import {
+  type Change,
+  type Gap,
+  LogicalStream,
+  Lsn,
+  nextLsn,
+  type Replication,
+  ReplicationSlot,
+  withLogicalStream
+} from "@replicant/core"
 import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Deferred, Effect, Fiber, Schedule, Stream } from "effect"
 import { eventually } from "../support/eventually.ts"
@@ -30,6 +39,16 @@ const dropSlot = (workspace: Workspace) =>
     what: "the slot is dropped"
   })
 
+/** What a stream that begins now fails with, and what it did until then. */
+const watchedFailure = Effect.fnUntraced(function* (workspace: Workspace, options: Partial<Replication.Options>) {
+  const stream = yield* LogicalStream.make({ ...logicalOptions(workspace), ...options })
+  const states = yield* watchState(stream.state)
+  const failure = yield* stream
+    .run((change) => Effect.succeed(nextLsn(change)))
+    .pipe(Effect.provide(walSender(workspace)), Effect.flip, Effect.timeout("30 seconds"))
+  return { failure, states }
+})
+
 const lsnOf = (text: unknown): Lsn.Lsn => Lsn.fromString(String(text))!
 describe("a slot in use", () => {
   fault("S2", "is waited for, says so, and fails with the pid once the time is over", (server) =>
@@ -37,16 +56,17 @@ describe("a slot in use", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       yield* follow(workspace)
       const pid = yield* activePid(workspace)
-      const { state, states } = yield* watchState
-      const waited = yield* failureOf(workspace, { slotInUseTimeout: "400 millis", state })
+      const { failure: waited, states } = yield* watchedFailure(workspace, {
+        slotPolicy: { inUseTimeout: "400 millis" }
+      })
       assert.deepInclude(waited, { _tag: "SlotInUse", activePid: pid })
       const seen = states.filter((now) => now._tag === "WaitingForSlot")
       assert.isAtLeast(seen.length, 2)
       assert(seen[0]?._tag === "WaitingForSlot")
       assert.strictEqual(seen[0].activePid, pid)
       assert.strictEqual(states.at(-1)?._tag, "Stopped")
-      const second = yield* watchState
-      assert.deepInclude(yield* failureOf(workspace, { slotInUse: "fail", state: second.state }), { activePid: pid })
+      const second = yield* watchedFailure(workspace, { slotPolicy: { inUse: "fail" } })
+      assert.deepInclude(second.failure, { activePid: pid })
       assert.strictEqual(second.states.filter((now) => now._tag === "WaitingForSlot").length, 1, "asked once")
       assert.strictEqual(yield* activePid(workspace), pid, "the other one is left alone")
     })
@@ -58,17 +78,16 @@ describe("a slot in use", () => {
     (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })
-        const takeOver = { slotInUse: "takeOver", reconnect: Schedule.spaced("50 millis") } as const
-        const { state, states } = yield* watchState
-        const first = yield* follow(workspace, { options: { ...takeOver, state } })
+        const takeOver = { slotPolicy: { inUse: "takeOver" }, reconnect: Schedule.spaced("50 millis") } as const
+        const first = yield* follow(workspace, { options: takeOver })
+        const { states } = first
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         yield* first.saw("Commit", 1)
         yield* untilConfirmed(workspace, first.changes)
         const pid = yield* activePid(workspace)
-        const taking = yield* watchState
-        const second = yield* follow(workspace, { options: { ...takeOver, state: taking.state } })
+        const second = yield* follow(workspace, { options: takeOver })
         yield* eventually(
-          Effect.sync(() => taking.states.some((now) => now._tag === "Streaming")),
+          Effect.sync(() => second.states.some((now) => now._tag === "Streaming")),
           { what: "the second one has the slot" }
         )
         yield* workspace.sql("INSERT INTO t VALUES (2)")
@@ -101,7 +120,7 @@ describe("a slot in use", () => {
         session.query(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
       )
       const pid = yield* eventually(activePid(workspace), { what: "the slot is being made" })
-      const options = { slotInUse: "takeOver", slotInUseTimeout: "500 millis", createSlot: undefined } as const
+      const options = { slotPolicy: { inUse: "takeOver", inUseTimeout: "500 millis" }, createSlot: undefined } as const
       assert.deepInclude(yield* failureOf(workspace, options), { _tag: "SlotInUse", activePid: pid })
       assert.strictEqual(yield* activePid(workspace), pid)
       yield* old.query("COMMIT")
@@ -143,9 +162,8 @@ describe("a slot that is missing", () => {
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const handled = yield* Deferred.make<void>()
-      const { state, states } = yield* watchState
       const stream = yield* follow(workspace, {
-        options: { slotMissing: "recreate", reconnect: Schedule.spaced("300 millis"), state },
+        options: { slotPolicy: { missing: "recreate" }, reconnect: Schedule.spaced("300 millis") },
         handler: (change) => Effect.as(change._tag === "Gap" ? Deferred.await(handled) : Effect.void, nextLsn(change))
       })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
@@ -163,8 +181,8 @@ describe("a slot that is missing", () => {
       const [gap] = gapsOf(stream.changes)
       assert.deepInclude(gap, { slot: workspace.slot, reason: "missing" })
       assert.isTrue(gap!.lastLsn! >= done && gap!.consistentPoint > gap!.lastLsn!)
-      const tags = states.map((now) => now._tag)
-      assert.deepStrictEqual(tags, ["Connecting", "Streaming", "Reconnecting", "WaitingForGap", "Streaming"])
+      const tags = stream.states.map((now) => now._tag)
+      assert.deepStrictEqual(tags, ["Idle", "Connecting", "Streaming", "Reconnecting", "WaitingForGap", "Streaming"])
       // Nothing is left of what stood in for the slot.
       const left = yield* workspace.sql(
         `SELECT slot_name, temporary FROM pg_replication_slots WHERE database = '${workspace.database}'`
@@ -176,7 +194,9 @@ describe("a slot that is missing", () => {
   fault("S1", "and was temporary is made anew as one", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const stream = yield* follow(workspace, { options: { createSlot: "temporary", slotMissing: "recreate" } })
+      const stream = yield* follow(workspace, {
+        options: { createSlot: "temporary", slotPolicy: { missing: "recreate" } }
+      })
       yield* terminate(workspace)
       yield* stream.saw("Gap", 1)
       yield* eventually(workspace.isStreaming())
@@ -226,7 +246,7 @@ describe("a slot that is invalidated", () => {
       assert.deepInclude(failed, { _tag: "SlotInvalidated", slot: workspace.slot, reason, lastLsn: confirmed })
 
       // A consumer that dies before it has handled the gap sees it again.
-      const recreate = { slotInvalidated: "recreate", createSlot: undefined } as const
+      const recreate = { slotPolicy: { invalidated: "recreate" }, createSlot: undefined } as const
       const dying = yield* Effect.flip(
         withLogicalStream({ ...logicalOptions(workspace), ...recreate }, (change) =>
           Effect.fail({ _tag: "Died" as const, change })
@@ -297,7 +317,7 @@ describe("a slot that is invalidated", () => {
         yield* stream.stop
         yield* loseSlot(workspace)
         assert.deepInclude(yield* failureOf(workspace), { _tag: "SlotInvalidated", reason: "idle_timeout" })
-        const second = yield* follow(workspace, { options: { slotInvalidated: "recreate" } })
+        const second = yield* follow(workspace, { options: { slotPolicy: { invalidated: "recreate" } } })
         yield* second.saw("Gap", 1)
         assert.strictEqual(gapsOf(second.changes)[0]?.reason, "idle_timeout")
       }),
@@ -319,7 +339,7 @@ describe("a slot that is invalidated", () => {
           `SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput', false, false, true)`
         )
         yield* loseSlot(workspace)
-        const stream = yield* follow(workspace, { options: { slotInvalidated: "recreate" } })
+        const stream = yield* follow(workspace, { options: { slotPolicy: { invalidated: "recreate" } } })
         yield* stream.saw("Gap", 1)
         yield* eventually(workspace.isStreaming())
         assert.strictEqual(yield* failover, true)

@@ -7,16 +7,17 @@ import { assert, describe } from "@effect/vitest"
 import {
   type Begin,
   type Change,
-  type Handled,
+  Handler,
   isSnapshotChange,
   Lsn,
   nextLsn,
   Pgoutput,
-  quoteIdentifier,
-  Snapshot
+  type Snapshot,
+  withLogicalStream
 } from "@replicant/core"
+import { quoteIdentifier } from "@replicant/core/driver"
 import { FaultProxy, PgServer } from "@replicant/node/testing"
-import { Data, Deferred, Effect, Exit, Fiber, Redacted, Scope, SubscriptionRef } from "effect"
+import { Data, Deferred, Effect, Exit, Fiber, Redacted, Scope } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, walSender } from "../support/Follow.ts"
@@ -62,7 +63,7 @@ const replaying = (replayer: Replayer, target: Workspace) => {
     units = 0n
   })
   return Effect.fnUntraced(function* (changes: ReadonlyArray<Snapshot.ChangeAfterSnapshot>) {
-    let done: Handled
+    let done: Handler.Handled
     const rows = changes.flatMap((change) => (change._tag === "SnapshotRow" ? [change] : []))
     const [first] = changes
     if (first?._tag === "SnapshotStarted") yield* empty
@@ -91,7 +92,7 @@ class HandlerGaveUp extends Data.TaggedError("HandlerGaveUp") {}
 /** A handler that waits at the first row until it is let go on. */
 const gate = Effect.map(Deferred.make<void>(), (opened) => ({
   open: Deferred.succeed(opened, undefined),
-  handler: (change: Snapshot.ChangeAfterSnapshot): Effect.Effect<Handled> =>
+  handler: (change: Snapshot.ChangeAfterSnapshot): Effect.Effect<Handler.Handled> =>
     change._tag === "SnapshotRow" ? Effect.as(Deferred.await(opened), undefined) : Effect.succeed(nextLsn(change))
 }))
 
@@ -110,12 +111,12 @@ describe("P1: writes during a snapshot", () => {
         const handle = replaying(replayer, target)
         const writing = yield* Effect.forkScoped(runWorkload(source.session, { ...options, seed: seed + 1 }))
         const counts = { rows: 0, transactionsWhileCopying: 0 }
-        const following = yield* Snapshot.withSnapshotStreamArray(
+        const following = yield* withLogicalStream(
           snapshotOptions(source, "initial", { types: "text" }),
-          (changes) => {
+          Handler.arrays((changes) => {
             counts.rows += snapshotRows(changes).length
             return handle(changes)
-          }
+          })
         ).pipe(Effect.provide(walSender(source)), Effect.forkScoped)
         const whileFollowing = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
           Effect.raceFirst(effect, Fiber.join(following))
@@ -193,7 +194,7 @@ describe("P2: DDL during a snapshot", () => {
             CREATE TABLE later AS SELECT i AS id FROM generate_series(1, 1000) i`
         })
         const { handler, open } = yield* gate
-        const stream = yield* followSnapshot(workspace, { handler, options: { connections: 1 } })
+        const stream = yield* followSnapshot(workspace, { handler, options: { copy: { connections: 1 } } })
         yield* stream.saw("SnapshotRow", 1)
         const ddl = yield* Effect.forkScoped(workspace.sql(statement))
         yield* eventually(waitsForLock(workspace), { what: "the statement waits" })
@@ -213,7 +214,7 @@ describe("P2: DDL during a snapshot", () => {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE free (id int); CREATE TABLE held (id int)" })
       const session = yield* workspace.session
       yield* session.query("BEGIN; LOCK TABLE held")
-      const stream = yield* followSnapshot(workspace, { options: { lockTimeout: "300 millis" } })
+      const stream = yield* followSnapshot(workspace, { options: { copy: { lockTimeout: "300 millis" } } })
       const error = yield* stream.failure
       assert.deepInclude(
         { ...error },
@@ -229,7 +230,7 @@ describe("P2: DDL during a snapshot", () => {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int); INSERT INTO t VALUES (1)" })
       const session = yield* workspace.session
       yield* session.query("BEGIN; INSERT INTO t VALUES (2)")
-      const stream = yield* followSnapshot(workspace, { options: { lockTimeout: "500 millis" } })
+      const stream = yield* followSnapshot(workspace, { options: { copy: { lockTimeout: "500 millis" } } })
       yield* eventually(
         Effect.map(slotsOf(workspace), (slots) => slots.length > 0),
         { what: "a slot is being made" }
@@ -258,7 +259,7 @@ describe("P2: DDL during a snapshot", () => {
         const session = yield* workspace.session
         yield* session.query("BEGIN; INSERT INTO a VALUES (0)")
         const { handler, open } = yield* gate
-        const stream = yield* followSnapshot(workspace, { handler, options: { connections: 1 } })
+        const stream = yield* followSnapshot(workspace, { handler, options: { copy: { connections: 1 } } })
         yield* eventually(
           Effect.map(slotsOf(workspace), (slots) => slots.length > 0),
           { what: "a slot is being made" }
@@ -411,7 +412,7 @@ describe("P4: a handler that fails, or is slow", () => {
           sql: "CREATE TABLE t AS SELECT generate_series(1, 5000) AS id"
         })
         const stream = yield* followSnapshot(workspace, {
-          handler: (change): Effect.Effect<Handled, HandlerGaveUp> =>
+          handler: (change): Effect.Effect<Handler.Handled, HandlerGaveUp> =>
             change._tag === tag ? Effect.fail(new HandlerGaveUp()) : Effect.succeed(nextLsn(change))
         })
         assert.strictEqual((yield* stream.failure)._tag, "HandlerGaveUp")
@@ -433,9 +434,8 @@ describe("P4: a handler that fails, or is slow", () => {
       for (const [name, value] of Object.entries(settings)) {
         yield* workspace.sql(`ALTER DATABASE ${workspace.database} SET ${name} = '${value}'`)
       }
-      const progress = yield* Snapshot.makeProgress
       const { handler, open } = yield* gate
-      const stream = yield* followSnapshot(workspace, { handler, options: { progress } })
+      const stream = yield* followSnapshot(workspace, { handler })
       yield* stream.saw("SnapshotRow", 1)
       // Both sessions wait for us, longer than any of those limits.
       const waits = workspace.sql(
@@ -446,7 +446,9 @@ describe("P4: a handler that fails, or is slow", () => {
         Effect.map(waits, (rows) => rows.length === 2),
         { what: "both connections are held back" }
       )
-      const read = (yield* SubscriptionRef.get(progress)).tables[0]!.rows
+      const now = stream.states.at(-1)
+      assert(now?._tag === "Copying")
+      const read = now.tables[0]!.rows
       assert.isBelow(read, 60_000)
       yield* open
       yield* stream.saw("SnapshotCompleted", 1)

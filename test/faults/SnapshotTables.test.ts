@@ -4,7 +4,7 @@
  * `Snapshot.test.ts`.
  */
 import { assert, describe } from "@effect/vitest"
-import { Relation, Snapshot } from "@replicant/core"
+import { Relation, withLogicalStream } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
 import { Deferred, Effect, Exit, Fiber } from "effect"
 import { eventually } from "../support/eventually.ts"
@@ -41,7 +41,7 @@ const waiting = (workspace: Workspace) =>
 const gated = Effect.fnUntraced(function* (workspace: Workspace) {
   const opened = yield* Deferred.make<void>()
   const stream = yield* followSnapshot(workspace, {
-    options: { connections: 1 },
+    options: { copy: { connections: 1 } },
     handler: (change) =>
       change._tag === "SnapshotRow" ? Effect.as(Deferred.await(opened), undefined) : Effect.undefined
   })
@@ -105,10 +105,10 @@ describe("P7: a transaction that does not end", () => {
       const session = yield* workspace.session
       yield* session.query("SET application_name = 'nightly'; BEGIN; INSERT INTO other VALUES (1)")
       for (const [mode, options] of [
-        ["initial", { ...snapshotOptions(workspace, "initial"), lockTimeout: "300 millis" }],
-        ["only", { ...snapshotOptions(workspace, "only"), lockTimeout: "300 millis" }]
+        ["initial", { ...snapshotOptions(workspace, "initial"), copy: { lockTimeout: "300 millis" } }],
+        ["only", { ...snapshotOptions(workspace, "only"), copy: { lockTimeout: "300 millis" } }]
       ] as const) {
-        const error = yield* Snapshot.withSnapshotStream(options, () => Effect.undefined).pipe(
+        const error = yield* withLogicalStream(options, () => Effect.undefined).pipe(
           Effect.provide(walSender(workspace)),
           Effect.flip
         )

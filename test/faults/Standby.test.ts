@@ -1,13 +1,6 @@
 /** Another server in the place of the first: a standby that is promoted or failed over to, and an old copy. */
 import { assert, describe } from "@effect/vitest"
-import {
-  type Change,
-  type LogicalStreamOptions,
-  Lsn,
-  nextLsn,
-  type ReplicationError,
-  withLogicalStream
-} from "@replicant/core"
+import { type Change, LogicalStream, Lsn, nextLsn, type ReplicationError } from "@replicant/core"
 import type { PgServerShape } from "@replicant/node/testing"
 import { Effect, Fiber, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
@@ -31,19 +24,19 @@ const arrived = (changes: ReadonlyArray<Change>) => [...new Set(ids(changes))]
 const followAt = Effect.fnUntraced(function* (
   workspace: Workspace,
   layer: ReturnType<typeof movingWalSender>["layer"],
-  createSlot: "permanent" | undefined,
-  options: Partial<LogicalStreamOptions> = {}
+  createSlot: "permanent" | undefined
 ) {
   const changes: Array<Change> = []
-  const fiber = yield* withLogicalStream(
-    { ...logicalOptions(workspace), ...soon, createSlot, ...options },
-    (change) => {
-      changes.push(change)
-      return Effect.succeed(nextLsn(change))
-    }
-  ).pipe(Effect.provide(layer), Effect.forkScoped)
+  const stream = yield* LogicalStream.make({ ...logicalOptions(workspace), ...soon, createSlot })
+  const states = yield* watchState(stream.state)
+  const run = stream.run((change) => {
+    changes.push(change)
+    return Effect.succeed(nextLsn(change))
+  })
+  const fiber = yield* run.pipe(Effect.provide(layer), Effect.forkScoped)
   return {
     changes,
+    states,
     fiber,
     saw: (id: number) =>
       Effect.raceFirst(
@@ -171,9 +164,8 @@ describe("a standby that restarts", () => {
         const primary = yield* trustingServer({ checkpoint_timeout: "1h", max_wal_size: "4GB", autovacuum: "off" })
         const workspace = yield* makeWorkspace(primary, { sql: table })
         const standby = yield* standbyOf(primary)
-        const { state, states } = yield* watchState
         const moving = movingWalSender(standby.server.url(workspace.database))
-        const stream = yield* followAt(workspace, moving.layer, "permanent", { state })
+        const stream = yield* followAt(workspace, moving.layer, "permanent")
         yield* eventually(
           Effect.andThen(primary.query("SELECT pg_log_standby_snapshot()"), isStreamingAt(standby.server)),
           { what: "the standby is streamed from" }
@@ -191,7 +183,7 @@ describe("a standby that restarts", () => {
         yield* workspace.sql("INSERT INTO t VALUES (2)")
         yield* stream.saw(2)
         assert.deepStrictEqual(arrived(stream.changes), [1, 2])
-        const causes = states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause._tag] : []))
+        const causes = stream.states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause._tag] : []))
         assert.include(causes, "StandbyBehind")
         assert.notInclude(causes, "SystemMismatch")
       }),

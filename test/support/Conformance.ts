@@ -19,15 +19,7 @@
  */
 import { randomBytes } from "node:crypto"
 import { assert } from "@effect/vitest"
-import {
-  type Change,
-  type LogicalStreamOptions,
-  nextLsn,
-  type OldRow,
-  Pgoutput,
-  type Relation,
-  type Row
-} from "@replicant/core"
+import { type Change, nextLsn, type OldRow, Pgoutput, type Relation, type Replication, type Row } from "@replicant/core"
 import type { PgServerFailed, PgSession } from "@replicant/node/testing"
 import { Effect, Layer, type Scope } from "effect"
 import { eventually } from "./eventually.ts"
@@ -159,7 +151,7 @@ export interface RecordOptions extends WorkspaceOptions {
   /** What the plugin needs beside a connection: a `TransactionSpill`. */
   readonly layer?: Layer.Layer<never> | undefined
   /** What else is asked of the stream. */
-  readonly stream?: Partial<LogicalStreamOptions> | undefined
+  readonly stream?: Partial<Replication.Options> | undefined
 }
 
 /** A workspace with a Replicant stream on it that runs from before the first statement. */

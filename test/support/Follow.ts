@@ -3,29 +3,32 @@
  */
 import {
   type Change,
-  type LogicalStreamOptions,
+  type Handler,
+  LogicalStream,
   nextLsn,
   Pgoutput,
-  type ReplicantConnection,
+  type Replication,
   type ReplicationError,
   WalSender,
   withLogicalStream
 } from "@replicant/core"
+import type { ReplicantConnection } from "@replicant/core/driver"
 import { type PgConfig, PgWalSender } from "@replicant/node"
 import { Effect, Fiber, Redacted, type Scope } from "effect"
 import { eventually } from "./eventually.ts"
 import type { Workspace } from "./Workspace.ts"
+import { watchState } from "./watchState.ts"
 
 /** The walsender of a workspace, by an ordinary URL. */
 export const walSender = (workspace: Workspace, options: Partial<PgConfig.Options> = {}) =>
   PgWalSender.layer({ url: Redacted.make(workspace.url()), ...options })
 
 /** A slot of the workspace's own, made at the first connection, with its publication. */
-export const logicalOptions = (workspace: Workspace): LogicalStreamOptions => ({
+export const logicalOptions = (workspace: Workspace): Replication.Options => ({
   slot: workspace.slot,
   plugin: Pgoutput.make({ publications: [workspace.publication] }),
   createSlot: "permanent",
-  acknowledgeDelay: "20 millis"
+  timing: { acknowledgeDelay: "20 millis" }
 })
 
 /** Uses a replication connection to a workspace, which is closed afterwards. */
@@ -43,7 +46,7 @@ export const onConnection = <A, E, R>(
 /** What a stream that begins now fails with. It acknowledges all that it is given until then. */
 export const failureOf = (
   workspace: Workspace,
-  options: Partial<LogicalStreamOptions> = {},
+  options: Partial<Replication.Options> = {},
   layer = walSender(workspace)
 ) =>
   withLogicalStream({ ...logicalOptions(workspace), ...options }, (change) => Effect.succeed(nextLsn(change))).pipe(
@@ -54,6 +57,8 @@ export const failureOf = (
 
 export interface Follower<E> {
   readonly changes: Array<Change>
+  /** What it has done so far. */
+  readonly states: ReadonlyArray<LogicalStream.StreamState>
   /** Waits until the handler has been given `count` changes of this kind. */
   readonly saw: (tag: Change["_tag"], count: number) => Effect.Effect<void, unknown>
   /** Ends the stream as a program would. */
@@ -66,17 +71,20 @@ export interface Follower<E> {
 export const follow = Effect.fnUntraced(function* <E = never>(
   workspace: Workspace,
   overrides: {
-    readonly options?: Partial<LogicalStreamOptions> | undefined
+    readonly options?: Partial<Replication.Options> | undefined
     readonly layer?: ReturnType<typeof walSender> | undefined
-    readonly handler?: ((change: Change) => ReturnType<Parameters<typeof withLogicalStream<E, never>>[1]>) | undefined
+    readonly handler?: ((change: Change) => Effect.Effect<Handler.Handled, E>) | undefined
   } = {}
 ): Effect.fn.Return<Follower<E>, unknown, Scope.Scope> {
   const changes: Array<Change> = []
   const handler = overrides.handler ?? ((change: Change) => Effect.succeed(nextLsn(change)))
-  const fiber = yield* withLogicalStream<E, never>({ ...logicalOptions(workspace), ...overrides.options }, (change) => {
+  const stream = yield* LogicalStream.make({ ...logicalOptions(workspace), ...overrides.options })
+  const states = yield* watchState(stream.state)
+  const run = stream.run((change) => {
     changes.push(change)
     return handler(change)
-  }).pipe(Effect.provide(overrides.layer ?? walSender(workspace)), Effect.forkScoped)
+  })
+  const fiber = yield* run.pipe(Effect.provide(overrides.layer ?? walSender(workspace)), Effect.forkScoped)
   yield* eventually(
     Effect.map(
       workspace.isStreaming(overrides.options?.slot ?? workspace.slot),
@@ -86,6 +94,7 @@ export const follow = Effect.fnUntraced(function* <E = never>(
   )
   return {
     changes,
+    states,
     saw: (tag, count) =>
       Effect.raceFirst(
         eventually(

@@ -1,23 +1,35 @@
 /**
  * A snapshot under test: by itself, or in a fiber of its own with the stream after it, and what its handler saw so far.
  */
-import { type Handled, nextLsn, Pgoutput, type Row, Snapshot } from "@replicant/core"
+import {
+  type Handler,
+  LogicalStream,
+  nextLsn,
+  Pgoutput,
+  type Row,
+  type Snapshot,
+  withLogicalStream
+} from "@replicant/core"
 import { Effect, Fiber, Schedule, type Scope } from "effect"
 import { eventually } from "./eventually.ts"
 import { walSender } from "./Follow.ts"
 import type { Workspace } from "./Workspace.ts"
+import { watchState } from "./watchState.ts"
 
 export type Seen = Array<Snapshot.ChangeAfterSnapshot>
 
+/** Of a stream of committed changes. */
+export type SnapshotOptions = Omit<LogicalStream.Options, "inProgress">
+
 /** A slot of the workspace's own with its publication. Tries again at once, so that tests need not wait. */
-export const snapshotOptions = <Mode extends Snapshot.SnapshotMode>(
+export const snapshotOptions = <Mode extends Snapshot.Mode>(
   workspace: Workspace,
   snapshot: Mode,
   pgoutput: Partial<Pgoutput.Options> = {}
-): Snapshot.SnapshotStreamOptions<Mode> => ({
+): SnapshotOptions & { readonly snapshot: Mode } => ({
   slot: workspace.slot,
   plugin: Pgoutput.make({ publications: [workspace.publication], ...pgoutput }),
-  acknowledgeDelay: "20 millis",
+  timing: { acknowledgeDelay: "20 millis" },
   reconnect: Schedule.spaced("50 millis"),
   snapshot
 })
@@ -29,14 +41,14 @@ export const takeSnapshot = Effect.fnUntraced(function* (
   layer: ReturnType<typeof walSender> = walSender(workspace)
 ): Effect.fn.Return<Seen, unknown> {
   const seen: Seen = []
-  yield* Snapshot.withSnapshotStream(snapshotOptions(workspace, "only", pgoutput), (change) =>
-    Effect.sync((): Handled => void seen.push(change))
+  yield* withLogicalStream(snapshotOptions(workspace, "only", pgoutput), (change) =>
+    Effect.sync((): Handler.Handled => void seen.push(change))
   ).pipe(Effect.provide(layer), Effect.timeout("40 seconds"))
   return seen
 })
 
 /** The rows among it. */
-export const snapshotRows = (seen: ReadonlyArray<Snapshot.ChangeAfterSnapshot>): ReadonlyArray<Snapshot.SnapshotRow> =>
+export const snapshotRows = (seen: ReadonlyArray<Snapshot.ChangeAfterSnapshot>): ReadonlyArray<Snapshot.Row> =>
   seen.flatMap((change) => (change._tag === "SnapshotRow" ? [change] : []))
 
 /** A row as text, to be sorted and compared by. */
@@ -45,31 +57,37 @@ export const rowText = (row: Row): string =>
 
 export interface SnapshotFollower<E> {
   readonly seen: Seen
+  /** What the stream has done so far. */
+  readonly states: ReadonlyArray<LogicalStream.StreamState>
   /** Waits until the handler has been given `count` of this kind. */
   readonly saw: (tag: Snapshot.ChangeAfterSnapshot["_tag"], count: number) => Effect.Effect<void, unknown>
   readonly stop: Effect.Effect<void>
   /** What it failed with. */
-  readonly failure: Effect.Effect<Snapshot.SnapshotError | E, unknown>
+  readonly failure: Effect.Effect<Snapshot.Error | E, unknown>
 }
 
 /** Follows a workspace's publication from its snapshot on. */
 export const followSnapshot = Effect.fnUntraced(function* <E = never>(
   workspace: Workspace,
   overrides: {
-    readonly options?: Partial<Snapshot.SnapshotStreamOptions<"initial">> | undefined
+    readonly options?: Partial<SnapshotOptions> | undefined
     readonly layer?: ReturnType<typeof walSender> | undefined
-    readonly handler?: ((change: Snapshot.ChangeAfterSnapshot) => Effect.Effect<Handled, E>) | undefined
+    readonly handler?: ((change: Snapshot.ChangeAfterSnapshot) => Effect.Effect<Handler.Handled, E>) | undefined
   } = {}
 ): Effect.fn.Return<SnapshotFollower<E>, never, Scope.Scope> {
   const seen: Seen = []
   const handler = overrides.handler ?? ((change: Snapshot.ChangeAfterSnapshot) => Effect.succeed(nextLsn(change)))
   const options = { ...snapshotOptions(workspace, "initial"), ...overrides.options }
-  const fiber = yield* Snapshot.withSnapshotStream<E, never, "initial">(options, (change) => {
+  const stream = yield* LogicalStream.make(options)
+  const states = yield* watchState(stream.state)
+  const run = stream.run((change) => {
     seen.push(change)
     return handler(change)
-  }).pipe(Effect.provide(overrides.layer ?? walSender(workspace)), Effect.forkScoped)
+  })
+  const fiber = yield* run.pipe(Effect.provide(overrides.layer ?? walSender(workspace)), Effect.forkScoped)
   return {
     seen,
+    states,
     saw: (tag, count) =>
       Effect.raceFirst(
         eventually(

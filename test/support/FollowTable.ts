@@ -2,7 +2,16 @@
  * A target that follows one table of a workspace, by key, as a careful consumer does: rows and changes are upserted, a
  * moved row takes what it had along. It begins with whatever a test put into it.
  */
-import { type CheckpointStore, type Handled, nextLsn, Pgoutput, type Row, Snapshot } from "@replicant/core"
+import {
+  CheckpointStore,
+  Handler,
+  type InvalidOption,
+  LogicalStream,
+  nextLsn,
+  Pgoutput,
+  type Row,
+  type Snapshot
+} from "@replicant/core"
 import { Effect, Fiber, Schedule, type Scope } from "effect"
 import { eventually } from "./eventually.ts"
 import { walSender } from "./Follow.ts"
@@ -13,7 +22,8 @@ export interface TableTarget {
   /** The rows, by the text of their keys. */
   readonly rows: Map<string, Row>
   readonly seen: Array<Snapshot.ChangeAfterSnapshot>
-  readonly control: Snapshot.SnapshotControl
+  readonly request: (options: Snapshot.RequestOptions) => Effect.Effect<Snapshot.Request, InvalidOption>
+  readonly requests: Effect.Effect<ReadonlyArray<Snapshot.Request>>
   readonly fiber: Fiber.Fiber<unknown, unknown>
   /** How many of a kind were handed over. */
   readonly count: (tag: Snapshot.ChangeAfterSnapshot["_tag"]) => number
@@ -25,9 +35,8 @@ export interface FollowTableOptions {
   readonly table: string
   readonly key: ReadonlyArray<string>
   readonly rows?: ReadonlyArray<Row> | undefined
-  readonly control?: Snapshot.SnapshotControl | undefined
   readonly layer?: ReturnType<typeof walSender> | undefined
-  readonly options?: Partial<Snapshot.SnapshotStreamOptions<"never">> | undefined
+  readonly options?: Partial<Omit<LogicalStream.Options, "snapshot" | "inProgress">> | undefined
   readonly pgoutput?: Partial<Pgoutput.Options> | undefined
   readonly checkpoints?: CheckpointStore.CheckpointStore["Service"] | undefined
   /**
@@ -52,7 +61,6 @@ export const followTable = Effect.fnUntraced(function* (
   const keyOf = (row: Row) => rowText(Object.fromEntries(options.key.map((column) => [column, row[column]])))
   const rows = new Map((options.rows ?? []).map((row) => [keyOf(row), row]))
   const seen: Array<Snapshot.ChangeAfterSnapshot> = []
-  const control = options.control ?? (yield* Snapshot.makeControl)
   const messages = new Set<string>()
 
   const apply = (change: Snapshot.ChangeAfterSnapshot) => {
@@ -84,7 +92,7 @@ export const followTable = Effect.fnUntraced(function* (
         return
     }
   }
-  const handle = (change: Snapshot.ChangeAfterSnapshot): Effect.Effect<Handled> =>
+  const handle = (change: Snapshot.ChangeAfterSnapshot): Effect.Effect<Handler.Handled> =>
     Effect.suspend(() => {
       const handled = Effect.sync(() => {
         seen.push(change)
@@ -93,28 +101,32 @@ export const followTable = Effect.fnUntraced(function* (
       })
       return options.before === undefined ? handled : Effect.andThen(options.before(change), handled)
     })
-  const streamOptions: Snapshot.SnapshotStreamOptions<"never"> = {
+  const stream = yield* LogicalStream.make({
     slot: workspace.slot,
     plugin: Pgoutput.make({ publications: [workspace.publication], ...options.pgoutput }),
-    acknowledgeDelay: "20 millis",
+    timing: { acknowledgeDelay: "20 millis" },
     reconnect: Schedule.spaced("50 millis"),
     snapshot: "never",
-    control,
-    checkpoints: options.checkpoints,
     ...options.options
-  }
-  const stream =
+  })
+  const run =
     options.isArray === true
-      ? Snapshot.withSnapshotStreamArray<never, never, "never">(streamOptions, (changes) =>
-          Effect.map(Effect.forEach(changes, handle), (done) => done.findLast((one) => one !== undefined))
+      ? stream.run(
+          Handler.arrays((changes) =>
+            Effect.map(Effect.forEach(changes, handle), (done) => done.findLast((one) => one !== undefined))
+          )
         )
-      : Snapshot.withSnapshotStream<never, never, "never">(streamOptions, handle)
-  const fiber = yield* stream.pipe(Effect.provide(options.layer ?? walSender(workspace)), Effect.forkScoped)
+      : stream.run(handle)
+  const { checkpoints } = options
+  const kept =
+    checkpoints === undefined ? run : Effect.provideService(run, CheckpointStore.CheckpointStore, checkpoints)
+  const fiber = yield* kept.pipe(Effect.provide(options.layer ?? walSender(workspace)), Effect.forkScoped)
   let marks = 0
   return {
     rows,
     seen,
-    control,
+    request: stream.request,
+    requests: stream.requests,
     fiber,
     count: (tag) => seen.filter((change) => change._tag === tag).length,
     caughtUp: Effect.suspend(() => {

@@ -7,16 +7,8 @@
  *
  * Prepared transactions wait in a table of ours, as the statements they came to, for what becomes of them.
  */
-import {
-  type Change,
-  type Handled,
-  Lsn,
-  nextLsn,
-  quoteIdentifier,
-  quoteLiteral,
-  type Relation,
-  type Row
-} from "@replicant/core"
+import { type Change, type Handler, Lsn, nextLsn, type Relation, type Row } from "@replicant/core"
+import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import { Data, Effect, type Scope } from "effect"
 import pg from "pg"
 
@@ -164,7 +156,7 @@ const ownTables = `
 
 export interface Replayer {
   /** The handler for a stream. It returns what acknowledges a transaction once it is committed here. */
-  readonly handle: (change: Change) => Effect.Effect<Handled, ReplayError>
+  readonly handle: (change: Change) => Effect.Effect<Handler.Handled, ReplayError>
   /** The end of what has been applied. */
   readonly position: Effect.Effect<Lsn.Lsn, ReplayError>
   /** Transactions applied, and those that came again and were not. */

@@ -3,7 +3,7 @@
  * is let out. `Emitted.ts` is what listens.
  */
 import { assert } from "@effect/vitest"
-import { type Change, type LogicalStreamOptions, nextLsn, withLogicalStream } from "@replicant/core"
+import { type Change, nextLsn, type Replication, withLogicalStream } from "@replicant/core"
 import { Cause, Effect, Exit, Fiber, Schedule, type Scope } from "effect"
 import { type Emission, type Emitted, listen, printed } from "./Emitted.ts"
 import { eventually } from "./eventually.ts"
@@ -104,7 +104,7 @@ export const soon = { reconnect: Schedule.spaced("50 millis") }
 export const streamOf = (
   workspace: Workspace,
   saw: (change: Change) => void,
-  overrides: Partial<LogicalStreamOptions> = {}
+  overrides: Partial<Replication.Options> = {}
 ) =>
   withLogicalStream({ ...logicalOptions(workspace), ...soon, ...overrides }, (change) =>
     Effect.sync(() => {

@@ -3,14 +3,7 @@
  * limit its memory. Its arguments are a URL, a slot, a publication and how it is to take the transaction.
  */
 import { NodeFileSystem } from "@effect/platform-node"
-import {
-  type Change,
-  type ChangeInProgress,
-  Pgoutput,
-  TransactionSpill,
-  withInProgressStream,
-  withLogicalStream
-} from "@replicant/core"
+import { type Change, type InProgress, Pgoutput, TransactionSpill, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Deferred, Effect, Layer, Redacted } from "effect"
 
@@ -38,7 +31,7 @@ const program = Effect.gen(function* () {
           if (change._tag === "Insert") count(change.row.id)
           return change._tag === "Commit" ? end : Effect.undefined
         })
-      : withInProgressStream({ slot, plugin }, (change: ChangeInProgress) => {
+      : withLogicalStream({ slot, plugin, inProgress: "deliver" }, (change: InProgress.ChangeInProgress) => {
           if (change._tag === "Streamed" && change.change._tag === "Insert") count(change.change.row.id)
           if (change._tag === "StreamStart") blocks++
           return change._tag === "StreamCommit" ? end : Effect.undefined

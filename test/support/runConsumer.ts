@@ -6,7 +6,7 @@
  */
 import { appendFileSync, existsSync } from "node:fs"
 import { NodeRuntime } from "@effect/platform-node"
-import { Lsn, Pgoutput, type Transaction, withTransactionStream } from "@replicant/core"
+import { Handler, Lsn, Pgoutput, type Transaction, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Effect, Redacted, Schedule } from "effect"
 import type { ConsumerOptions } from "./Consumer.ts"
@@ -51,17 +51,19 @@ const begin = Effect.callback<void>((resume) => {
 const program = say("loaded").pipe(
   Effect.andThen(begin),
   Effect.andThen(
-    withTransactionStream(
+    withLogicalStream(
       {
         slot: options.slot,
         plugin: Pgoutput.make({ publications: [options.publication] }),
-        acknowledgeDelay: "20 millis",
         reconnect: Schedule.spaced("100 millis"),
-        maxTransactionBytes: 1024 * 1024 * 1024,
-        receiverTimeout: options.receiverTimeout,
-        shutdownTimeout: options.shutdownTimeout
+        memory: { maxTransactionBytes: 1024 * 1024 * 1024 },
+        timing: {
+          acknowledgeDelay: "20 millis",
+          receiverTimeout: options.receiverTimeout,
+          shutdownTimeout: options.shutdownTimeout
+        }
       },
-      handle
+      Handler.transactions(handle)
     )
   ),
   Effect.provide(

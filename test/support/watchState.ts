@@ -1,14 +1,15 @@
 /** What becomes of a stream, as its program sees it. */
-import { makeStreamState, type StreamState } from "@replicant/core"
+import type { LogicalStream } from "@replicant/core"
 import { Effect, Stream, SubscriptionRef } from "effect"
 
-/** The option `state` of a stream, and the states that it goes through, in order. */
-export const watchState = Effect.gen(function* () {
-  const state = yield* makeStreamState
-  const states: Array<StreamState> = []
+/** The states that a stream goes through, in order, from the one it is in. */
+export const watchState = Effect.fnUntraced(function* (
+  state: LogicalStream.LogicalStream<LogicalStream.Options>["state"]
+) {
+  const states: Array<LogicalStream.StreamState> = []
   yield* Effect.forkScoped(
     Stream.runForEach(SubscriptionRef.changes(state), (now) => Effect.sync(() => states.push(now))),
     { startImmediately: true }
   )
-  return { state, states }
+  return states
 })

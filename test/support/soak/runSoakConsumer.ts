@@ -8,13 +8,13 @@ import { appendFileSync, existsSync } from "node:fs"
 import { NodeFileSystem, NodeRuntime } from "@effect/platform-node"
 import {
   type Change,
+  Handler,
   Lsn,
   nextLsn,
   Pgoutput,
   type Transaction,
   TransactionSpill,
-  withLogicalStream,
-  withTransactionStream
+  withLogicalStream
 } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Effect, Layer, Redacted, Schedule } from "effect"
@@ -66,16 +66,18 @@ const stream = {
     streaming: options.by === "changes" ? "on" : undefined
   }),
   reconnect: Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("1 second")]).pipe(Schedule.jittered),
-  receiverTimeout: "2 seconds",
-  acknowledgeDelay: "200 millis"
+  timing: { receiverTimeout: "2 seconds", acknowledgeDelay: "200 millis" }
 } as const
 
-const byTransactions = withTransactionStream(stream, (transaction: Transaction) => {
-  if (transaction.commit === undefined) return Effect.void
-  const tally = new Tally()
-  for (const change of transaction.changes) tally.add(change)
-  return store(tally, transaction.endLsn)
-})
+const byTransactions = withLogicalStream(
+  stream,
+  Handler.transactions((transaction: Transaction) => {
+    if (transaction.commit === undefined) return Effect.void
+    const tally = new Tally()
+    for (const change of transaction.changes) tally.add(change)
+    return store(tally, transaction.endLsn)
+  })
+)
 
 const tally = new Tally()
 const byChanges = withLogicalStream(stream, (change) => {

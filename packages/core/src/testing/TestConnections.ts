@@ -25,7 +25,8 @@ export class TestConnections {
   readonly statuses: Array<StatusUpdate> = []
   readonly queries: Array<string> = []
   attempts = 0
-  private readonly sessions = new Set<TestSession>()
+  /** By the pid of their connection. */
+  private readonly sessions = new Map<number, TestSession>()
   private refusal: { readonly error: ReplicationError; left: number } | undefined
   private readonly waiting = new Set<() => void>()
 
@@ -40,7 +41,7 @@ export class TestConnections {
   }
 
   get streaming(): ReadonlyArray<TestSession> {
-    return [...this.sessions].filter(({ isEnded }) => !isEnded)
+    return [...this.sessions.values()].filter(({ isEnded }) => !isEnded)
   }
 
   /** Changes the server at this moment of the clock, and wakes who waits for what it is now. */
@@ -86,7 +87,13 @@ export class TestConnections {
       if (refused !== undefined) return yield* Effect.fail(refused)
       const scope = yield* Scope.Scope
       const pid = this.server.nextPid()
-      yield* Effect.addFinalizer(() => this.change(() => endSession(this.server, pid)))
+      // With the connection, as a socket closes: what it said goodbye with before that has come.
+      yield* Effect.addFinalizer(() =>
+        this.change(() => {
+          this.sessions.get(pid)?.disconnect("Reset")
+          endSession(this.server, pid)
+        })
+      )
       return {
         serverVersion: this.server.serverVersion,
         slices: portableText,
@@ -131,10 +138,6 @@ export class TestConnections {
         return this.startSession(command, pid, wire, now)
       })
       if (session === undefined) return { pull: wire.pull, send: () => Effect.void }
-      yield* Scope.addFinalizer(
-        scope,
-        this.change(() => session.disconnect("Reset"))
-      )
       yield* Effect.forkIn(this.watch(session), scope)
       return {
         pull: wire.pull,
@@ -162,7 +165,7 @@ export class TestConnections {
       now,
       onStatus: (status) => this.statuses.push(status)
     })
-    this.sessions.add(session)
+    this.sessions.set(pid, session)
     return session
   }
 

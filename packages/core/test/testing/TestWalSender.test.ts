@@ -100,6 +100,20 @@ const confirm = Effect.gen(function* () {
 })
 
 describe("TestWalSender", () => {
+  it.effect("hears the last acknowledgement of who leaves in good order", () =>
+    Effect.gen(function* () {
+      const sender = yield* TestWalSender
+      const handled = yield* Latch.make()
+      const fiber = yield* withLogicalStream(options, (change) =>
+        Effect.as(change._tag === "Commit" ? handled.open : Effect.void, nextLsn(change))
+      ).pipe(Effect.forkChild)
+      yield* sender.write(order(1))
+      yield* handled.await
+      yield* Fiber.interrupt(fiber)
+      assert.deepStrictEqual(yield* sender.unconfirmed, [])
+    }).pipe(Effect.provide(server()))
+  )
+
   it.effect("streams what is scripted through the real decoders, and sees it confirmed", () =>
     Effect.gen(function* () {
       const test = yield* TestWalSender
