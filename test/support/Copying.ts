@@ -67,13 +67,10 @@ export interface Copying {
 export const startCopy = Effect.fnUntraced(function* (
   options: Copy.Options
 ): Effect.fn.Return<Copying, never, Scope.Scope> {
-  const totals = Copy.makeTotals()
-  const fiber = yield* Copy.run({ totals, ...options }).pipe(
-    Effect.provideService(References.MinimumLogLevel, "Warn"),
-    Effect.forkScoped
-  )
+  const copy = yield* Copy.make(options)
+  const fiber = yield* copy.run.pipe(Effect.provideService(References.MinimumLogLevel, "Warn"), Effect.forkScoped)
   return {
-    totals: options.totals ?? totals,
+    totals: copy.totals,
     stop: Fiber.interrupt(fiber),
     failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("40 seconds")),
     during: (effect) => Effect.raceFirst(effect, Fiber.join(fiber))

@@ -162,4 +162,4 @@ export type TargetError =
   | TargetFailed
 
 /** Every way in which a copy fails. */
-export type CopyError = Snapshot.SnapshotError | ReplicationError | TargetError
+export type CopyError = Snapshot.Error | ReplicationError | TargetError
