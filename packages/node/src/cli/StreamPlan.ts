@@ -21,7 +21,7 @@ export interface StreamFlags {
   readonly boundaries: boolean
   readonly streaming: Option.Option<"on" | "parallel">
   readonly twoPhase: boolean
-  readonly snapshot: Option.Option<Snapshot.SnapshotMode>
+  readonly snapshot: Option.Option<Snapshot.Mode>
   readonly connections: Option.Option<number>
   readonly checkpoint: Option.Option<string>
   readonly rateLimit: Option.Option<number>

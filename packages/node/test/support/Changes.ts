@@ -89,8 +89,8 @@ export const snapshot = (
   consistentPoint: string,
   rows: ReadonlyArray<Row>,
   attempt = 1
-): ReadonlyArray<Snapshot.SnapshotChange> => {
-  const started: Snapshot.SnapshotStarted = {
+): ReadonlyArray<Snapshot.Change> => {
+  const started: Snapshot.Started = {
     _tag: "SnapshotStarted",
     attempt,
     consistentPoint: lsn(consistentPoint),
@@ -99,7 +99,7 @@ export const snapshot = (
   const volume = { snapshot: started, rows: rows.length, bytes: 20 }
   return [
     started,
-    ...rows.map((row): Snapshot.SnapshotRow => ({ _tag: "SnapshotRow", snapshot: started, relation: orders, row })),
+    ...rows.map((row): Snapshot.Row => ({ _tag: "SnapshotRow", snapshot: started, relation: orders, row })),
     { _tag: "SnapshotTableCompleted", relation: orders, ...volume },
     { _tag: "SnapshotCompleted", ...volume }
   ]
