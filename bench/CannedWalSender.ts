@@ -2,7 +2,8 @@
  * A walsender in this process that has everything in memory: what the stream costs on top of decoding, without a socket.
  * It answers what is asked before a copy, says its reads one after the other, and then hangs up.
  */
-import { ConnectionError, type QueryRow, type ReplicantConnection, WalSender } from "@replicant/core"
+import { ConnectionError } from "@replicant/core"
+import { type QueryRow, type ReplicantConnection, WalSender } from "@replicant/core/driver"
 import { Effect, Layer } from "effect"
 import { nodeText } from "../packages/node/src/pg/NodeText.ts"
 

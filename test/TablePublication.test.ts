@@ -2,7 +2,8 @@
  * Publications made of declared tables, and checked against them, on real catalogs; and what the source then refuses.
  */
 import { assert, describe } from "@effect/vitest"
-import { type ReplicantConnection, Table, timestampDate, WalSender } from "@replicant/core"
+import { Table, timestampDate } from "@replicant/core"
+import { type ReplicantConnection, WalSender } from "@replicant/core/driver"
 import { Effect, Result, Schema } from "effect"
 import { follow, insertedRows, walSender } from "./support/Follow.ts"
 import { onServer } from "./support/Servers.ts"

@@ -2,7 +2,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
-import { importsOf, type Sources, stripped, violations } from "./support/architecture.ts"
+import { houses, importsOf, type Sources, stripped, violations } from "./support/architecture.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
@@ -33,6 +33,31 @@ describe("architecture", () => {
   it("the lock file names no host, so that it serves every registry", () => {
     const lock = Fs.readFileSync(Path.join(root, "package-lock.json"), "utf8")
     assert.notMatch(lock, /"resolved": "\w+:\/\//)
+  })
+
+  it("no comment of a source names a file that is not there", () => {
+    for (const package_ of ["core", "node"]) {
+      const sources = read(`packages/${package_}/src`)
+      const everywhere = [...read("packages/core/src").keys(), ...sources.keys()]
+      const named = [...sources].flatMap(([path, text]) =>
+        [...text.matchAll(/^ *(?:\/?\*|\/\/).*$/gm)].flatMap(([comment]) =>
+          [...comment.matchAll(/(?<![\w/.-])(?:[a-z0-9]+\/)*[A-Z]\w+\.ts\b/g)].map(([file]) => ({ path, file }))
+        )
+      )
+      assert.isAbove(named.length, 2)
+      const wrong = named.filter(({ file }) => !everywhere.some((path) => path.endsWith(`/${file}`)))
+      assert.deepStrictEqual(wrong, [])
+    }
+  })
+
+  it("docs/architecture.md draws the rooms as they are", () => {
+    const page = Fs.readFileSync(Path.join(root, "docs/architecture.md"), "utf8")
+    for (const [house, floors] of houses) {
+      const [, table = ""] = page.split(`\`${house.slice(0, -1)}\`, from the top:\n\n`)
+      const rows = table.split("\n\n")[0]!.split("\n").slice(2)
+      const drawn = rows.map((row) => [...row.split("|")[1]!.matchAll(/`([^`]+)`/g)].map(([, room]) => room!).sort())
+      assert.deepStrictEqual(drawn, floors.map((rooms) => [...rooms].sort()).reverse())
+    }
   })
 
   it("no file of ours tells whose machine it was written on", () => {
@@ -181,7 +206,8 @@ describe("the checker", () => {
     )
     assert.deepStrictEqual(check("packages/node/src/bin.ts", "NodeRuntime.runMain(program)"), [])
     assert.deepStrictEqual(check("examples/a.ts", `import { Effect } from "effect"\nEffect.runFork(a)`), [])
-    assert.deepStrictEqual(check("packages/node/src/pg/A.ts", `import { B } from "@replicant/core"`), [])
+    for (const entry of ["core", "core/driver", "core/testing"])
+      assert.deepStrictEqual(check("packages/node/src/pg/A.ts", `import { B } from "@replicant/${entry}"`), [])
   })
 
   it("blanks comments and strings where they stand", () => {

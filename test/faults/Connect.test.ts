@@ -1,6 +1,6 @@
 /**
  * Faults on the way to a stream: a peer that falls silent, a server that is full, starting or stopping, a pooler in
- * between. Silence within TLS and authentication is played in packages/node/test/PgWalSender.test.ts.
+ * between. Silence within TLS and authentication is played in packages/node/test/pg/PgWalSender.test.ts.
  */
 import { writeFile } from "node:fs/promises"
 import { join } from "node:path"

@@ -4,7 +4,8 @@
  */
 import Dns from "node:dns"
 import { assert, describe } from "@effect/vitest"
-import { type CopyBoth, type LogicalStreamOptions, nextLsn, WalSender } from "@replicant/core"
+import { type LogicalStreamOptions, nextLsn } from "@replicant/core"
+import { type CopyBoth, WalSender } from "@replicant/core/driver"
 import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Array, Clock, Effect, Layer, Schedule } from "effect"
 import { vi } from "vitest"

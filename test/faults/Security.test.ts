@@ -2,7 +2,7 @@
  * Who may know what: passwords that are wrong, old or asked for by somebody else, roles that lose their rights, TLS
  * that is not there or not the right one. On servers of their own, since all of it stands in pg_hba.conf and roles.
  *
- * A server that breaks the protocol of authentication is played in packages/node/test/PgAuthentication.test.ts.
+ * A server that breaks the protocol of authentication is played in packages/node/test/pg/PgAuthentication.test.ts.
  */
 import { chmod, writeFile } from "node:fs/promises"
 import { assert, layer } from "@effect/vitest"

@@ -1,5 +1,6 @@
 /**
- * A walsender's own words: pgoutput messages of protocol version 1, printed in the notation of the conformance tests.
+ * A walsender's own words: pgoutput messages of protocol version 1, and the abort that PostgreSQL 18 sends in every version,
+ * printed in the notation of the conformance tests.
  *
  * It shares no code with the library and knows no value's type, so that what a server said can be told from what
  * Replicant made of it: that a relation was sent twice, that a value was sent as unchanged. Not a decoder for anything
@@ -94,6 +95,10 @@ export class PgoutputPrinter {
       case "O":
         this.at += 8
         return `O ${printText(this.text())}`
+      case "A": {
+        const [xid, subxid] = [this.int32(), this.int32()]
+        return `A ${xid === subxid ? "transaction" : "subtransaction"}${this.at < this.bytes.length ? ", with its place" : ""}`
+      }
       default:
         return `? ${this.bytes.toString("hex")}`
     }

@@ -3,16 +3,14 @@
  * only those status updates that a test sends. It shows what the server does by itself, so it is not a client: it
  * answers nothing and acknowledges nothing of its own accord.
  */
+import { Lsn, PgTimestamp, type ReplicationError } from "@replicant/core"
 import {
   Frames,
   FrontendMessage,
-  Lsn,
-  PgTimestamp,
   type ReplicantConnection,
-  type ReplicationError,
   type ServerMessage,
   WalSender
-} from "@replicant/core"
+} from "@replicant/core/driver"
 import { type PgConfig, PgWalSender } from "@replicant/node"
 import { Effect, Redacted, type Scope } from "effect"
 import * as BackendMessage from "../../packages/core/src/protocol/BackendMessage.ts"

@@ -7,7 +7,7 @@
  */
 import { execFile } from "node:child_process"
 import { promisify } from "node:util"
-import { WalSender } from "@replicant/core"
+import { WalSender } from "@replicant/core/driver"
 import { PgWalSender } from "@replicant/node"
 import { PgServer, type PgServerFailed, type PgServerOptions, type PgServerShape } from "@replicant/node/testing"
 import { Effect, Fiber, Layer, Redacted, type Scope } from "effect"

@@ -2,7 +2,7 @@
  * Listens in on Replicant's own connections: every command it starts a copy with, every message it was sent and every
  * status update it sent, in order. What a test cannot see from the outside, namely what was never said, it sees here.
  */
-import { type CopyBoth, Frames, type ReplicantConnection, WalSender } from "@replicant/core"
+import { type CopyBoth, Frames, type ReplicantConnection, WalSender } from "@replicant/core/driver"
 import { Effect, Layer } from "effect"
 import { ByteReader } from "../../packages/core/src/protocol/ByteReader.ts"
 import {

@@ -32,7 +32,7 @@ export const maxValue = maximum as Lsn
  * An LSN from a bigint, or `undefined` when it does not fit 64 unsigned bits.
  *
  * @example
- * make(-1n) // => undefined
+ * Lsn.make(-1n) // => undefined
  */
 export const make = (value: bigint): Lsn | undefined => (value < 0n || value > maximum ? undefined : (value as Lsn))
 
@@ -61,7 +61,7 @@ const pattern = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/
  * Source: `pg_lsn_in_internal` in src/backend/utils/adt/pg_lsn.c: one to eight hex digits on each side.
  *
  * @example
- * fromString("16/B374D848") // => 97500059720n
+ * Lsn.fromString("16/B374D848") // => 97500059720n
  */
 export const fromString = (text: string): Lsn | undefined => {
   const match = pattern.exec(text)
@@ -72,7 +72,7 @@ export const fromString = (text: string): Lsn | undefined => {
  * PostgreSQL's text for an LSN: two upper-case hex numbers without leading zeros.
  *
  * @example
- * format(97500059720n as Lsn) // => "16/B374D848"
+ * Lsn.format(97500059720n as Lsn.Lsn) // => "16/B374D848"
  */
 export const format = (lsn: Lsn): string =>
   `${(lsn >> 32n).toString(16)}/${(lsn & 0xffff_ffffn).toString(16)}`.toUpperCase()
@@ -81,7 +81,7 @@ export const format = (lsn: Lsn): string =>
  * Sixteen hex digits, zero-padded: sorts as text in the order of the LSNs. Meant for keys in a sink.
  *
  * @example
- * formatSortable(97500059720n as Lsn) // => "00000016B374D848"
+ * Lsn.formatSortable(97500059720n as Lsn.Lsn) // => "00000016B374D848"
  */
 export const formatSortable = (lsn: Lsn): string => lsn.toString(16).toUpperCase().padStart(16, "0")
 
@@ -110,7 +110,7 @@ export const sub = (self: Lsn, that: Lsn): bigint => self - that
  * Schema between PostgreSQL's text and an {@link Lsn}.
  *
  * @example
- * Schema.decodeSync(LsnFromString)("0/1") // => 1n
+ * Schema.decodeSync(Lsn.LsnFromString)("0/1") // => 1n
  */
 export const LsnFromString: Schema.Codec<Lsn, string> = Schema.String.check(Schema.isPattern(pattern)).pipe(
   Schema.decodeTo(

@@ -29,7 +29,7 @@ export const toDate = (timestamp: PgTimestamp): Date => new Date(Math.floor(toMi
  * ISO 8601 in UTC with all six digits of microseconds; `infinity` or `-infinity` for what no `Date` can hold.
  *
  * @example
- * format(make(1)) // => "2000-01-01T00:00:00.000001Z"
+ * PgTimestamp.format(PgTimestamp.make(1)) // => "2000-01-01T00:00:00.000001Z"
  */
 export const format = (timestamp: PgTimestamp): string => {
   const date = toDate(timestamp)

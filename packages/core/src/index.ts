@@ -1,38 +1,48 @@
-/** The public surface of `@replicant/core`. */
+/** The public surface of `@replicant/core`. What drivers and plugins are written with is in `driver.ts`. */
 export * from "./change/Change.ts"
-export type * from "./change/InProgress.ts"
+export type * as InProgress from "./change/InProgress.ts"
 export { NextLsn } from "./change/NextLsn.ts"
-export * as OutputPlugin from "./change/OutputPlugin.ts"
 export * as Relation from "./change/Relation.ts"
 export type { Transaction } from "./change/Transaction.ts"
-export { CheckpointError } from "./checkpoint/CheckpointService.ts"
 export * as CheckpointStore from "./checkpoint/CheckpointStore.ts"
 export * as Lsn from "./Lsn.ts"
 export * as PgTimestamp from "./PgTimestamp.ts"
 export * as Pgoutput from "./pgoutput/Pgoutput.ts"
-export { portableText, type TextSlices } from "./protocol/ByteReader.ts"
-export { Frames } from "./protocol/Frames.ts"
-export * as FrontendMessage from "./protocol/FrontendMessage.ts"
-export { quoteIdentifier, quoteLiteral } from "./protocol/ReplicationCommand.ts"
-export * from "./ReplicationError.ts"
-export * from "./refineServerError.ts"
+export {
+  AuthenticationFailed,
+  ConnectionError,
+  DecodeError,
+  InvalidOption,
+  isReplicationError,
+  LogicalDecodingDisabled,
+  PermissionDenied,
+  PublicationMismatch,
+  PublicationNotFound,
+  type ReplicationError,
+  ServerError,
+  SlotAheadOfCheckpoint,
+  SlotAlreadyExists,
+  SlotCreationBlocked,
+  SlotInUse,
+  SlotInvalidated,
+  SlotMismatch,
+  SlotNotFound,
+  SpillFailed,
+  SystemMismatch,
+  TransactionTooLarge,
+  UnsupportedByServer,
+  WalReceiverTimeout
+} from "./ReplicationError.ts"
 export * as Metrics from "./replication/Metrics.ts"
-export { startReplicationStream } from "./replication/ReplicationStream.ts"
-export type { StreamOptions } from "./replication/StreamOptions.ts"
 export * as TransactionSpill from "./replication/TransactionSpill.ts"
-export * as WalProgress from "./replication/WalProgress.ts"
-export * from "./rereading/RequestError.ts"
-export { type IdentifySystem, identifySystem } from "./server/IdentifySystem.ts"
 export * as Publication from "./server/Publication.ts"
 export * as ReplicationSlot from "./server/ReplicationSlot.ts"
-export * from "./server/WalSender.ts"
-export * from "./snapshot/SnapshotError.ts"
+export { WalSender } from "./server/WalSender.ts"
 export * as Handler from "./stream/Handler.ts"
 export * as LogicalStream from "./stream/LogicalStream.ts"
 export { withLogicalStream } from "./stream/LogicalStream.ts"
 export * as Outbox from "./stream/Outbox.ts"
 export * as Replication from "./stream/Replication.ts"
-// Also under Snapshot. By themselves, so that a declaration file of yours can name what an inferred type holds.
 export * as Snapshot from "./stream/Snapshot.ts"
 export * as Table from "./stream/Table.ts"
 export * as TransactionContext from "./stream/TransactionContext.ts"

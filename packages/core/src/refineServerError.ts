@@ -78,7 +78,7 @@ const permissionRemedy = (context: ErrorContext): string | undefined => {
  * Names a server error by its SQLSTATE and the stage it answers, never by its text, which is translated.
  *
  * What one SQLSTATE cannot tell (55000 is a dozen conditions) stays a `ServerError`: the catalog was asked first, see
- * `replication/ReplicationSlot.ts`.
+ * `server/ReplicationSlot.ts`.
  */
 export const refineServerError = (error: ServerError, context: ErrorContext): ReplicationError => {
   const slot = context.slot ?? ""

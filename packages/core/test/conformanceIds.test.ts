@@ -22,6 +22,7 @@ const scenarios = {
   "Types, text, names": ["type-edges", "identifiers", "encodings", "session-formats"],
   "Messages and origins": ["messages"],
   "Protocol 2 to 4": ["stream-large", "stream-abort-sub", "two-phase-off", "two-phase-on", "option-errors"],
+  "Rolled back": ["aborted-truncated"],
   "Slots and the walsender": [
     ...["slot-names", "slot-errors", "resume", "start-position", "ack-limits", "wal-position-zero", "permissions"],
     ...["snapshot-export", "fast-shutdown", "walsender-timeout", "invalidated"]

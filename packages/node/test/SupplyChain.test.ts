@@ -1,6 +1,7 @@
 /** What is published, and what must stand nowhere in it. */
 import { readdirSync, readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
+import { packedPage, promote } from "../../../scripts/pack.ts"
 
 const root = new URL("../../../", import.meta.url)
 
@@ -52,6 +53,48 @@ describe("what is published", () => {
     assert.deepStrictEqual(names(manifest("core")), [])
     assert.deepStrictEqual(names(manifest("node")), ["pg"])
     assert.isUndefined(manifest("core").bundleDependencies ?? manifest("node").bundleDependencies)
+  })
+
+  it("tells where the project is, and who made it, from the one place that says so", () => {
+    const project = JSON.parse(read("package.json"))
+    for (const name of ["core", "node"]) {
+      const promoted = promote(JSON.parse(read(`packages/${name}/package.json`)), project, `packages/${name}`)
+      assert.strictEqual(promoted.author, "Replicant contributors")
+      assert.deepStrictEqual(promoted.repository, {
+        type: "git",
+        url: `git+${project.repository}.git`,
+        directory: `packages/${name}`
+      })
+      assert.strictEqual(promoted.homepage, `${project.repository}#readme`)
+      assert.strictEqual(promoted.bugs, `${project.repository}/issues`)
+      assert.includeMembers([...(promoted.keywords ?? [])], ["postgresql", "logical-replication"])
+      assert.notProperty(promoted, "scripts")
+    }
+    const places = ["packages/core/package.json", "packages/node/package.json", "packages/core/README.md"]
+    for (const place of [...places, "packages/node/README.md", "README.md"]) {
+      assert.notInclude(read(place), project.repository)
+    }
+  })
+
+  it("has pages whose links lead to what is packed beside them, and else to the repository", () => {
+    const packed = new Set(["docs/a.md", "docs/b.md"])
+    const text = "[b](b.md#here) [own](#there) [test](../test/A.test.ts) [d](decisions) [x](https://example.org/x.md)"
+    assert.strictEqual(
+      packedPage(text, "docs/a.md", packed, "https://forge/us/it"),
+      "[b](b.md#here) [own](#there) [test](https://forge/us/it/blob/HEAD/test/A.test.ts) " +
+        "[d](https://forge/us/it/tree/HEAD/docs/decisions) [x](https://example.org/x.md)"
+    )
+  })
+
+  it("has READMEs that link to every page", () => {
+    const pages = readdirSync(new URL("docs", root)).filter((name) => name.endsWith(".md"))
+    for (const name of ["core", "node"]) {
+      const linked = [...read(`packages/${name}/README.md`).matchAll(/\]\(\.\.\/\.\.\/docs\/([^)]+)\)/g)]
+      assert.sameMembers(
+        linked.map(([, page]) => page),
+        pages
+      )
+    }
   })
 
   it("[X9] brings nothing along that runs as it is installed", () => {

@@ -257,7 +257,7 @@ export const nextLsn = (change: Delivered): NextLsn | undefined => {
  * text it sorts in the order of delivery within a transaction, and by commit across transactions.
  *
  * @example
- * changeId(insert) // => "0000000001946FA8/00000002"
+ * changeId(change) // => "0000000001946FA8/00000002"
  */
 export const changeId = (change: Placed | Message): string => {
   if (change._tag === "Message" && change.begin === undefined) return `${Lsn.formatSortable(change.lsn)}/message`

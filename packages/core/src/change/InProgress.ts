@@ -17,7 +17,10 @@ export type { StreamCommit, StreamPrepare } from "./StreamedEnd.ts"
 export interface StreamStart {
   readonly _tag: "StreamStart"
   readonly xid: number
-  /** The first block that this connection brings of it: what an earlier connection brought is void. */
+  /**
+   * The first block that this connection brings of it: the blocks that an earlier connection brought are void. Not what it
+   * told as prepared and you acknowledged: the server may send blocks of that again, and then only what became of it.
+   */
   readonly isFirst: boolean
 }
 

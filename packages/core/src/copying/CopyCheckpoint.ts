@@ -1,6 +1,6 @@
 /**
  * What is kept of a copy under way: for each table which of its pages have been copied, and under which snapshot. Pure; that
- * it is saved, and when, is decided in `Attempt.ts`.
+ * it is saved, and when, is decided in `ResumableAttempt.ts`.
  *
  * A copy that is taken up again reads under another snapshot than before, as the old one is gone with its transaction. So a
  * checkpoint counts snapshots, the first being that of the slot's consistent point, and each range of pages bears the number

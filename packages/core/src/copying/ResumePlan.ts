@@ -1,6 +1,6 @@
 /**
- * How a copy goes on: whether it can, and what of each table is still to be read. Decisions; `Attempt.ts` carries
- * them out.
+ * How a copy goes on: whether it can, and what of each table is still to be read. Decisions;
+ * `ResumableAttempt.ts` carries them out.
  *
  * Under a new snapshot S, a table of which some pages were copied under an older one X wants three things, in this order:
  *

@@ -3,7 +3,7 @@
  * transaction that sets it twice has the later one from there on; one whose savepoint is rolled back has none of what was
  * set within, as the server does not send it.
  *
- * Pure, one loop per array. `replication/TransactionContext.ts` puts it on streams.
+ * Pure, one loop per array. `stream/TransactionContext.ts` puts it on streams.
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"

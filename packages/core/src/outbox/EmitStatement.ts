@@ -33,7 +33,7 @@ const standaloneSql = emitSql(false)
  * The statement that writes a message, for programs that run their SQL themselves, with Effect or without.
  *
  * @example
- * const { sql, params } = Result.getOrThrow(Outbox.statement(OrderPlaced)({ id: 1n }))
+ * const { sql, params } = Result.getOrThrow(Outbox.statement(OrderPlaced)({ id: 1n, placedAt }))
  * await client.query(sql, [...params])
  */
 export const statement =

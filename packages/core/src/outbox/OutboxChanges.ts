@@ -3,7 +3,7 @@
  * `value` beside what it has, so that `nextLsn` and `changeId` take them. Everything else passes as it is: rows, messages of
  * others, and what is to be acknowledged.
  *
- * Pure, one loop per array. `replication/Outbox.ts` puts it on streams.
+ * Pure, one loop per array. `stream/Outbox.ts` puts it on streams.
  */
 import * as Result from "effect/Result"
 import type * as Change from "../change/Change.ts"

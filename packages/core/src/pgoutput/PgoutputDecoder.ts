@@ -8,7 +8,8 @@
  * relations never described are all `DecodeError`s.
  *
  * It knows transactions that come whole, and two-phase commit where that was asked for. Blocks of transactions in progress
- * are taken apart by `StreamingDecoder.ts`, which has one of these for each of them.
+ * are taken apart by `StreamingDecoder.ts`, which has one of these for each of them. docs/messages.md lists which message
+ * may come in which state, and from where in PostgreSQL's source that is known.
  */
 import type { Begin, OldRow, Row } from "../change/Change.ts"
 import type { Batch, CopiedRows, Decoder } from "../change/OutputPlugin.ts"
@@ -22,7 +23,8 @@ import * as StreamMessage from "./StreamMessage.ts"
 import { TupleScratch } from "./Tuple.ts"
 
 const { tags, tuples } = LogicalMessage
-const { twoPhaseTags } = StreamMessage
+const { streamTags, twoPhaseTags } = StreamMessage
+const twoPhaseKinds: ReadonlySet<number> = new Set(Object.values(twoPhaseTags))
 
 /** Whether PREPARE TRANSACTION is told when it happens: protocol version 3. */
 export type Phases = "one" | "two"
@@ -105,36 +107,49 @@ export class PgoutputDecoder implements Decoder {
       case tags.origin:
         this.decodeOrigin(reader, batch)
         break
+      case streamTags.abort:
+        this.decodeAbort(reader)
+        break
       default:
-        if (this.phases === "one" || !this.decodeTwoPhase(tag, reader, batch)) {
-          reader.fail(`a pgoutput message of unknown kind 0x${tag.toString(16)}`)
-        }
+        if (!twoPhaseKinds.has(tag)) reader.fail(`a pgoutput message of unknown kind 0x${tag.toString(16)}`)
+        // A slot that was ever used for it tells of it for good, whatever is asked for: who did not ask would take for
+        // committed what is not.
+        if (this.phases === "one") StreamMessage.failOnTwoPhase(reader, tag)
+        this.decodeTwoPhase(tag, reader, batch)
     }
   }
 
-  private decodeTwoPhase(tag: number, reader: ByteReader, batch: Batch): boolean {
+  private decodeTwoPhase(tag: number, reader: ByteReader, batch: Batch): void {
     switch (tag) {
       case twoPhaseTags.beginPrepare:
         this.decodeBeginPrepare(reader, batch)
-        return true
+        break
       case twoPhaseTags.prepare:
         this.decodePrepare(reader, batch)
-        return true
+        break
       case twoPhaseTags.commitPrepared: {
         if (this.begin !== undefined) reader.fail("a commit of what was prepared inside a transaction")
         const message = StreamMessage.decodeCommitPrepared(reader)
         batch.changes.push({ _tag: "CommitPrepared", ...message, nextLsn: batch.deliver(message.endLsn) })
-        return true
+        break
       }
       case twoPhaseTags.rollbackPrepared: {
         if (this.begin !== undefined) reader.fail("a rollback of what was prepared inside a transaction")
         const message = StreamMessage.decodeRollbackPrepared(reader)
         batch.changes.push({ _tag: "RollbackPrepared", ...message, nextLsn: batch.deliver(message.endLsn) })
-        return true
+        break
       }
-      default:
-        return false
     }
+  }
+
+  /**
+   * PostgreSQL 18 drops the changes of a transaction that it finds aborted, and tells of each of its subtransactions that
+   * it is undone, whatever was asked for: nothing of it ever came, and there is nothing to undo.
+   */
+  private decodeAbort(reader: ByteReader): void {
+    if (this.begin !== undefined) reader.fail("an abort inside a transaction")
+    const { subxid, xid } = StreamMessage.decodeStreamAbort(reader)
+    if (subxid === xid) reader.fail("the abort of a transaction in progress that never began")
   }
 
   private decodeInsert(reader: ByteReader, batch: Batch): void {

@@ -6,7 +6,7 @@
  * | `S` | Stream Start | Int32 xid, Int8 1 for its first block | 2 |
  * | `E` | Stream Stop | | 2 |
  * | `c` | Stream Commit | Int32 xid, Int8 flags (0), Int64 commit LSN, Int64 end LSN, Int64 commit time | 2 |
- * | `A` | Stream Abort | Int32 xid, Int32 xid of the subtransaction; with `parallel` Int64 abort LSN, Int64 abort time | 2, 4 |
+ * | `A` | Stream Abort | Int32 xid, Int32 xid of the subtransaction; with `parallel` Int64 abort LSN, Int64 abort time | 2, 4; from PostgreSQL 18 also 1, 3 |
  * | `b` | Begin Prepare | Int64 prepare LSN, Int64 end LSN, Int64 prepare time, Int32 xid, String gid | 3 |
  * | `P` | Prepare | Int8 flags (0), then as Begin Prepare | 3 |
  * | `K` | Commit Prepared | Int8 flags (0), Int64 commit LSN, Int64 end LSN, Int64 commit time, Int32 xid, String gid | 3 |
@@ -38,6 +38,13 @@ export const twoPhaseTags = {
   commitPrepared: 0x4b, // K
   rollbackPrepared: 0x72 // r
 } as const
+
+/** Refuses what a slot says of PREPARE TRANSACTION to who did not ask: why it does, and the ways out. */
+export const failOnTwoPhase = (reader: ByteReader, tag: number): never =>
+  reader.fail(
+    `a prepared transaction (a message of kind 0x${tag.toString(16)}), which was not asked for: ` +
+      "the slot was made or once read with two_phase, and keeps it; ask for twoPhase, or use a slot of your own"
+  )
 
 const expectNoFlags = (reader: ByteReader, what: string): void => {
   const flags = reader.uint8()
@@ -85,7 +92,10 @@ export interface StreamAbortMessage {
   readonly abortTime: PgTimestamp.PgTimestamp | undefined
 }
 
-/** Version 4 adds where and when, but only for those who stream in parallel: told by what is left. */
+/**
+ * Version 4 adds where and when, but only for those who stream in parallel: told by what is left. What was asked for on
+ * this connection does not tell it: rows that were deleted meanwhile are looked for with the same plugin and no streaming.
+ */
 export const decodeStreamAbort = (reader: ByteReader): StreamAbortMessage => {
   const xid = reader.uint32()
   const subxid = reader.uint32()

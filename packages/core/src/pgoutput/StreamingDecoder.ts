@@ -8,7 +8,7 @@
  * relation was described outside since. The walsender keeps book in the same way (`streamed_txns` and
  * `cleanup_rel_sync_cache` in src/backend/replication/pgoutput/pgoutput.c).
  */
-import type { Begin, Change } from "../change/Change.ts"
+import type { Begin, Change, CommitPrepared, RollbackPrepared } from "../change/Change.ts"
 import type { ChangeInProgress, UncommittedChange } from "../change/InProgress.ts"
 import type { Batch, CopiedRows, Decoder, GatheredBytes, Gathering, InProgressMode } from "../change/OutputPlugin.ts"
 import * as Lsn from "../Lsn.ts"
@@ -53,6 +53,8 @@ export class StreamingDecoder implements Decoder, Gathering {
   private readonly relations: RelationCache
   private readonly whole: PgoutputDecoder
   private readonly transactions = new Map<number, StreamedTransaction>()
+  /** Transactions in progress that ended prepared, and of which nothing more was told. */
+  private readonly prepared = new Set<number>()
   private aborted: Array<GatheredBytes> = []
   /** The transaction whose block is open. */
   private block: StreamedTransaction | undefined = undefined
@@ -132,6 +134,11 @@ export class StreamingDecoder implements Decoder, Gathering {
         this.expectNotInProgress(reader)
         this.whole.decodeMessage(tag, reader, batch)
         break
+      case twoPhaseTags.commitPrepared:
+      case twoPhaseTags.rollbackPrepared:
+        this.whole.decodeMessage(tag, reader, batch)
+        this.finishPrepared((batch.changes.at(-1) as CommitPrepared | RollbackPrepared).xid)
+        break
       default:
         if (tag === tags.relation) this.noteDescription(this.described, reader, reader.offset)
         this.whole.decodeMessage(tag, reader, batch)
@@ -208,9 +215,10 @@ export class StreamingDecoder implements Decoder, Gathering {
 
   private prepare(reader: ByteReader, batch: Batch): void {
     this.expectOutside(reader)
-    if (this.options.phases === "one") reader.fail("a prepared transaction, which was not asked for")
+    if (this.options.phases === "one") StreamMessage.failOnTwoPhase(reader, streamTags.prepare)
     const { endLsn, gid, prepareLsn, prepareTime, xid } = StreamMessage.decodePrepare(reader)
     const transaction = this.ended(reader, xid)
+    this.prepared.add(xid)
     this.streamCommitTime = prepareTime
     const nextLsn = batch.deliver(endLsn)
     if (this.options.mode === "deliver") {
@@ -233,11 +241,28 @@ export class StreamingDecoder implements Decoder, Gathering {
   private abort(reader: ByteReader, batch: Batch): void {
     this.expectOutside(reader)
     const { abortLsn, abortTime, subxid, xid } = StreamMessage.decodeStreamAbort(reader)
-    // PostgreSQL 18 also tells of subtransactions of which, and of whose transaction, it has sent nothing.
-    if (subxid !== xid && !this.transactions.has(xid)) return
-    if (subxid === xid) this.aborted.push(this.ended(reader, xid))
+    // PostgreSQL 18 also tells of subtransactions of which, and of whose transaction, it has sent nothing. And where
+    // `origin: "none"` keeps back the rollback of what was prepared, its blocks are undone all the same.
+    if (subxid !== xid ? !this.transactions.has(xid) : this.prepared.delete(xid)) return
+    if (subxid === xid) this.drop(this.ended(reader, xid))
     else this.known(reader, xid).abort(subxid, this.descriptions)
     if (this.options.mode === "deliver") push(batch, { _tag: "StreamAbort", xid, subxid, abortLsn, abortTime })
+  }
+
+  /**
+   * After a reconnect the server may send blocks of what it had sent as prepared before, and what became of it is then the
+   * end of them: they have no other.
+   */
+  private finishPrepared(xid: number): void {
+    this.prepared.delete(xid)
+    const transaction = this.transactions.get(xid)
+    if (transaction === undefined) return
+    this.transactions.delete(xid)
+    this.drop(transaction)
+  }
+
+  private drop(transaction: StreamedTransaction): void {
+    if (this.options.mode === "gather") this.aborted.push(transaction)
   }
 
   /** A prepare without its beginning is of a transaction of which nothing was sent. Here something was: it would be lost. */

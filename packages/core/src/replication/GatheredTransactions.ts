@@ -12,7 +12,7 @@ import type { Change } from "../change/Change.ts"
 import { Run } from "../change/NextLsn.ts"
 import { Batch, type GatheredBytes, type Gathering, type Replay } from "../change/OutputPlugin.ts"
 import { DecodeError, InvalidOption, type ReplicationError, type SpillFailed } from "../ReplicationError.ts"
-import * as Metrics from "./Metrics.ts"
+import * as Measures from "./Measures.ts"
 import { type SpillFile, TransactionSpill } from "./TransactionSpill.ts"
 
 /** Takes what one read decoded to, and how many bytes it had. */
@@ -96,7 +96,7 @@ export const make: Effect.Effect<GatheredTransactions, InvalidOption, Scope.Scop
       const { changes } = batch
       batch = new Batch(run)
       if (!isReadonlyArrayNonEmpty(changes)) return
-      yield* Metrics.gathered(changes.length)
+      yield* Measures.gathered(changes.length)
       yield* onChanges(changes, bytes)
     })
     const stored = stores.get(transaction.bytes)

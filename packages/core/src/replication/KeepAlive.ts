@@ -15,7 +15,7 @@ import * as FrontendMessage from "../protocol/FrontendMessage.ts"
 import { encodeStandbyStatusUpdate } from "../protocol/ReplicationMessage.ts"
 import { ConnectionError, type ReplicationError, WalReceiverTimeout } from "../ReplicationError.ts"
 import type { CopyBoth } from "../server/WalSender.ts"
-import * as Metrics from "./Metrics.ts"
+import * as Measures from "./Measures.ts"
 import * as WalProgress from "./WalProgress.ts"
 
 /** All times in milliseconds. A time of 0 means off. */
@@ -124,7 +124,7 @@ export const sendStatusUpdate = Effect.fnUntraced(function* (
     )
   )
   yield* WalProgress.updateWalProgress(receiver.progress, (current) => WalProgress.reportFlushed(current, flushed))
-  yield* Metrics.reported(flushed)
+  yield* Measures.reported(flushed)
   return flushed
 })
 

@@ -3,10 +3,7 @@
  *
  * Label them with `Metric.CurrentMetricAttributes`; the stream itself labels with its slot.
  */
-import type * as Context from "effect/Context"
-import type * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
-import * as Lsn from "../Lsn.ts"
 
 /** Changes delivered, of all kinds. */
 export const changes = Metric.counter("replicant_changes_total", {
@@ -54,29 +51,3 @@ export const reconnects = Metric.counter("replicant_reconnects_total", {
   description: "Reconnections after a failure",
   incremental: true
 })
-
-/** What one read brought. */
-export interface ReadMeasures {
-  readonly bytes: number
-  readonly changes: number
-  readonly transactions: number
-  readonly received: Lsn.Lsn
-  readonly flushed: Lsn.Lsn
-  readonly lagMillis: number
-}
-
-/** Records one read, in one plain step: there may be thousands a second. */
-export const received = (context: Context.Context<never>, read: ReadMeasures): void => {
-  receivedBytes.updateUnsafe(read.bytes, context)
-  if (read.changes > 0) changes.updateUnsafe(read.changes, context)
-  if (read.transactions > 0) transactions.updateUnsafe(read.transactions, context)
-  receivedLsn.updateUnsafe(read.received, context)
-  lagBytes.updateUnsafe(read.received > read.flushed ? Lsn.sub(read.received, read.flushed) : 0n, context)
-  lagSeconds.updateUnsafe(read.lagMillis / 1000, context)
-}
-
-/** Records changes of a transaction that was gathered: its bytes were counted as they came. */
-export const gathered = (count: number): Effect.Effect<void> => Metric.update(changes, count)
-
-/** Records one status update. */
-export const reported = (flushed: Lsn.Lsn): Effect.Effect<void> => Metric.update(flushedLsn, flushed)

@@ -18,7 +18,7 @@ import type { WalSender } from "../server/WalSender.ts"
 import type { CopyRead } from "./CopyData.ts"
 import type { GatheredTransactions, OnChanges } from "./GatheredTransactions.ts"
 import { keepAliveHandler, sendStatusUpdate } from "./KeepAlive.ts"
-import * as Metrics from "./Metrics.ts"
+import * as Measures from "./Measures.ts"
 import { logNotice, type Opening, openReplicationStream, type ReplicationStream, streamEnded } from "./OpenStream.ts"
 import { waitMillis } from "./ReadPace.ts"
 import { ReadsAhead } from "./ReadsAhead.ts"
@@ -56,7 +56,7 @@ const receive = (stream: ReplicationStream, read: CopyRead): Effect.Effect<void>
       delivered: batch.delivered
     })
     const { received, reported } = progress
-    Metrics.received(context, {
+    Measures.received(context, {
       bytes: read.bytes,
       changes: batch.changes.length,
       transactions: batch.delivered.length,

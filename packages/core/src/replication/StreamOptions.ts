@@ -53,7 +53,8 @@ export interface StreamOptions extends CheckpointOptions {
    * the `PublicationMismatch` that it is.
    *
    * @example
-   * check: (connection) => Table.checkPublication(connection, [Orders], { publications: ["orders"] })
+   * const check = (connection: ReplicantConnection) =>
+   *   Table.checkPublication(connection, [Orders], { publications: ["orders"] })
    */
   readonly check?:
     | ((connection: ReplicantConnection) => Effect.Effect<unknown, ReplicationError | DeclarationMismatch>)

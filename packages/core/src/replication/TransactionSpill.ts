@@ -79,7 +79,7 @@ const makeFile = Effect.fnUntraced(function* (
  *
  * @example
  * const plugin = Pgoutput.make({ publications: ["orders"], streaming: "parallel" })
- * withLogicalStream({ slot: "orders", plugin }, store).pipe(
+ * withLogicalStream({ slot: "orders", plugin }, handler).pipe(
  *   Effect.provide(TransactionSpill.layer({ maxBytesInMemory: 16 * 1024 * 1024 })),
  *   Effect.provide(NodeFileSystem.layer)
  * )

@@ -1,4 +1,6 @@
 /** Replication slots: found, watched, made, dropped and waited for. The public module `ReplicationSlot`. */
+
+export { BlockingTransaction } from "../SlotError.ts"
 export {
   getReplicationSlot,
   isInvalidated,

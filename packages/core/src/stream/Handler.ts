@@ -8,13 +8,15 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { type Change, nextLsn } from "../change/Change.ts"
 import type { Handled, NextLsn } from "../change/NextLsn.ts"
 import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import { type Transaction, TransactionFold, wholeTransactions } from "../change/Transaction.ts"
 import type * as Lsn from "../Lsn.ts"
-import type { ReplicationError } from "../ReplicationError.ts"
+import type { InvalidOption, ReplicationError } from "../ReplicationError.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { Reader } from "./Reader.ts"
 
@@ -54,6 +56,8 @@ export type Consume<in C, out E = never, out R = never> = (read: Read<C>) => Eff
 
 /** How changes are taken: made anew for each connection, in a scope that ends with it. */
 export interface Handler<in C, out E = never, out R = never> {
+  /** Why nothing of what this plugin says can be taken so: asked before anything is opened. */
+  readonly unfit?: ((plugin: OutputPlugin) => InvalidOption | undefined) | undefined
   readonly make: (session: Session) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R | Scope.Scope>
 }
 
@@ -135,10 +139,13 @@ export const durable = <C, E = never, R = never>(
   handle: (changes: NonEmptyReadonlyArray<C>) => Effect.Effect<unknown, E, R>
 ): Handler<C, E, R> => arrays((changes) => Effect.map(handle(changes), () => lastOf(changes)))
 
-/** A change by itself, or beside the context of its transaction. */
-type Element = Parameters<typeof nextLsn>[0] | { readonly _tag?: undefined; readonly change: Element }
+/** A change by itself, or beside the context of its transaction. Of whatever else a reader makes nothing is known. */
+type Element = Parameters<typeof nextLsn>[0] | { readonly _tag?: undefined; readonly change?: Element } | undefined
 
-const endOf = (element: Element): Handled => (element._tag === undefined ? endOf(element.change) : nextLsn(element))
+const endOf = (element: Element): Handled => {
+  if (element === undefined) return undefined
+  return element._tag === undefined ? endOf(element.change) : nextLsn(element)
+}
 
 /** What acknowledges all of these: the last that ends a unit, behind which only a part of the next can be. */
 const lastOf = (changes: ReadonlyArray<unknown>): Handled => {
@@ -160,8 +167,9 @@ const lastOf = (changes: ReadonlyArray<unknown>): Handled => {
 export const transactions = <E = never, R = never>(
   handle: (transaction: Transaction) => Effect.Effect<unknown, E, R>
 ): Handler<Change, E | ReplicationError, R> => ({
+  unfit: (plugin) => Option.getOrUndefined(Result.getFailure(wholeTransactions(plugin))),
   make: (session) =>
-    Effect.map(Effect.fromResult(wholeTransactions(session.plugin)), () => {
+    Effect.sync(() => {
       const fold = new TransactionFold(session.maxTransactionBytes)
       return Effect.fnUntraced(function* ({ bytes, changes }) {
         const whole = fold.fold(changes, bytes)
@@ -195,6 +203,7 @@ export const before = <In, Out, F, E, R>(
   makeReader: () => Reader<In, Out, F>,
   handler: Input<Out, E, R>
 ): Handler<In, E | F, R> => ({
+  unfit: from(handler).unfit,
   make: (session) =>
     Effect.map(from(handler).make(session), (consume) => {
       const reader = makeReader()

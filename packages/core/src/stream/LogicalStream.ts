@@ -102,6 +102,8 @@ const runAll = Effect.fnUntraced(function* <E, R>(
 ): Effect.fn.Return<unknown, SnapshotError | E, R | WalSender> {
   const { options, store } = copy
   const { copy: how, plugin, slot, snapshot } = options
+  const unfitness = handler.unfit?.(plugin)
+  if (unfitness !== undefined) return yield* unfitness
   const isWithout = snapshot === undefined || snapshot === "never"
   const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, handler)
   if (snapshot === "only") return completed

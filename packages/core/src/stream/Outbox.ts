@@ -132,13 +132,18 @@ export const messages =
  *     : Effect.succeed(nextLsn(change))
  * ))
  */
-export const handler = <
-  M extends Any,
-  In extends Tagged = Change,
-  E = never,
-  R = never,
-  Policy extends OnMismatch = "fail"
->(
+export const handler: {
+  <M extends Any, In extends Tagged = Change, E = never, R = never>(
+    set: ReadonlyArray<M>,
+    handle: Input<OutboxChange<M, "untyped", In>, E, R>,
+    options: OutboxOptions<"untyped">
+  ): Handler<In, E | MessageMismatch, R>
+  <M extends Any, In extends Tagged = Change, E = never, R = never>(
+    set: ReadonlyArray<M>,
+    handle: Input<OutboxChange<M, "fail", In>, E, R>,
+    options?: OutboxOptions<"fail">
+  ): Handler<In, E | MessageMismatch, R>
+} = <M extends Any, In extends Tagged, E, R, Policy extends OnMismatch>(
   set: ReadonlyArray<M>,
   handle: Input<OutboxChange<M, Policy, In>, E, R>,
   options?: OutboxOptions<Policy>

@@ -51,6 +51,7 @@ export const withRequests = <E, R>(
   control: ControlState,
   handler: Handler<Delivered, E, R>
 ): Handler<Change, E, R> => ({
+  unfit: handler.unfit,
   make: (session) =>
     Effect.map(handler.make(settling(control, session)), (consume) => {
       const among = Effect.fnUntraced(function* ({ bytes, changes }: Read<Change>) {

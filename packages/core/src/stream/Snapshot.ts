@@ -6,7 +6,11 @@ export type {
   SnapshotRequestProgress as RequestProgress
 } from "../rereading/Request.ts"
 export type { SnapshotRequestError as RequestError } from "../rereading/RequestError.ts"
-export { SnapshotCancelled as Cancelled, SnapshotRefused as Refused } from "../rereading/RequestError.ts"
+export {
+  SnapshotBlocked as Blocked,
+  SnapshotCancelled as Cancelled,
+  SnapshotRefused as Refused
+} from "../rereading/RequestError.ts"
 export type {
   ChangeAfterSnapshot,
   ResumedTable,
@@ -22,8 +26,12 @@ export type {
   SnapshotTableCompleted as TableCompleted,
   SnapshotTableRestarted as TableRestarted
 } from "../snapshot/SnapshotChange.ts"
-export type { SnapshotError as Error } from "../snapshot/SnapshotError.ts"
-export { SnapshotDisturbed as Disturbed, SnapshotLocked as Locked } from "../snapshot/SnapshotError.ts"
+export {
+  isSnapshotError as isError,
+  SnapshotDisturbed as Disturbed,
+  type SnapshotError as Error,
+  SnapshotLocked as Locked
+} from "../snapshot/SnapshotError.ts"
 export type {
   TableSnapshot as OneTable,
   TableSnapshotChange as OneTableChange,

@@ -59,13 +59,18 @@ export const changes =
  * @example
  * withLogicalStream(options, Table.handler([Orders, Customers], Handler.durable((changes) => storeAll(changes))))
  */
-export const handler = <
-  T extends Any,
-  C extends ChangeAfterSnapshot = Change,
-  E = never,
-  R = never,
-  Policy extends OnMismatch = "fail"
->(
+export const handler: {
+  <T extends Any, C extends ChangeAfterSnapshot = Change, E = never, R = never>(
+    tables: ReadonlyArray<T>,
+    handle: Input<TypedOf<C, T, "untyped">, E, R>,
+    options: TypedOptions<"untyped">
+  ): Handler<C, E | TableError, R>
+  <T extends Any, C extends ChangeAfterSnapshot = Change, E = never, R = never>(
+    tables: ReadonlyArray<T>,
+    handle: Input<TypedOf<C, T>, E, R>,
+    options?: TypedOptions<"fail">
+  ): Handler<C, E | TableError, R>
+} = <T extends Any, C extends ChangeAfterSnapshot, E, R, Policy extends OnMismatch>(
   tables: ReadonlyArray<T>,
   handle: Input<TypedOf<C, T, Policy>, E, R>,
   options?: TypedOptions<Policy>

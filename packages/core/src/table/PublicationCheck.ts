@@ -1,7 +1,7 @@
 /**
  * Declared tables held against what the catalog says of them and of the publications that are to send them: which
  * declarations cannot come true, and which statements of an application its own server would refuse. Pure: the catalog is
- * asked by `replication/TableCatalog.ts`.
+ * asked by `server/TableCatalog.ts`.
  *
  * Sources: `CheckCmdReplicaIdentity` in src/backend/executor/execReplication.c; `pub_rf_contains_invalid_column` and
  * `pub_collist_contains_invalid_column` in src/backend/commands/publicationcmds.c; `get_rel_sync_entry` in

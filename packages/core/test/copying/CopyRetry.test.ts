@@ -13,7 +13,7 @@ describe("CopyRetry", () => {
       assert.isTrue(retry.next(new ConnectionError({ reason: "Reset", detail: "" })))
       assert.isTrue(retry.next(deadlock))
     }
-    assert.isFalse(retry.next(new Snapshot.SnapshotLocked({ relations: [], pids: [], lockTimeout: 1 })))
+    assert.isFalse(retry.next(new Snapshot.Locked({ relations: [], pids: [], lockTimeout: 1 })))
   })
 
   it("gives up when a transaction is still there after the locks were let go, and not for another", () => {

@@ -10,10 +10,10 @@ import { portableText } from "../../src/protocol/ByteReader.ts"
 import { encodeFrame } from "../../src/protocol/Frames.ts"
 import type { CopyBoth, ReplicantConnection } from "../../src/server/WalSender.ts"
 import { copyPieces } from "../../src/snapshot/CopyCommand.ts"
+import type { CopyProgress } from "../../src/snapshot/CopyProgress.ts"
 import type { PublishedTable } from "../../src/snapshot/PublishedTables.ts"
 import type { SnapshotChange, SnapshotStarted } from "../../src/snapshot/SnapshotChange.ts"
 import { SnapshotDecoder } from "../../src/snapshot/SnapshotDecoder.ts"
-import { makeProgress } from "../../src/snapshot/SnapshotProgress.ts"
 
 const published = (oid: number, name: string, pages: number, estimatedRows: number | null): PublishedTable => ({
   oid,
@@ -74,15 +74,16 @@ const snapshot: SnapshotStarted = { _tag: "SnapshotStarted", attempt: 1, consist
 const makeJob = Effect.fnUntraced(function* (tables: ReadonlyArray<PublishedTable>) {
   const decoder = new SnapshotDecoder(Pgoutput.make({ publications: ["p"] }), portableText)
   const seen: Array<SnapshotChange | string> = []
+  const progress = yield* SubscriptionRef.make<CopyProgress>({ attempt: 1, isCompleted: false, tables: [] })
   const job: CopyJob = {
     snapshot,
     tables: yield* describeTables(tables, decoder, (table) => copyPieces(table)),
     decoder,
     handOver: (changes) => Effect.sync(() => void seen.push(...changes)),
     onPiece: ({ index, part }) => Effect.sync(() => void seen.push(`${part}/${index}`)),
-    progress: yield* makeProgress
+    tellProgress: (change) => SubscriptionRef.update(progress, change)
   }
-  return { job, seen, progress: job.progress! }
+  return { job, seen, progress }
 })
 
 const rowsIn = (command: string): number => (command.includes("false") ? 0 : command.includes(`"small"`) ? 2 : 10_000)

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration } from "effect"
 import { ProgressMeter, RecentRate } from "../../src/copying/ProgressMeter.ts"
-import type { TableProgress } from "../../src/snapshot/SnapshotProgress.ts"
+import type { TableProgress } from "../../src/snapshot/CopyProgress.ts"
 
 const relation = { oid: 1, schema: "public", name: "t", replicaIdentity: "default", columns: [] } as const
 

@@ -67,11 +67,11 @@ describe("a length that cannot be", () => {
 
   it.effect("[F1] is what a program says it is, within reason", () =>
     Effect.gen(function* () {
-      const stream = { maxFrameLength: 2048 }
+      const stream = { memory: { maxFrameLength: 2048 } }
       assert.isUndefined((yield* attack([messageOf(2048)], { stream })).error)
       assert.strictEqual((yield* attack([messageOf(2049)], { stream })).error?._tag, "DecodeError")
       for (const wrong of [Number.NaN, 1023, 1024.5, -1, defaultMaxFrameLength + 1, Number.POSITIVE_INFINITY]) {
-        const { fake, fiber } = yield* client({ stream: { maxFrameLength: wrong } })
+        const { fake, fiber } = yield* client({ stream: { memory: { maxFrameLength: wrong } } })
         const error = yield* Effect.flip(Fiber.join(fiber))
         assert.deepInclude(error, { _tag: "InvalidOption", option: "maxFrameLength" })
         assert.isEmpty(fake.connections, "nothing is opened")
@@ -83,7 +83,7 @@ describe("a length that cannot be", () => {
 describe("a frame that is never finished", () => {
   it.effect("[F1] takes memory as it comes, and not as it promises", () =>
     Effect.gen(function* () {
-      const stream = { maxFrameLength: undefined, receiverTimeout: 0 }
+      const stream = { memory: { maxFrameLength: undefined }, timing: { receiverTimeout: 0 } }
       const { fake, fiber, seen } = yield* client({ stream })
       const server = yield* fake.accept
       yield* server.say(beginning)

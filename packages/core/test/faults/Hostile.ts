@@ -15,7 +15,7 @@ import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { encodeFrame } from "../../src/protocol/Frames.ts"
 import type { DecodeError, ReplicationError } from "../../src/ReplicationError.ts"
 import { TransactionSpill } from "../../src/replication/TransactionSpill.ts"
-import { type LogicalStreamOptions, withInProgressStream, withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import { type Options, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 /** Longer frames are refused in these tests, so that a lie about a length need not be a large one. */
@@ -68,7 +68,7 @@ export type Mode = "gather" | "deliver"
 export interface AttackOptions {
   readonly plugin?: OutputPlugin | undefined
   readonly mode?: Mode | undefined
-  readonly stream?: Partial<LogicalStreamOptions> | undefined
+  readonly stream?: Partial<Options> | undefined
   /** How many bytes the client is given at a time: all there are, unless told otherwise. */
   readonly readLength?: number | undefined
   /** What comes before the attack: {@link beginning}, unless the plugin is another one. */
@@ -102,7 +102,7 @@ export const client = Effect.fnUntraced(function* (options: AttackOptions = {}) 
     seen.push(change)
     return Effect.succeed(nextLsn(change))
   }
-  const stream = options.mode === "deliver" ? withInProgressStream : withLogicalStream
+  const stream = options.mode === "deliver" ? withLogicalStream : withLogicalStream
   const fiber = yield* stream(streamOptions, handler).pipe(
     Effect.provide(fake.layer),
     Effect.provideService(TransactionSpill, spill),

@@ -55,7 +55,7 @@ const deliver = (says: ReadonlyArray<Uint8Array>, plugin?: OutputPlugin) =>
     ],
     {
       plugin,
-      stream: { maxFrameLength: 1 << 22 }
+      stream: { memory: { maxFrameLength: 1 << 22 } }
     }
   )
 

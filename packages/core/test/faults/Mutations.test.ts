@@ -21,7 +21,7 @@ import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { ByteReader } from "../../src/protocol/ByteReader.ts"
 import { TransactionSpill } from "../../src/replication/TransactionSpill.ts"
 import { type CopyBoth, WalSender } from "../../src/server/WalSender.ts"
-import { withInProgressStream, withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 import { fuzzSeed } from "../support/Fuzz.ts"
@@ -197,12 +197,12 @@ const run = Effect.fnUntraced(function* (recording: Recording, mode: Mode, reads
     if (next !== undefined) handled = Lsn.max(handled, next.lsn)
     return Effect.succeed(next)
   }
-  const stream = mode === "deliver" ? withInProgressStream : withLogicalStream
+  const stream = mode === "deliver" ? withLogicalStream : withLogicalStream
   const options = {
     slot: "orders",
     plugin: recording.plugin,
     maxFrameLength,
-    maxReadWait: 0,
+    timing: { maxReadWait: 0 },
     reconnect: Schedule.recurs(0)
   }
   const fiber = yield* stream(options, handler).pipe(

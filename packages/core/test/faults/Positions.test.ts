@@ -187,7 +187,7 @@ describe("keep-alives that ask for a reply", () => {
   it.effect("[F7] are answered while the handler is busy, and say nothing of what it has not done", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
-      const stream = withLogicalStream({ slot: "orders", plugin, shutdownTimeout: 0 }, () => Effect.never)
+      const stream = withLogicalStream({ slot: "orders", plugin, timing: { shutdownTimeout: 0 } }, () => Effect.never)
       const fiber = yield* Effect.forkChild(Effect.provide(stream, fake.layer))
       const server = yield* fake.accept
       yield* server.say(beginning, demands(100_000))

@@ -10,7 +10,8 @@ import { type Change, nextLsn } from "../../src/change/Change.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as PgTimestamp from "../../src/PgTimestamp.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { withLogicalStream, withTransactionStream } from "../../src/stream/LogicalStream.ts"
+import * as Handler from "../../src/stream/Handler.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 const options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }
@@ -41,10 +42,13 @@ describe("a walsender that ends", () => {
         Effect.gen(function* () {
           const fake = yield* Fake.make()
           const whole: Array<ReadonlyArray<number>> = []
-          yield* withTransactionStream(options, ({ changes }) =>
-            Effect.sync(() => {
-              whole.push(changes.flatMap((change) => (change._tag === "Insert" ? [change.row.id as number] : [])))
-            })
+          yield* withLogicalStream(
+            options,
+            Handler.transactions(({ changes }) =>
+              Effect.sync(() => {
+                whole.push(changes.flatMap((change) => (change._tag === "Insert" ? [change.row.id as number] : [])))
+              })
+            )
           ).pipe(Effect.provide(fake.layer), Effect.forkChild)
           const first = yield* fake.accept
           for (const message of messages.slice(0, count)) yield* first.say(message)

@@ -15,7 +15,8 @@ import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { SpillFailed } from "../../src/ReplicationError.ts"
 import { type Spill, layer as spillLayer, TransactionSpill } from "../../src/replication/TransactionSpill.ts"
-import { withInProgressStream, withLogicalStream, withTransactionStream } from "../../src/stream/LogicalStream.ts"
+import * as Handler from "../../src/stream/Handler.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 import { insert as insertMessage, relation as relationMessage } from "../support/PgoutputBytes.ts"
 import { block, streamAbort, streamCommit, within } from "../support/StreamingBytes.ts"
@@ -206,7 +207,7 @@ describe("transactions in progress", () => {
       const fake = yield* Fake.make()
       const seen: Array<ChangeInProgress["_tag"]> = []
       const done = yield* Deferred.make<void>()
-      yield* withInProgressStream(options, (change) => {
+      yield* withLogicalStream({ ...options, inProgress: "deliver" }, (change) => {
         seen.push(change._tag)
         return change._tag === "StreamCommit"
           ? Effect.as(Deferred.succeed(done, undefined), nextLsn(change))
@@ -228,10 +229,10 @@ describe("prepared transactions", () => {
     Effect.gen(function* () {
       const fake = yield* Fake.make()
       const twoPhase = Pgoutput.make({ publications: ["orders"], twoPhase: true })
-      const error = yield* withTransactionStream({ slot: "orders", plugin: twoPhase }, () => Effect.void).pipe(
-        Effect.provide(fake.layer),
-        Effect.flip
-      )
+      const error = yield* withLogicalStream(
+        { slot: "orders", plugin: twoPhase },
+        Handler.transactions(() => Effect.void)
+      ).pipe(Effect.provide(fake.layer), Effect.flip)
       assert.deepInclude(error, { _tag: "InvalidOption", option: "twoPhase" })
       assert.isEmpty(fake.connections)
     })

@@ -11,7 +11,7 @@ const options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders
 /** Milliseconds from the first connection's silence to its end, to the next attempt. */
 const detection = Effect.fnUntraced(function* (overrides: { readonly receiverTimeout?: number }) {
   const walSender = yield* FakeWalSender.make(() => ({ isDeaf: true }))
-  const fiber = yield* withLogicalStream({ ...options, ...overrides }, () => Effect.succeed(undefined)).pipe(
+  const fiber = yield* withLogicalStream({ ...options, timing: overrides }, () => Effect.succeed(undefined)).pipe(
     Effect.provide(walSender.layer),
     Effect.forkChild
   )

@@ -6,7 +6,7 @@ import { nextLsn } from "../../src/change/Change.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { leftAt } from "../../src/replication/StartPosition.ts"
-import { type LogicalStreamOptions, withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import { type Options, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 /** Lets every fiber run as far as it can without time passing. */
@@ -15,13 +15,13 @@ const settle = Effect.andThen(
   Effect.forEach(Array.from({ length: 50 }), () => Effect.yieldNow)
 )
 
-const stream = (fake: Fake.FakeWalSender, options: Partial<LogicalStreamOptions>) =>
+const stream = (fake: Fake.FakeWalSender, options: Partial<Options>) =>
   withLogicalStream({ slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }), ...options }, (change) =>
     Effect.succeed(nextLsn(change))
   ).pipe(Effect.provide(fake.layer))
 
 /** What a stream with these options fails with on a server like this. */
-const failure = Effect.fnUntraced(function* (server: Fake.FakeOptions, options: Partial<LogicalStreamOptions>) {
+const failure = Effect.fnUntraced(function* (server: Fake.FakeOptions, options: Partial<Options>) {
   const fake = yield* Fake.make(() => server)
   const error = yield* Effect.flip(stream(fake, options))
   assert.isFalse(fake.connections[0]?.commands.some((command) => command.startsWith("START_REPLICATION")))
@@ -29,7 +29,7 @@ const failure = Effect.fnUntraced(function* (server: Fake.FakeOptions, options: 
 })
 
 /** The START_REPLICATION that a stream with these options sends to such a server. */
-const started = Effect.fnUntraced(function* (server: Fake.FakeOptions, options: Partial<LogicalStreamOptions>) {
+const started = Effect.fnUntraced(function* (server: Fake.FakeOptions, options: Partial<Options>) {
   const fake = yield* Fake.make(() => server)
   yield* Effect.forkChild(stream(fake, options))
   return (yield* fake.accept).commands.at(-1)

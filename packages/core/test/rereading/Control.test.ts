@@ -8,9 +8,12 @@ import * as Lsn from "../../src/Lsn.ts"
 import * as PgTimestamp from "../../src/PgTimestamp.ts"
 import * as SnapshotControl from "../../src/rereading/Control.ts"
 import { SnapshotLedger } from "../../src/rereading/Ledger.ts"
-import type { SnapshotJob } from "../../src/rereading/Request.ts"
+import type { SnapshotJob, SnapshotRequestOptions } from "../../src/rereading/Request.ts"
 import { TouchedKeys } from "../../src/rereading/TouchedKeys.ts"
 import type { TableSnapshotStarted } from "../../src/snapshot/TableSnapshotChange.ts"
+import * as Handler from "../../src/stream/Handler.ts"
+import { withRequests } from "../../src/stream/Requests.ts"
+import { session, taking } from "../support/taking.ts"
 
 const run = new Run()
 const lsn = (value: number) => Lsn.make(BigInt(value))!
@@ -47,8 +50,11 @@ const started: TableSnapshotStarted = {
 }
 
 const setUp = Effect.gen(function* () {
-  const control = yield* SnapshotControl.make
-  const state = SnapshotControl.stateOf(control)
+  const state = new SnapshotControl.ControlState("1")
+  const control = {
+    request: (options: SnapshotRequestOptions) => SnapshotControl.request(state, options),
+    requests: SnapshotControl.requestsOf(state)
+  }
   const seen: Array<string> = []
   const request = yield* control.request({ table: "t", id: "mine" })
   const arrived = yield* Deferred.make<"handled" | "lost">()
@@ -72,13 +78,18 @@ describe("a handler with a control", () => {
   it.effect("is given what stands at a mark in place of the message, change by change", () =>
     Effect.gen(function* () {
       const { arrived, seen, state } = yield* setUp
-      const handle = SnapshotControl.interceptEach(state, (change: { readonly _tag: string }) =>
-        Effect.sync(() => {
-          seen.push(change._tag)
-          return change._tag === "Commit" ? (change as Commit).nextLsn : undefined
-        })
+      const handle = yield* taking(
+        withRequests(
+          state,
+          Handler.each((change: { readonly _tag: string }) =>
+            Effect.sync(() => {
+              seen.push(change._tag)
+              return change._tag === "Commit" ? (change as Commit).nextLsn : undefined
+            })
+          )
+        )
       )
-      const done = yield* Effect.forEach(stream, handle)
+      const done = yield* Effect.forEach(stream, (change) => handle(change))
       assert.deepStrictEqual(seen, [
         ...[
           "Begin",
@@ -102,13 +113,15 @@ describe("a handler with a control", () => {
   it.effect("is given arrays cut at the mark, and answers with the last that was acknowledged", () =>
     Effect.gen(function* () {
       const { seen, state } = yield* setUp
-      const handle = SnapshotControl.interceptArrays(state, (changes) =>
-        Effect.sync(() => {
-          seen.push(changes.map(({ _tag }) => _tag).join(" "))
-          return changes.findLast((change): change is Commit => change._tag === "Commit")?.nextLsn
-        })
+      const handle = yield* taking(
+        withRequests(
+          state,
+          Handler.durable((changes) =>
+            Effect.sync(() => seen.push(changes.map(({ _tag }: { readonly _tag: string }) => _tag).join(" ")))
+          )
+        )
       )
-      const done = yield* handle(stream)
+      const done = yield* handle(...stream)
       assert.deepStrictEqual(seen, [
         "Begin Message Commit Begin",
         "TableSnapshotStarted",
@@ -122,15 +135,12 @@ describe("a handler with a control", () => {
 
   it.effect("is given the very arrays of the stream while nothing is requested", () =>
     Effect.gen(function* () {
-      const state = SnapshotControl.stateOf(yield* SnapshotControl.make)
       const seen: Array<unknown> = []
-      const handle = SnapshotControl.interceptArrays(state, (changes) =>
-        Effect.sync(() => {
-          seen.push(changes)
-          return undefined
-        })
-      )
-      yield* handle(stream)
+      const consume = yield* withRequests(
+        new SnapshotControl.ControlState("1"),
+        Handler.durable((changes) => Effect.sync(() => seen.push(changes)))
+      ).make(session([]))
+      yield* consume({ changes: stream, bytes: 0 })
       assert.strictEqual(seen[0], stream)
     })
   )
@@ -148,7 +158,13 @@ describe("a handler with a control", () => {
         consistentPoint: lsn(5),
         nextLsn: NextLsn.deliver(lsn(5), run)
       }
-      yield* SnapshotControl.interceptEach(state, () => Effect.succeed(undefined))(gap)
+      const handle = yield* taking(
+        withRequests(
+          state,
+          Handler.each(() => Effect.succeed(undefined))
+        )
+      )
+      yield* handle(gap)
       assert.isTrue(job!.touched.isVoid)
       assert.strictEqual(yield* Deferred.await(arrived), "lost")
     })

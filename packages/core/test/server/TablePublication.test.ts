@@ -5,7 +5,7 @@ import * as Fiber from "effect/Fiber"
 import { portableText } from "../../src/protocol/ByteReader.ts"
 import { ServerError } from "../../src/ReplicationError.ts"
 import type { QueryRow, ReplicantConnection } from "../../src/server/WalSender.ts"
-import * as Table from "../../src/stream/TypedTables.ts"
+import * as Table from "../../src/stream/Table.ts"
 import { Orders } from "../table/shop.ts"
 
 const column = (name: string, typeOid: number) => ({

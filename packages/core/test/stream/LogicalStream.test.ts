@@ -8,7 +8,8 @@ import { type Change, nextLsn } from "../../src/change/Change.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { ConnectionError, SlotNotFound } from "../../src/ReplicationError.ts"
-import { withLogicalStream, withTransactionStream } from "../../src/stream/LogicalStream.ts"
+import * as Handler from "../../src/stream/Handler.ts"
+import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 const options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }
@@ -75,7 +76,7 @@ describe("withLogicalStream", () => {
   it.effect("[V5] keeps the connection alive while the handler is busy for an hour, without any progress", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make(() => ({ walSenderTimeout: 6000 }))
-      yield* withLogicalStream({ ...options, shutdownTimeout: 0 }, () => Effect.never).pipe(
+      yield* withLogicalStream({ ...options, timing: { shutdownTimeout: 0 } }, () => Effect.never).pipe(
         Effect.provide(fake.layer),
         Effect.forkChild
       )
@@ -301,13 +302,14 @@ describe("withLogicalStream", () => {
   )
 })
 
-describe("withTransactionStream", () => {
+describe("withLogicalStream", () => {
   it.effect("hands over whole transactions across reads and acknowledges each", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
       const seen: Array<number> = []
-      yield* withTransactionStream(options, (transaction) =>
-        Effect.sync(() => seen.push(transaction.changes.length))
+      yield* withLogicalStream(
+        options,
+        Handler.transactions((transaction) => Effect.sync(() => seen.push(transaction.changes.length)))
       ).pipe(Effect.provide(fake.layer), Effect.forkChild)
       const server = yield* fake.accept
       yield* server.say(Fake.relation(), Fake.begin("0/100"), Fake.insert("0/100", 1))
@@ -325,11 +327,10 @@ describe("withTransactionStream", () => {
   it.effect("fails typed when a transaction outgrows its budget", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
-      const fiber = yield* withTransactionStream({ ...options, maxTransactionBytes: 100 }, () => Effect.void).pipe(
-        Effect.provide(fake.layer),
-        Effect.flip,
-        Effect.forkChild
-      )
+      const fiber = yield* withLogicalStream(
+        { ...options, memory: { maxTransactionBytes: 100 } },
+        Handler.transactions(() => Effect.void)
+      ).pipe(Effect.provide(fake.layer), Effect.flip, Effect.forkChild)
       const server = yield* fake.accept
       yield* server.say(
         Fake.relation(),

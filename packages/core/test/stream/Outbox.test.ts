@@ -5,9 +5,11 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as SqlClient from "effect/sql/SqlClient"
 import { type Change, type NextLsn, nextLsn, Table } from "../../src/index.ts"
+import * as Handler from "../../src/stream/Handler.ts"
 import * as Outbox from "../../src/stream/Outbox.ts"
 import { emitted, OrderCancelled, OrderPlaced, placed, placedJson, standalone } from "../outbox/events.ts"
 import { recordingSql } from "../support/RecordingSql.ts"
+import { taking } from "../support/taking.ts"
 import { begin, commit, insert, Orders, order, orders, others } from "../table/shop.ts"
 
 const emitSql = "SELECT pg_logical_emit_message(true, $1::text, $2::text)::text"
@@ -114,12 +116,14 @@ describe("Outbox.handler", () => {
   it.effect("gives what is to be acknowledged, within Table.handler too", () =>
     Effect.gen(function* () {
       const seen: Array<unknown> = []
-      const handle = Table.handler(
-        [Orders],
-        Outbox.handler(set, (change) => {
-          seen.push(change._tag === "Message" && change.message === "orders.placed" ? change.value.id : change._tag)
-          return Effect.succeed(nextLsn(change))
-        })
+      const handle = yield* taking(
+        Table.handler(
+          [Orders],
+          Outbox.handler(set, (change) => {
+            seen.push(change._tag === "Message" && change.message === "orders.placed" ? change.value.id : change._tag)
+            return Effect.succeed(nextLsn(change))
+          })
+        )
       )
       const done: Array<NextLsn | undefined> = []
       for (const change of [begin, insert(orders, order), insert(others, {}), message, commit]) {
@@ -132,16 +136,22 @@ describe("Outbox.handler", () => {
   )
 })
 
-describe("Outbox.arrayHandler", () => {
+describe("Outbox.handler of arrays", () => {
   it.effect("takes a read at a time, and goes on where told to", () =>
     Effect.gen(function* () {
-      const handle = Outbox.arrayHandler(
-        set,
-        (changes) =>
-          Effect.succeed(changes.map((change) => (change._tag === "Message" ? change.mismatch?._tag : change._tag))),
-        { onMismatch: "untyped" }
+      let tags: ReadonlyArray<string | undefined> = []
+      const handle = yield* taking<Change, Outbox.MessageMismatch, never>(
+        Outbox.handler(
+          set,
+          Handler.durable((changes) =>
+            Effect.sync(() => {
+              tags = changes.map((change) => (change._tag === "Message" ? change.mismatch?._tag : change._tag))
+            })
+          ),
+          { onMismatch: "untyped" }
+        )
       )
-      const tags = yield* handle([begin, message, broken, commit])
+      assert.strictEqual(yield* handle(begin, message, broken, commit), commit.nextLsn)
       assert.deepStrictEqual(tags, ["Begin", undefined, "MessageMismatch", "Commit"])
     })
   )

@@ -2,7 +2,9 @@ import { assert, describe, it } from "@effect/vitest"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { type Reader, readArrays, readEach, readStream } from "../../src/stream/ChangeArrays.ts"
+import * as Handler from "../../src/stream/Handler.ts"
+import { type Reader, readStream } from "../../src/stream/Reader.ts"
+import { taking } from "../support/taking.ts"
 
 /** Tenfold what is even, nothing of what is odd, and a failure at a negative number. */
 const makeReader = (): Reader<number, number, "negative"> => ({
@@ -49,32 +51,67 @@ describe("readStream", () => {
   )
 })
 
-describe("readArrays", () => {
+describe("Handler.before", () => {
   it.effect("is not called where nothing is left, and fails after what came before a failure was handled", () =>
     Effect.gen(function* () {
       const seen: Array<ReadonlyArray<number>> = []
-      const handle = readArrays(makeReader(), (numbers) => Effect.sync(() => seen.push(numbers)))
-      assert.isUndefined(yield* handle([1]))
-      assert.strictEqual(yield* handle([2]), 1)
-      assert.strictEqual(yield* Effect.flip(handle([4, -1, 6])), "negative")
+      const handle = yield* taking(
+        Handler.before(
+          makeReader,
+          Handler.durable((numbers) => Effect.sync(() => seen.push(numbers)))
+        )
+      )
+      yield* handle(1)
+      assert.deepStrictEqual(seen, [])
+      yield* handle(2)
+      assert.strictEqual(yield* Effect.flip(handle(4, -1, 6)), "negative")
       assert.deepStrictEqual(seen, [[20], [40]])
     })
   )
 
   it.effect("fails as its handler does", () =>
     Effect.gen(function* () {
-      const handle = readArrays(makeReader(), () => Effect.fail("full" as const))
-      assert.strictEqual(yield* Effect.flip(handle([2, -1])), "full")
+      const handle = yield* taking(
+        Handler.before(
+          makeReader,
+          Handler.durable(() => Effect.fail("full" as const))
+        )
+      )
+      assert.strictEqual(yield* Effect.flip(handle(2, -1)), "full")
     })
   )
-})
 
-describe("readEach", () => {
-  it.effect("hands over one at a time", () =>
+  it.effect("hands over one at a time to a plain function", () =>
     Effect.gen(function* () {
-      const handle = readEach(makeReader(), Effect.succeed)
-      assert.deepStrictEqual(yield* Effect.forEach([1, 2, 4], handle), [undefined, 20, 40])
+      const seen: Array<number> = []
+      const handle = yield* taking(
+        Handler.before(makeReader, (number) =>
+          Effect.sync(() => {
+            seen.push(number)
+            return undefined
+          })
+        )
+      )
+      yield* handle(1, 2, 4)
+      assert.deepStrictEqual(seen, [20, 40])
       assert.strictEqual(yield* Effect.flip(handle(-1)), "negative")
+    })
+  )
+
+  it.effect("reads with a reader of its own for each connection", () =>
+    Effect.gen(function* () {
+      let readers = 0
+      const handler = Handler.before(
+        () => {
+          readers++
+          return makeReader()
+        },
+        Handler.durable(() => Effect.void)
+      )
+      assert.strictEqual(readers, 0)
+      yield* taking(handler)
+      yield* taking(handler)
+      assert.strictEqual(readers, 2)
     })
   )
 })

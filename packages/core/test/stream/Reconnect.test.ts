@@ -12,7 +12,7 @@ import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import * as Errors from "../../src/ReplicationError.ts"
 import { type ErrorContext, refineServerError, serverError } from "../../src/refineServerError.ts"
 import { Attempts, locate, type Retry, retryOf } from "../../src/replication/Reconnect.ts"
-import { makeStreamState, type StreamState, withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import { make, type StreamState, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 const options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }
@@ -180,11 +180,8 @@ describe("a stream that reconnects", () => {
   it.effect("begins its patience anew once a connection has streamed for half a minute", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
-      const state = yield* makeStreamState
-      yield* withLogicalStream({ ...options, state }, () => Effect.succeed(undefined)).pipe(
-        Effect.provide(fake.layer),
-        Effect.forkChild
-      )
+      const { run, state } = yield* make(options)
+      yield* run(() => Effect.succeed(undefined)).pipe(Effect.provide(fake.layer), Effect.forkChild)
       const attemptAfter = Effect.fnUntraced(function* (streamed: `${number} seconds`) {
         const server = yield* fake.accept
         yield* settle
@@ -208,17 +205,14 @@ describe("a stream that reconnects", () => {
     Effect.gen(function* () {
       const refused = new Errors.ConnectionError({ reason: "Refused", detail: "nobody listens" })
       const fake = yield* Fake.make((attempt) => (attempt === 1 ? refused : {}))
-      const state = yield* makeStreamState
+      const reconnect = Schedule.spaced("1 second")
+      const { run, state } = yield* make({ ...options, reconnect })
       const states: Array<StreamState> = []
       yield* Effect.forkChild(
         Stream.runForEach(SubscriptionRef.changes(state), (now) => Effect.sync(() => states.push(now))),
         { startImmediately: true }
       )
-      const reconnect = Schedule.spaced("1 second")
-      const fiber = yield* withLogicalStream({ ...options, state, reconnect }, () => Effect.succeed(undefined)).pipe(
-        Effect.provide(fake.layer),
-        Effect.forkChild
-      )
+      const fiber = yield* run(() => Effect.succeed(undefined)).pipe(Effect.provide(fake.layer), Effect.forkChild)
       const first = yield* fake.accept
       yield* settle
       yield* first.drop
@@ -233,6 +227,7 @@ describe("a stream that reconnects", () => {
       assert.deepStrictEqual(
         states.map((now) => (now._tag === "Reconnecting" ? [now._tag, now.attempt, now.cause.message] : now._tag)),
         [
+          "Idle",
           "Connecting",
           "Streaming",
           ["Reconnecting", 1, "the server closed the connection"],

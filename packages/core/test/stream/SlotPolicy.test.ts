@@ -11,24 +11,20 @@ import type { Transaction } from "../../src/change/Transaction.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { InvalidOption } from "../../src/ReplicationError.ts"
 import { walStatusChanges } from "../../src/server/SlotCatalog.ts"
-import {
-  type LogicalStreamOptions,
-  makeStreamState,
-  withLogicalStream,
-  withTransactionStream
-} from "../../src/stream/LogicalStream.ts"
+import * as Handler from "../../src/stream/Handler.ts"
+import { make, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Replication from "../../src/stream/Replication.ts"
-import * as Table from "../../src/stream/TypedTables.ts"
+import * as Table from "../../src/stream/Table.ts"
 import { insert, TestWalSender, tx } from "../../src/testing/index.ts"
 
 const Orders = Table.make("public.orders", Schema.Struct({ id: Schema.Number }), { key: ["id"] })
 
-const options: LogicalStreamOptions = {
+const options: Replication.Options = {
   slot: "orders",
   plugin: Pgoutput.make({ publications: ["orders"] }),
-  shutdownTimeout: 0
+  timing: { shutdownTimeout: 0 }
 }
-const recreate = { slotInvalidated: "recreate", slotMissing: "recreate" } as const
+const recreate = { slotPolicy: { invalidated: "recreate", missing: "recreate" } } as const
 
 const server = (slotExists: "yes" | "no" = "yes") =>
   TestWalSender.layer({ slot: "orders", publications: ["orders"], slotExists })
@@ -79,7 +75,7 @@ describe("a slot in use", () => {
     Effect.gen(function* () {
       const test = yield* TestWalSender
       yield* test.occupySlot
-      for (const policy of [{ slotInUse: "fail" }, { slotInUseTimeout: 0 }] as const) {
+      for (const policy of [{ slotPolicy: { inUse: "fail" } }, { slotPolicy: { inUseTimeout: 0 } }] as const) {
         const stream = withLogicalStream({ ...options, ...policy }, () => Effect.succeed(undefined))
         assert.strictEqual((yield* Effect.flip(stream))._tag, "SlotInUse")
       }
@@ -92,15 +88,17 @@ describe("a gap", () => {
     Effect.gen(function* () {
       const test = yield* TestWalSender
       const gate = yield* Latch.make()
-      const state = yield* makeStreamState
       const changes: Array<Change> = []
-      yield* withLogicalStream({ ...options, ...recreate, state }, (change) =>
-        Effect.gen(function* () {
-          changes.push(change)
-          if (change._tag === "Gap") yield* gate.await
-          return nextLsn(change)
-        })
-      ).pipe(Effect.forkChild)
+      const stream = yield* make({ ...options, ...recreate })
+      yield* stream
+        .run((change) =>
+          Effect.gen(function* () {
+            changes.push(change)
+            if (change._tag === "Gap") yield* gate.await
+            return nextLsn(change)
+          })
+        )
+        .pipe(Effect.forkChild)
       yield* test.awaitStreaming
       const [first] = yield* test.write(order(1))
       yield* pass("2 seconds")
@@ -112,7 +110,7 @@ describe("a gap", () => {
       // As long as copying tables anew may take.
       yield* pass("3 minutes")
       assert.deepStrictEqual(told(changes), [1, 2, "gap: wal_removed"])
-      assert.strictEqual((yield* SubscriptionRef.get(state))._tag, "WaitingForGap")
+      assert.strictEqual((yield* SubscriptionRef.get(stream.state))._tag, "WaitingForGap")
       assert.strictEqual((yield* test.slot)?.invalidationReason, "wal_removed", "as long as it is not handled")
       yield* gate.open
       yield* pass("1 seconds")
@@ -174,8 +172,9 @@ describe("a gap", () => {
       const test = yield* TestWalSender
       yield* test.invalidateSlot("wal_removed")
       const transactions: Array<Transaction> = []
-      const fiber = yield* withTransactionStream({ ...options, ...recreate }, (transaction) =>
-        Effect.sync(() => transactions.push(transaction))
+      const fiber = yield* withLogicalStream(
+        { ...options, ...recreate },
+        Handler.transactions((transaction) => Effect.sync(() => transactions.push(transaction)))
       ).pipe(Effect.forkChild)
       yield* pass("1 seconds")
       yield* test.write(order(1))
@@ -215,7 +214,7 @@ describe("a gap", () => {
   it.effect("[S1] is told of a slot that is missing without ever having been asked to be made", () =>
     Effect.gen(function* () {
       const changes: Array<Change> = []
-      yield* withLogicalStream({ ...options, slotMissing: "recreate" }, (change) =>
+      yield* withLogicalStream({ ...options, slotPolicy: { missing: "recreate" } }, (change) =>
         Effect.sync(() => {
           changes.push(change)
           return nextLsn(change)

@@ -3,6 +3,8 @@ import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { type Change, type NextLsn, nextLsn, Table } from "../../src/index.ts"
+import * as Handler from "../../src/stream/Handler.ts"
+import { taking } from "../support/taking.ts"
 import { begin, Customers, commit, insert, Orders, order, orders, others } from "../table/shop.ts"
 
 const misfit = insert(orders, { ...order, id: "1" })
@@ -58,10 +60,12 @@ describe("Table.handler", () => {
   it.effect("is called for changes of the set and for commits, and gives what is to be acknowledged", () =>
     Effect.gen(function* () {
       const seen: Array<string> = []
-      const handle = Table.handler([Orders], (change) => {
-        seen.push(change._tag)
-        return Effect.succeed(nextLsn(change))
-      })
+      const handle = yield* taking(
+        Table.handler([Orders], (change) => {
+          seen.push(change._tag)
+          return Effect.succeed(nextLsn(change))
+        })
+      )
       const done: Array<NextLsn | undefined> = []
       for (const change of reads.flat()) done.push(yield* handle(change))
       assert.deepStrictEqual(seen, ["Begin", "Insert", "Insert", "Insert", "Commit"])
@@ -74,15 +78,20 @@ describe("Table.handler", () => {
   )
 })
 
-describe("Table.arrayHandler", () => {
+describe("Table.handler of arrays", () => {
   it.effect("is not called where nothing is left, and then acknowledges nothing", () =>
     Effect.gen(function* () {
       const sizes: Array<number> = []
-      const handle = Table.arrayHandler([Orders], (changes) => {
-        sizes.push(changes.length)
-        return Effect.succeed(nextLsn(changes.at(-1)!))
-      })
-      const done = yield* Effect.forEach(reads, (read) => handle(read))
+      const handle = yield* taking(
+        Table.handler(
+          [Orders],
+          Handler.arrays((changes) => {
+            sizes.push(changes.length)
+            return Effect.succeed(nextLsn(changes.at(-1)!))
+          })
+        )
+      )
+      const done = yield* Effect.forEach(reads, (read) => handle(...read))
       assert.deepStrictEqual(sizes, [2, 3])
       assert.deepStrictEqual(done, [undefined, undefined, commit.nextLsn])
     })
@@ -91,11 +100,21 @@ describe("Table.arrayHandler", () => {
   it.effect("gives what came before a row that does not fit, and fails whatever was made of it", () =>
     Effect.gen(function* () {
       const seen: Array<string> = []
-      const handle = Table.arrayHandler([Orders], (changes) => Effect.sync(() => seen.push(...tags(changes))))
-      const error = yield* Effect.flip(handle([begin, insert(orders, order), commit, begin, misfit]))
+      const handle = yield* taking(
+        Table.handler(
+          [Orders],
+          Handler.durable((changes) => Effect.sync(() => seen.push(...tags(changes))))
+        )
+      )
+      const error = yield* Effect.flip(handle(begin, insert(orders, order), commit, begin, misfit))
       assert.deepStrictEqual([seen, error._tag], [["Begin", "Insert", "Commit", "Begin"], "RowMismatch"])
-      const failing = Table.arrayHandler([Orders], () => Effect.fail("full" as const))
-      assert.strictEqual(yield* Effect.flip(failing([begin, misfit])), "full")
+      const failing = yield* taking(
+        Table.handler(
+          [Orders],
+          Handler.arrays(() => Effect.fail("full" as const))
+        )
+      )
+      assert.strictEqual(yield* Effect.flip(failing(begin, misfit)), "full")
     })
   )
 })

@@ -6,10 +6,12 @@ import * as Stream from "effect/Stream"
 import * as SqlClient from "effect/sql/SqlClient"
 import * as Tracer from "effect/Tracer"
 import { type Change, type NextLsn, nextLsn, Table } from "../../src/index.ts"
+import * as Handler from "../../src/stream/Handler.ts"
 import * as Outbox from "../../src/stream/Outbox.ts"
 import * as TransactionContext from "../../src/stream/TransactionContext.ts"
 import { emitted, OrderPlaced, placedJson } from "../outbox/events.ts"
 import { recordingSql } from "../support/RecordingSql.ts"
+import { taking } from "../support/taking.ts"
 import { begin, commit, insert, Orders, order, orders } from "../table/shop.ts"
 
 const { Request } = TransactionContext
@@ -97,14 +99,16 @@ describe("TransactionContext.handler", () => {
   it.effect("gives what is to be acknowledged, within Table.handler and Outbox.handler too", () =>
     Effect.gen(function* () {
       const seen: Array<string | undefined> = []
-      const handle = Table.handler(
-        [Orders],
-        Outbox.handler(
-          [OrderPlaced],
-          TransactionContext.handler(Request, ({ change, context }) => {
-            seen.push(context?.actor)
-            return Effect.succeed(nextLsn(change))
-          })
+      const handle = yield* taking(
+        Table.handler(
+          [Orders],
+          Outbox.handler(
+            [OrderPlaced],
+            TransactionContext.handler(Request, ({ change, context }) => {
+              seen.push(context?.actor)
+              return Effect.succeed(nextLsn(change))
+            })
+          )
         )
       )
       const done: Array<NextLsn | undefined> = []
@@ -116,12 +120,17 @@ describe("TransactionContext.handler", () => {
 
   it.effect("takes arrays as well", () =>
     Effect.gen(function* () {
-      const handle = TransactionContext.arrayHandler(
-        Request,
-        (all) => Effect.succeed(all.map(({ context }) => context?.actor)),
-        { onMismatch: "none" }
+      const seen: Array<string | undefined> = []
+      const handle = yield* taking<Change, Outbox.MessageMismatch, never>(
+        TransactionContext.handler(
+          Request,
+          Handler.durable((all) => Effect.sync(() => seen.push(...all.map(({ context }) => context?.actor)))),
+          { onMismatch: "none" }
+        )
       )
-      assert.deepStrictEqual(yield* handle(changes), [undefined, "ada", "ada", "ada", "ada"])
+      const [first, ...rest] = changes
+      assert.strictEqual(yield* handle(first!, ...rest), commit.nextLsn, "by the change within its context")
+      assert.deepStrictEqual(seen, [undefined, "ada", "ada", "ada", "ada"])
     })
   )
 })

@@ -1,42 +1,42 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
-import { Lsn, Snapshot } from "../../src/index.ts"
+import { Lsn, type Snapshot, Table } from "../../src/index.ts"
 import { begin, commit, insert, Orders, order, orders, others } from "../table/shop.ts"
 
-const started: Snapshot.SnapshotStarted = {
+const started: Snapshot.Started = {
   _tag: "SnapshotStarted",
   attempt: 1,
   consistentPoint: Lsn.fromString("0/90")!,
   tables: [{ relation: orders, estimatedRows: 1 }]
 }
-const resumed: Snapshot.SnapshotResumed = {
+const resumed: Snapshot.Resumed = {
   ...started,
   _tag: "SnapshotResumed",
   tables: [{ relation: orders, estimatedRows: 1, state: "partial" }],
   unpublished: [],
   checkpoint: ""
 }
-const row = (relation = orders, values: Snapshot.SnapshotRow["row"] = order): Snapshot.SnapshotRow => ({
+const row = (relation = orders, values: Snapshot.Row["row"] = order): Snapshot.Row => ({
   _tag: "SnapshotRow",
   snapshot: started,
   relation,
   row: values
 })
-const gone = (id: unknown): Snapshot.SnapshotRowDeleted => ({
+const gone = (id: unknown): Snapshot.RowDeleted => ({
   _tag: "SnapshotRowDeleted",
   snapshot: resumed,
   relation: orders,
   old: { _tag: "Key", row: { id } }
 })
-const completed: Snapshot.SnapshotCompleted = { _tag: "SnapshotCompleted", snapshot: started, rows: 1, bytes: 1 }
+const completed: Snapshot.Completed = { _tag: "SnapshotCompleted", snapshot: started, rows: 1, bytes: 1 }
 
 const typed = (...changes: ReadonlyArray<Snapshot.ChangeAfterSnapshot>) =>
-  Stream.fromIterable(changes).pipe(Snapshot.changes([Orders], { onMismatch: "untyped" }), Stream.runCollect)
+  Stream.fromIterable(changes).pipe(Table.changes([Orders], { onMismatch: "untyped" }), Stream.runCollect)
 
 const decoded = { id: 1, total: "12.50", note: null, placedAt: new Date("2024-02-29") }
 
-describe("Snapshot.changes", () => {
+describe("Table.changes of a stream with a snapshot", () => {
   it.effect("types the rows of its tables, and passes marks as the very objects they are", () =>
     Effect.gen(function* () {
       const [first, second, third, ...rest] = yield* typed(started, row(), row(others, { id: 1 }), completed)

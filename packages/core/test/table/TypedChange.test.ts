@@ -4,6 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { type Change, changeId, type NextLsn, nextLsn, Table } from "../../src/index.ts"
 import * as Lsn from "../../src/Lsn.ts"
+import * as Handler from "../../src/stream/Handler.ts"
 import { begin, type Customer, Customers, commit, Orders, order, orders, update } from "./shop.ts"
 
 type Shop = typeof Orders | typeof Customers
@@ -109,8 +110,14 @@ describe("TypedChange", () => {
     same<Stream.Error<typeof untyped>, Table.RowMismatch | Table.TableMismatch>(true)
     const failing = Table.changes([Orders])(Stream.empty)
     same<Stream.Success<typeof failing>, Table.TypedChange<typeof Orders>>(true)
-    Table.handler([Orders], (typed) => Effect.succeed(same<typeof typed, Table.TypedChange<typeof Orders>>(true)))
-    Table.arrayHandler([Orders], ([first]) => Effect.succeed(nextLsn(first)), { onMismatch: "untyped" })
+    Table.handler([Orders], (typed) =>
+      Effect.as(Effect.succeed(same<typeof typed, Table.TypedChange<typeof Orders>>(true)), undefined)
+    )
+    Table.handler(
+      [Orders],
+      Handler.arrays(([first]) => Effect.succeed(nextLsn(first))),
+      { onMismatch: "untyped" }
+    )
   })
 
   it("is acknowledged by nextLsn and named by changeId, as an untyped change is", () => {

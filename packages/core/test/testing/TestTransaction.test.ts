@@ -5,7 +5,7 @@ import * as TestClock from "effect/testing/TestClock"
 import { nextLsn } from "../../src/change/Change.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
-import * as Table from "../../src/stream/TypedTables.ts"
+import * as Table from "../../src/stream/Table.ts"
 import {
   insert,
   message,

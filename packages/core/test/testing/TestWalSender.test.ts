@@ -17,8 +17,8 @@ import { ConnectionError } from "../../src/ReplicationError.ts"
 import { CopyData } from "../../src/replication/CopyData.ts"
 import { createReplicationSlot, dropReplicationSlot } from "../../src/server/ReplicationSlot.ts"
 import { type CopyBoth, WalSender } from "../../src/server/WalSender.ts"
-import { type LogicalStreamOptions, withLogicalStream } from "../../src/stream/LogicalStream.ts"
-import * as Table from "../../src/stream/TypedTables.ts"
+import { type Options, withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import * as Table from "../../src/stream/Table.ts"
 import {
   insert,
   message,
@@ -39,7 +39,7 @@ const Orders = Table.make(
 )
 const notes = relation("app.notes", { columns: { id: "bigint", body: "text" }, key: ["id"], replicaIdentity: "full" })
 
-const options: LogicalStreamOptions = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }
+const options: Options = { slot: "orders", plugin: Pgoutput.make({ publications: ["orders"] }) }
 const server = (more: Partial<TestServerOptions> = {}) =>
   TestWalSender.layer({ slot: "orders", publications: ["orders"], ...more })
 
@@ -61,7 +61,7 @@ const told = (change: Change): string => {
 }
 
 /** Follows the slot into a list, in a fiber of the test's. */
-const follow = Effect.fnUntraced(function* (more: Partial<LogicalStreamOptions> = {}) {
+const follow = Effect.fnUntraced(function* (more: Partial<Options> = {}) {
   const seen: Array<Change> = []
   const fiber = yield* withLogicalStream({ ...options, ...more }, (change) =>
     Effect.sync(() => {
@@ -203,7 +203,7 @@ describe("TestWalSender", () => {
           yield* test.dropAfter(bytes)
           yield* test.write(...script)
           // A backlog is read at leisure, which takes its time where a read is one byte.
-          const { fiber, rows } = yield* follow({ maxReadWait: 0 })
+          const { fiber, rows } = yield* follow({ timing: { maxReadWait: 0 } })
           yield* TestClock.adjust("2 seconds")
           yield* test.awaitStreaming
           yield* confirm
@@ -351,7 +351,7 @@ describe("TestWalSender", () => {
   it.effect("demands a status update, and gets it at once", () =>
     Effect.gen(function* () {
       const test = yield* TestWalSender
-      yield* follow({ statusInterval: 0 })
+      yield* follow({ timing: { statusInterval: 0 } })
       yield* test.awaitStreaming
       yield* TestClock.adjust("150 millis")
       const before = (yield* test.statusUpdates).length

@@ -153,7 +153,7 @@ const encodeSnapshot = (change: Snapshot.Change | Snapshot.OneTableChange): stri
  * A change as one line, without its line break.
  *
  * @example
- * encodeChange(insert) // => {"kind":"insert","schema":"public","table":"orders","lsn":"0/1A2B3C8","xid":742,...}
+ * encodeChange(change) // => {"kind":"insert","schema":"public","table":"orders","lsn":"0/1A2B3C8","xid":742,...}
  */
 export const encodeChange = (change: Snapshot.ChangeAfterSnapshot): string => {
   switch (change._tag) {

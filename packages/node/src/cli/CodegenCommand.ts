@@ -1,5 +1,6 @@
 /** `replicant codegen`: tables of a live database as a TypeScript module that declares them. */
-import { Publication, type ReplicantConnection, type ReplicationError } from "@replicant/core"
+import { Publication, type ReplicationError } from "@replicant/core"
+import type { ReplicantConnection } from "@replicant/core/driver"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"

@@ -2,7 +2,8 @@
  * `replicant demo`, which is `npm start`: a real PostgreSQL, changed in the background, and its changes on the terminal as
  * they are committed. With a database named it shows that one's changes instead, and writes nothing to it but what it says.
  */
-import { LogicalStream, Pgoutput, Publication, type ReplicationError, type WalSender } from "@replicant/core"
+import { LogicalStream, Pgoutput, Publication, type ReplicationError } from "@replicant/core"
+import type { WalSender } from "@replicant/core/driver"
 import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"

@@ -2,7 +2,8 @@
  * A stream on its way to standard output. What was acknowledged is what the operating system has taken: a read's changes
  * are written with one write, and only when it is done may the server forget them. While a write waits, nothing is read.
  */
-import { Handler, type LogicalStream, type Snapshot, type WalSender } from "@replicant/core"
+import { Handler, type LogicalStream, type Snapshot } from "@replicant/core"
+import type { WalSender } from "@replicant/core/driver"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"

@@ -2,8 +2,9 @@
  * The command `replicant` itself: the flags that all its subcommands share, and what follows from them: the connection,
  * and how output is written.
  */
-import type { InvalidOption, ReplicantConnection, ReplicationError } from "@replicant/core"
-import { WalSender } from "@replicant/core"
+import type { InvalidOption, ReplicationError } from "@replicant/core"
+import type { ReplicantConnection } from "@replicant/core/driver"
+import { WalSender } from "@replicant/core/driver"
 import type { ConfigError } from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Command from "effect/cli/Command"

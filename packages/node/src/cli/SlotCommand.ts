@@ -1,5 +1,6 @@
 /** `replicant slot`: the replication slots of a server. */
-import { identifySystem, Lsn, type ReplicantConnection, ReplicationSlot } from "@replicant/core"
+import { Lsn, ReplicationSlot } from "@replicant/core"
+import { identifySystem, type ReplicantConnection } from "@replicant/core/driver"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"

@@ -34,7 +34,8 @@ export const formatTotals = ({ changes, transactions }: Pick<Status, "changes" |
  * The line.
  *
  * @example
- * formatStatus(status) // => "12.4/s | 345 changes in 67 transactions | lag 0 B, 3 ms | acknowledged 0/1A2B3C8"
+ * const line = (status: Status) => formatStatus(status)
+ * // => "12.4/s | 345 changes in 67 transactions | lag 0 B, 3 ms | acknowledged 0/1A2B3C8"
  */
 export const formatStatus = (status: Status): string =>
   [

@@ -5,16 +5,15 @@
 import { randomBytes } from "node:crypto"
 import {
   CheckpointStore,
-  identifySystem,
   LogicalStream,
   Lsn,
   Publication,
   type ReplicationError,
   ReplicationSlot,
   SlotAlreadyExists,
-  TransactionSpill,
-  type WalSender
+  TransactionSpill
 } from "@replicant/core"
+import { identifySystem, type WalSender } from "@replicant/core/driver"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"

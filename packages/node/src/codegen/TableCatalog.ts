@@ -1,15 +1,10 @@
 /**
  * What the catalog says of tables that are to be declared: one query, one row of JSON a table. What a module makes of it
- * is in `TableModule.ts`. Which index identifies rows is also known to core, in `replication/CatalogSql.ts`: pieces of SQL
+ * is in `TableModule.ts`. Which index identifies rows is also known to core, in `server/CatalogSql.ts`: pieces of SQL
  * are nothing that it exports, and this one is PostgreSQL's rule, which does not change.
  */
-import {
-  DecodeError,
-  Publication,
-  quoteLiteral,
-  type ReplicantConnection,
-  type ReplicationError
-} from "@replicant/core"
+import { DecodeError, Publication, type ReplicationError } from "@replicant/core"
+import { quoteLiteral, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { CatalogTable } from "./TableModule.ts"

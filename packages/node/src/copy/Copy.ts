@@ -4,7 +4,8 @@
  * One session at the target and one stream from the source are one attempt. Where either is lost in a way that may pass, both
  * are begun again, from the position that the target has: there is no other memory.
  */
-import { CheckpointStore, InvalidOption, LogicalStream, Lsn, Pgoutput, WalSender } from "@replicant/core"
+import { CheckpointStore, InvalidOption, LogicalStream, Lsn, Pgoutput } from "@replicant/core"
+import { WalSender } from "@replicant/core/driver"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

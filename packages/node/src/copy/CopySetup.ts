@@ -2,7 +2,8 @@
  * What must hold before the first row: who the two servers are, what is published, whether the target's tables fit, and where
  * an earlier run stood. Whatever is to be made is made here, and only where that was asked for.
  */
-import { identifySystem, Lsn, Publication, type ReplicantConnection, ReplicationSlot } from "@replicant/core"
+import { Lsn, Publication, ReplicationSlot } from "@replicant/core"
+import { identifySystem, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import { catalogTables } from "../codegen/TableCatalog.ts"
 import type { CatalogTable } from "../codegen/TableModule.ts"

@@ -4,7 +4,7 @@
  * for each attempt: rows of one that is over are nobody's.
  */
 import type { Lsn, Relation, Snapshot } from "@replicant/core"
-import { quoteIdentifier } from "@replicant/core"
+import { quoteIdentifier } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import { CopyMismatch } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"

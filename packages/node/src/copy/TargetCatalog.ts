@@ -2,7 +2,8 @@
  * The tables of the target as its catalog has them, and how they fit what the source publishes: pure comparison, and one
  * query.
  */
-import { DecodeError, quoteIdentifier, quoteLiteral } from "@replicant/core"
+import { DecodeError } from "@replicant/core"
+import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { CatalogTable } from "../codegen/TableModule.ts"

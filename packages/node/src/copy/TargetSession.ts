@@ -2,7 +2,8 @@
  * A session at the target: its settings, the lock by which no two copies of one slot are at work, and three ways to write:
  * a query, a batch of prepared statements, rows by COPY. What fails is told without values.
  */
-import { type ReplicationError, type ServerError, serverError } from "@replicant/core"
+import type { ReplicationError, ServerError } from "@replicant/core"
+import { serverError } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"

@@ -4,7 +4,8 @@
  * It counts the time in which answers could have been taken. While the event loop was blocked, or the machine slept, they
  * may have come and lie unread: that time is ours, and no peer is given up for it.
  */
-import { ConnectionError, type ConnectTimeout } from "@replicant/core"
+import { ConnectionError } from "@replicant/core"
+import type { ConnectTimeout } from "@replicant/core/driver"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"

@@ -2,7 +2,8 @@
  * Cuts text out of bytes with `Buffer`'s own slicers, which take offsets: no view is made for each value. Owns no bytes.
  */
 import { isUtf8 } from "node:buffer"
-import { DecodeError, type TextSlices } from "@replicant/core"
+import { DecodeError } from "@replicant/core"
+import type { TextSlices } from "@replicant/core/driver"
 
 /** As every `Buffer` has them; Node's types leave them out. */
 interface BufferSlicers {

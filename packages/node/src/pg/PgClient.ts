@@ -7,16 +7,8 @@
 import type { EventEmitter } from "node:events"
 import { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
-import {
-  type CopyBoth,
-  DecodeError,
-  Frames,
-  FrontendMessage,
-  InvalidOption,
-  logText,
-  type QueryRow,
-  type ReplicationError
-} from "@replicant/core"
+import { DecodeError, InvalidOption, type ReplicationError } from "@replicant/core"
+import { type CopyBoth, Frames, FrontendMessage, logText, type QueryRow } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"

@@ -10,10 +10,9 @@ import {
   DecodeError,
   InvalidOption,
   type ReplicationError,
-  refineServerError,
-  type ServerError,
-  serverError
+  type ServerError
 } from "@replicant/core"
+import { refineServerError, serverError } from "@replicant/core/driver"
 import pg from "pg"
 import type { PgConfig } from "./PgConfig.ts"
 

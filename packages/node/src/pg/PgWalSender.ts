@@ -4,7 +4,8 @@
  * `pg` connects, negotiates TLS, authenticates and runs queries. For the copy the socket is taken from it, since it
  * reads ahead and lends bytes that its next read overwrites: see `PgClient` and `ReadOnDemand`.
  */
-import { type InvalidOption, type ReplicantConnection, type ReplicationError, WalSender } from "@replicant/core"
+import type { InvalidOption, ReplicationError } from "@replicant/core"
+import { type ReplicantConnection, WalSender } from "@replicant/core/driver"
 import type { ConfigError } from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"

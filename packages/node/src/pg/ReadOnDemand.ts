@@ -9,7 +9,8 @@
  * It knows nothing of PostgreSQL. Bytes belong to whoever pulled them: each read has memory of its own.
  */
 import type { Socket } from "node:net"
-import type { ConnectionError, CopyBoth } from "@replicant/core"
+import type { ConnectionError } from "@replicant/core"
+import type { CopyBoth } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 
 /**

@@ -31,7 +31,9 @@ describe("Status", () => {
 
   it.effect("reads what this slot has acknowledged, and no other's", () =>
     Effect.gen(function* () {
-      yield* Metrics.reported(lsn("0/42")).pipe(Effect.provideService(Metric.CurrentMetricAttributes, { slot: "one" }))
+      yield* Metric.update(Metrics.flushedLsn, lsn("0/42")).pipe(
+        Effect.provideService(Metric.CurrentMetricAttributes, { slot: "one" })
+      )
       assert.strictEqual(yield* acknowledgedLsn("one"), lsn("0/42"))
       assert.strictEqual(yield* acknowledgedLsn("two"), Lsn.zero)
     })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { portableText } from "@replicant/core"
+import { portableText } from "@replicant/core/driver"
 import { Schema } from "effect"
 import { nodeText } from "../../src/pg/NodeText.ts"
 

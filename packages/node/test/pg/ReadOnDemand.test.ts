@@ -1,6 +1,7 @@
 import * as Net from "node:net"
 import { assert, describe, it } from "@effect/vitest"
-import { ConnectionError, type CopyBoth, type ReplicationError } from "@replicant/core"
+import { ConnectionError, type ReplicationError } from "@replicant/core"
+import type { CopyBoth } from "@replicant/core/driver"
 import { Effect, Fiber, type Scope } from "effect"
 import { maxPullBytes, maxReadAheadBytes, readOnDemand } from "../../src/pg/ReadOnDemand.ts"
 

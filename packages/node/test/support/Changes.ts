@@ -6,13 +6,12 @@ import {
   type Insert,
   Lsn,
   type Message,
-  OutputPlugin,
   PgTimestamp,
   type Relation,
   type Row,
-  type Snapshot,
-  WalProgress
+  type Snapshot
 } from "@replicant/core"
+import { OutputPlugin, WalProgress } from "@replicant/core/driver"
 
 const { run } = WalProgress.initial()
 
