@@ -6,7 +6,7 @@
  *
  * It knows nothing of replication: it leaves a database, and another one must come to equal it.
  */
-import { quoteIdentifier, quoteLiteral } from "@replicant/core"
+import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import type { PgServerFailed, PgSession } from "@replicant/node/testing"
 import { Effect, type Scope } from "effect"
 import { Random } from "../../packages/core/test/support/Random.ts"

@@ -7,17 +7,8 @@
  *
  * Prepared transactions wait in a table of ours, as the statements they came to, for what becomes of them.
  */
-import {
-  type Change,
-  type Handled,
-  Lsn,
-  nextLsn,
-  quoteIdentifier,
-  quoteLiteral,
-  type Relation,
-  type Row,
-  type TypeDecoder
-} from "@replicant/core"
+import { type Change, type Handled, Lsn, nextLsn, type Relation, type Row, type TypeDecoder } from "@replicant/core"
+import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import { Data, Effect, type Scope } from "effect"
 import pg from "pg"
 

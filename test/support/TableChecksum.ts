@@ -1,5 +1,5 @@
 /** Whether two databases hold the same rows: a checksum of each table, whatever the order in which its rows lie. */
-import { quoteIdentifier } from "@replicant/core"
+import { quoteIdentifier } from "@replicant/core/driver"
 import { Effect } from "effect"
 import type { Workspace } from "./Workspace.ts"
 

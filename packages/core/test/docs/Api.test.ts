@@ -75,7 +75,7 @@ describe("docs/api.md", () => {
     }
   })
 
-  it("has the names that a program finds at run time", async () => {
+  it("has the names that a program finds at run time", { timeout: 60_000 }, async () => {
     for (const [entry, path] of entries()) {
       const found = Object.keys(await import(new URL(`../../../../${path}`, import.meta.url).href))
       const listed = new Set(

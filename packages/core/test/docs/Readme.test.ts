@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL("../../../..", import.meta.url))
 const read = (path: string) => Fs.readFileSync(Path.join(root, path), "utf8")
 
 const pages = [
-  "README.md",
+  ...["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"],
   ...["core", "node"].map((name) => `packages/${name}/README.md`),
   ...["docs", "docs/decisions"].flatMap((directory) =>
     Fs.readdirSync(Path.join(root, directory))
