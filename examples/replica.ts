@@ -12,9 +12,7 @@ import { Config, Effect } from "effect"
 import pg from "pg"
 
 /** Values stay the text that PostgreSQL printed: the other side takes it back as it is, and nothing is lost. */
-const decoded = ["bool", "bytea", "int2", "int4", "int8", "oid", "xid", "cid", "float4", "float8"]
-const byName = new Map(decoded.map((type) => [type, (text: string) => text]))
-const plugin = Pgoutput.make({ publications: ["orders"], types: { byName, arrays: "text", json: "text" } })
+const plugin = Pgoutput.make({ publications: ["orders"], types: "text" })
 
 const table = ({ name, schema }: Relation.Relation) => `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`
 

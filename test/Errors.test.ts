@@ -2,12 +2,11 @@
 import { assert, describe } from "@effect/vitest"
 import { Pgoutput, Publication, ReplicationSlot, WalSender, withTransactionStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
-import { PgServer } from "@replicant/node/testing"
+import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Effect, Layer, Redacted, Schedule } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { failureOf, follow, logicalOptions, onConnection, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
-import { Proxy } from "./support/Proxy.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
 
@@ -191,7 +190,7 @@ describe("errors", () => {
     (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })
-        const proxy = yield* Proxy.make(server)
+        const proxy = yield* FaultProxy.make(server)
         const layer = walSender(workspace, { url: Redacted.make(workspace.url()), host: proxy.host, port: proxy.port })
         const stream = yield* follow(workspace, { options: { receiverTimeout: "1 second" }, layer })
         yield* workspace.sql("INSERT INTO t VALUES (1)")

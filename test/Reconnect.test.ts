@@ -1,12 +1,11 @@
 /** What ends a connection, and that the stream goes on without a gap. */
 import { assert, describe } from "@effect/vitest"
 import { nextLsn } from "@replicant/core"
-import { PgServer } from "@replicant/node/testing"
+import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Effect, Redacted, Schedule } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, insertedRows, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
-import { Proxy } from "./support/Proxy.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
@@ -47,7 +46,7 @@ describe("reconnecting", () => {
   onServer("postgres", "goes on after a broken connection in the middle of a transaction", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const proxy = yield* Proxy.make(server)
+      const proxy = yield* FaultProxy.make(server)
       const layer = walSender(workspace, { host: proxy.host, port: proxy.port })
       const stream = yield* follow(workspace, { layer })
       yield* proxy.cutAfter(100_000, "rst")

@@ -23,7 +23,7 @@ import { eventually } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { runWorkload, type WorkloadOptions, workloadTables } from "./support/RandomWorkload.ts"
-import { encodeDecoded, encodeVerbatim, makeReplayer, type Replayer, verbatim } from "./support/Replayer.ts"
+import { encodeDecoded, encodeVerbatim, makeReplayer, type Replayer } from "./support/Replayer.ts"
 import { onServer } from "./support/Servers.ts"
 import { pinned, rowsInOrder, tableChecksum, tableNames } from "./support/TableChecksum.ts"
 import { makeWorkspace, type Workspace, type WorkspaceServer } from "./support/Workspace.ts"
@@ -44,7 +44,7 @@ interface Mode {
   readonly since?: number | undefined
 }
 
-const binary = { format: "binary", enums: ["mood"], types: verbatim } as const
+const binary = { format: "binary", enums: ["mood"], types: "text" } as const
 /** Transactions of more than this leave the server's memory, and are sent while they run where that is asked for. */
 const small = { logical_decoding_work_mem: "64kB" } as const
 const prepares = { max_prepared_transactions: 20 } as const
@@ -167,8 +167,8 @@ const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode)
   for (const [name, value] of Object.entries(mode.database ?? {})) {
     yield* source.sql(`ALTER DATABASE ${source.database} SET ${name} = '${value}'`)
   }
-  const types = mode.pgoutput?.types ?? verbatim
-  const replayer = yield* makeReplayer(target.url(), types === verbatim ? encodeVerbatim : encodeDecoded)
+  const types = mode.pgoutput?.types ?? "text"
+  const replayer = yield* makeReplayer(target.url(), types === "text" ? encodeVerbatim : encodeDecoded)
   const proxy = yield* FaultProxy.make(server)
   const stream: LogicalStreamOptions = {
     ...logicalOptions(source),

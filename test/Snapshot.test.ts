@@ -10,7 +10,6 @@ import { eventually } from "./support/eventually.ts"
 import { follow, walSender } from "./support/Follow.ts"
 import { followSnapshot, snapshotOptions, snapshotRows, takeSnapshot } from "./support/FollowSnapshot.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
-import { verbatim } from "./support/Replayer.ts"
 import { onServer } from "./support/Servers.ts"
 import { textOnlyEdges, textOnlyUserTypes, typeEdges, userTypes, withoutArrays } from "./support/TypeEdges.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
@@ -18,10 +17,10 @@ import { makeWorkspace } from "./support/Workspace.ts"
 const modes: ReadonlyArray<{
   readonly title: string
   readonly isBinary?: boolean
-  readonly types?: TypeDecoder.TypeDecoders
+  readonly types?: TypeDecoder.Types
 }> = [
   { title: "by the built-in decoders" },
-  { title: "in the server's own text", types: verbatim },
+  { title: "in the server's own text", types: "text" },
   { title: "where the stream is in binary", isBinary: true }
 ]
 

@@ -172,6 +172,12 @@ describe("the checker", () => {
     ["Buffer in core", "packages/core/src/protocol/A.ts", "const a = Buffer.from([])", /says Buffer/],
     ["console in core", "packages/core/src/protocol/A.ts", "console.log(1)", /says console/],
     ["the clock in core", "packages/core/src/protocol/A.ts", "const a = Date.now()", /says Date.now/],
+    [
+      "one plugin told from the others by its name",
+      "packages/core/src/stream/A.ts",
+      `const a = plugin.name !== "pgoutput"`,
+      /says which plugin it is/
+    ],
     ["async in core", "packages/core/src/protocol/A.ts", "const a = async () => 1", /says async/],
     [
       "a word within a regular expression's neighbour",

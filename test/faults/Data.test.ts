@@ -12,12 +12,12 @@ import {
   withInProgressStream,
   withLogicalStream
 } from "@replicant/core"
+import { FaultProxy } from "@replicant/node/testing"
 import { Effect, Fiber, Layer, Redacted, Schedule } from "effect"
 import { makeLedger, startConsumer } from "../support/Consumer.ts"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
-import { Proxy } from "../support/Proxy.ts"
 import { confirmed, makeSlot } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 import { watchState } from "../support/watchState.ts"
@@ -146,7 +146,7 @@ const giveUp = Effect.fnUntraced(function* (
   workspace: Workspace,
   server: { readonly host: string; readonly port: number }
 ) {
-  const proxy = yield* Proxy.make(server)
+  const proxy = yield* FaultProxy.make(server)
   const layer = walSender(workspace, {
     url: Redacted.make(workspace.url()),
     host: proxy.host,

@@ -1,11 +1,11 @@
 /** A consumer as a process: it is killed, told to leave, stopped and continued. */
 import { assert, describe } from "@effect/vitest"
 import { Lsn } from "@replicant/core"
+import { FaultProxy } from "@replicant/node/testing"
 import { Array, Effect, Exit, Fiber, Scope } from "effect"
 import { type Handled, loadConsumer, makeLedger, startConsumer } from "../support/Consumer.ts"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
-import { Proxy } from "../support/Proxy.ts"
 import { once } from "../support/Servers.ts"
 import { confirmed, isFree, makeSlot } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
@@ -165,7 +165,7 @@ describe("a consumer that is told to leave (SIGTERM)", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       yield* makeSlot(workspace)
       const ledger = yield* makeLedger
-      const proxy = yield* Proxy.make(server)
+      const proxy = yield* FaultProxy.make(server)
       const consumer = yield* startConsumer(workspace, ledger, { host: proxy.host, port: proxy.port })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* eventually(Effect.map(ledger.read, (handled) => handled.length === 1))
@@ -184,7 +184,7 @@ describe("a consumer that is told to leave (SIGTERM)", () => {
         yield* makeSlot(workspace)
         const ledger = yield* makeLedger
         const scope = yield* Scope.fork(yield* Effect.scope)
-        const proxy = yield* Scope.provide(Proxy.make(server), scope)
+        const proxy = yield* Scope.provide(FaultProxy.make(server), scope)
         const consumer = yield* startConsumer(workspace, ledger, { host: proxy.host, port: proxy.port })
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         const { endLsn } = yield* eventually(Effect.map(ledger.read, ([handled]) => handled))
@@ -238,7 +238,7 @@ describe("a consumer that stands still (SIGSTOP)", () => {
         const workspace = yield* makeWorkspace(server, { sql: table })
         yield* makeSlot(workspace)
         const ledger = yield* makeLedger
-        const proxy = yield* Proxy.make(server)
+        const proxy = yield* FaultProxy.make(server)
         const consumer = yield* startConsumer(workspace, ledger, {
           host: proxy.host,
           port: proxy.port,

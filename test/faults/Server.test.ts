@@ -4,13 +4,12 @@
  */
 import { assert, describe } from "@effect/vitest"
 import { type Change, Lsn, nextLsn, withLogicalStream } from "@replicant/core"
-import { PgServer, type PgServerOptions } from "@replicant/node/testing"
+import { FaultProxy, PgServer, type PgServerOptions } from "@replicant/node/testing"
 import { Effect, Fiber, Latch, Ref, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
-import { Proxy } from "../support/Proxy.ts"
 import { untilConfirmed } from "../support/Slot.ts"
 import { tapWalSender } from "../support/WalSenderTap.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
@@ -99,7 +98,7 @@ describe("a walsender that is ended", () => {
   fault("V4", "by a cancelled query closes the connection itself, and goes on", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const proxy = yield* Proxy.make(server)
+      const proxy = yield* FaultProxy.make(server)
       const layer = walSender(workspace, { host: proxy.host, port: proxy.port })
       const stream = yield* follow(workspace, { options: soon, layer })
       for (let id = 1; id <= 3; id++) {

@@ -1,13 +1,12 @@
 /** Slots that are not as they were left: busy, lost, or invalidated. How they are made: SlotCreation.test.ts. */
 import { assert, describe } from "@effect/vitest"
 import { type Change, type Gap, Lsn, nextLsn, ReplicationSlot, withLogicalStream } from "@replicant/core"
-import { PgServer } from "@replicant/node/testing"
+import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Deferred, Effect, Fiber, Schedule, Stream } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
-import { Proxy } from "../support/Proxy.ts"
 import { untilConfirmed } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 import { watchState } from "../support/watchState.ts"
@@ -128,7 +127,7 @@ describe("a slot that is missing", () => {
   fault("V8", "together with its database is a failure for good", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const proxy = yield* Proxy.make(server)
+      const proxy = yield* FaultProxy.make(server)
       const layer = walSender(workspace, { host: proxy.host, port: proxy.port })
       const stream = yield* follow(workspace, { layer, options: { reconnect: Schedule.spaced("50 millis") } })
       yield* proxy.refuse

@@ -1,13 +1,21 @@
 /** Another server in the place of the first: a standby that is promoted or failed over to, and an old copy. */
 import { assert, describe } from "@effect/vitest"
-import { type Change, Lsn, nextLsn, type ReplicationError, withLogicalStream } from "@replicant/core"
+import {
+  type Change,
+  type LogicalStreamOptions,
+  Lsn,
+  nextLsn,
+  type ReplicationError,
+  withLogicalStream
+} from "@replicant/core"
 import type { PgServerShape } from "@replicant/node/testing"
 import { Effect, Fiber, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { insertedRows, logicalOptions } from "../support/Follow.ts"
-import { copyOf, movingWalSender, standbyOf, trustingServer } from "../support/Standby.ts"
+import { appendSetting, copyOf, movingWalSender, standbyOf, trustingServer } from "../support/Standby.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
+import { watchState } from "../support/watchState.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
 
@@ -23,13 +31,17 @@ const arrived = (changes: ReadonlyArray<Change>) => [...new Set(ids(changes))]
 const followAt = Effect.fnUntraced(function* (
   workspace: Workspace,
   layer: ReturnType<typeof movingWalSender>["layer"],
-  createSlot: "permanent" | undefined
+  createSlot: "permanent" | undefined,
+  options: Partial<LogicalStreamOptions> = {}
 ) {
   const changes: Array<Change> = []
-  const fiber = yield* withLogicalStream({ ...logicalOptions(workspace), ...soon, createSlot }, (change) => {
-    changes.push(change)
-    return Effect.succeed(nextLsn(change))
-  }).pipe(Effect.provide(layer), Effect.forkScoped)
+  const fiber = yield* withLogicalStream(
+    { ...logicalOptions(workspace), ...soon, createSlot, ...options },
+    (change) => {
+      changes.push(change)
+      return Effect.succeed(nextLsn(change))
+    }
+  ).pipe(Effect.provide(layer), Effect.forkScoped)
   return {
     changes,
     fiber,
@@ -147,6 +159,43 @@ describe("a standby", () => {
       const slots = yield* standby.server.query("SELECT FROM pg_replication_slots WHERE slot_type = 'logical'")
       assert.lengthOf(slots, 0)
     })
+  )
+})
+
+describe("a standby that restarts", () => {
+  fault(
+    "V12",
+    "and lets clients in before it has replayed what is done is waited for, and told of; nothing is missed",
+    () =>
+      Effect.gen(function* () {
+        const primary = yield* trustingServer({ checkpoint_timeout: "1h", max_wal_size: "4GB", autovacuum: "off" })
+        const workspace = yield* makeWorkspace(primary, { sql: table })
+        const standby = yield* standbyOf(primary)
+        const { state, states } = yield* watchState
+        const moving = movingWalSender(standby.server.url(workspace.database))
+        const stream = yield* followAt(workspace, moving.layer, "permanent", { state })
+        yield* eventually(
+          Effect.andThen(primary.query("SELECT pg_log_standby_snapshot()"), isStreamingAt(standby.server)),
+          { what: "the standby is streamed from" }
+        )
+        // WAL that dirties no page: the standby counts as consistent before it has replayed it.
+        for (let segment = 0; segment < 6; segment++) {
+          yield* primary.query("SELECT pg_logical_emit_message(false, 'x', 'y'), pg_switch_wal()")
+        }
+        yield* workspace.sql("INSERT INTO t VALUES (1)")
+        yield* stream.saw(1)
+        yield* standby.server.stop("immediate")
+        // An archive far away: what is asked of it first takes a while.
+        yield* appendSetting(standby.server, "restore_command = 'sleep 0.5; exit 1'")
+        yield* Effect.forkScoped(standby.server.start)
+        yield* workspace.sql("INSERT INTO t VALUES (2)")
+        yield* stream.saw(2)
+        assert.deepStrictEqual(arrived(stream.changes), [1, 2])
+        const causes = states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause._tag] : []))
+        assert.include(causes, "StandbyBehind")
+        assert.notInclude(causes, "SystemMismatch")
+      }),
+    { since: 16, timeout: 90_000 }
   )
 })
 

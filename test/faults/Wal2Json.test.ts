@@ -1,11 +1,11 @@
 /** wal2json under faults: what it loses by itself, what ends its stream, and that a lost connection loses nothing. */
 import { assert, describe } from "@effect/vitest"
 import { type Change, nextLsn, Wal2Json } from "@replicant/core"
+import { FaultProxy } from "@replicant/node/testing"
 import { Effect, Logger, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault, faultTitle } from "../support/Faults.ts"
 import { follow, insertedRows, walSender } from "../support/Follow.ts"
-import { Proxy } from "../support/Proxy.ts"
 import { onServer } from "../support/Servers.ts"
 import { makeWorkspace } from "../support/Workspace.ts"
 
@@ -95,7 +95,7 @@ for (const formatVersion of [1, 2] as const) {
       (server) =>
         Effect.gen(function* () {
           const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int PRIMARY KEY)" })
-          const proxy = yield* Proxy.make(server)
+          const proxy = yield* FaultProxy.make(server)
           const layer = walSender(workspace, { host: proxy.host, port: proxy.port })
           const stream = yield* follow(workspace, {
             options: { plugin, ...soon },
@@ -154,7 +154,7 @@ describe("wal2json that is refused", () => {
   fault("W4", "as it is not installed (58P01), with the remedy, at once, and leaves no slot", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int PRIMARY KEY)" })
-      const proxy = yield* Proxy.make(server)
+      const proxy = yield* FaultProxy.make(server)
       // Else each attempt would first ask for TLS, on a connection of its own.
       const layer = walSender(workspace, { host: proxy.host, port: proxy.port, sslmode: "disable" })
       const stream = yield* follow(workspace, { options: { plugin: Wal2Json.make() }, layer })

@@ -7,7 +7,7 @@
  *
  * Prepared transactions wait in a table of ours, as the statements they came to, for what becomes of them.
  */
-import { type Change, type Handled, Lsn, nextLsn, type Relation, type Row, type TypeDecoder } from "@replicant/core"
+import { type Change, type Handled, Lsn, nextLsn, type Relation, type Row } from "@replicant/core"
 import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import { Data, Effect, type Scope } from "effect"
 import pg from "pg"
@@ -25,19 +25,7 @@ export class ReplayError extends Data.TaggedError("ReplayError")<{
 /** A column's value as text that its type takes, null aside. */
 export type EncodeValue = (value: unknown, column: Relation.RelationColumn) => string
 
-/** Leaves every value in the text that the server printed. */
-export const verbatim: TypeDecoder.TypeDecoders = {
-  byName: new Map(
-    ["bool", "bytea", "int2", "int4", "int8", "oid", "xid", "cid", "float4", "float8"].map((type) => [
-      type,
-      (text: string) => text
-    ])
-  ),
-  arrays: "text",
-  json: "text"
-}
-
-/** For streams whose values are {@link verbatim}. */
+/** For streams whose values are the text that the server printed: `types: "text"`. */
 export const encodeVerbatim: EncodeValue = (value, column) => {
   if (typeof value !== "string") throw new TypeError(`column ${column.name} is not in PostgreSQL's own text`)
   return value

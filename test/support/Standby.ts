@@ -48,6 +48,10 @@ export interface Standby {
   readonly promote: Effect.Effect<void, unknown>
 }
 
+/** Adds a line to a stopped server's postgresql.conf. */
+export const appendSetting = (server: PgServerShape, line: string): Effect.Effect<void> =>
+  shell('printf "%s\\n" "$2" >> "$1/postgresql.conf"', server.dataDirectory, line)
+
 /** A standby that streams from `primary`, once it accepts queries. It has none of the primary's slots. */
 export const standbyOf = Effect.fnUntraced(function* (
   primary: PgServerShape

@@ -12,7 +12,7 @@ type Floors = ReadonlyArray<ReadonlyArray<string>>
 
 const coreFloors: Floors = [
   ["Lsn.ts", "PgTimestamp.ts", "ErrorForm.ts", "ServerError.ts", "SlotError.ts", "ReplicationError.ts"],
-  ["refineServerError.ts", "MonotonicTime.ts"],
+  ["refineServerError.ts", "isReplicationError.ts", "MonotonicTime.ts"],
   ["protocol"],
   ["values"],
   ["change"],
@@ -48,7 +48,7 @@ const coreRoot = "packages/core/src/"
 /** The one module near the ground that asks the clock. */
 const monotonicTime = `${coreRoot}MonotonicTime.ts`
 
-/** What core does not say: it has no clock, no console, no timers, no bytes but Uint8Array, and no promises. */
+/** What core does not say: no clock, no console, no timers, no bytes but Uint8Array, no promises, no one plugin. */
 const bannedInCore: ReadonlyArray<readonly [pattern: RegExp, name: string]> = [
   [/\bBuffer\b/, "Buffer"],
   [/\bconsole\b/, "console"],
@@ -56,7 +56,8 @@ const bannedInCore: ReadonlyArray<readonly [pattern: RegExp, name: string]> = [
   [/\bperformance\.now\b/, "performance.now"],
   [/\b(setTimeout|setInterval|setImmediate)\b/, "a timer"],
   [/\basync\b/, "async"],
-  [/\bprocess\./, "process"]
+  [/\bprocess\./, "process"],
+  [/\bplugin\.name\s*[!=]==?/, "which plugin it is"]
 ]
 
 /** A slash begins a regular expression, not a division, after an operator, an opening bracket or `return`. */

@@ -7,8 +7,8 @@
 import * as Schema from "effect/Schema"
 import { errorId, errorJson, logText } from "./ErrorForm.ts"
 import * as Lsn from "./Lsn.ts"
-import { ServerError, Stage } from "./ServerError.ts"
-import {
+import { type ServerError, Stage } from "./ServerError.ts"
+import type {
   SlotAheadOfCheckpoint,
   SlotAlreadyExists,
   SlotCreationBlocked,
@@ -44,18 +44,35 @@ export class ConnectionError extends Schema.TaggedError<ConnectionError>(errorId
   }
 }
 
-/** The walsender said nothing for `receiverTimeout` milliseconds while we were reading, not even when asked. */
+/**
+ * The walsender said nothing for `receiverTimeout` milliseconds while we were reading, not even when asked; and it is not
+ * known to be at work. `walSender` is what another connection was told of it: `Waiting` for its client, and so would have
+ * answered; `Gone`; or `Unknown`, as nobody could be asked.
+ */
 export class WalReceiverTimeout extends Schema.TaggedError<WalReceiverTimeout>(errorId("WalReceiverTimeout"))(
   "WalReceiverTimeout",
-  { receiverTimeout: Schema.Number }
+  {
+    receiverTimeout: Schema.Number,
+    walSender: Schema.optional(Schema.Literals(["Waiting", "Gone", "Unknown"]))
+  }
 ) {
-  readonly remedy = undefined
+  get remedy(): string {
+    return this.walSender === "Waiting" || this.walSender === "Gone"
+      ? "nothing, if this is rare; else look for what drops silent connections on the way: a firewall, NAT, a balancer"
+      : "let the role connect once more (max_wal_senders, its CONNECTION LIMIT), so that a walsender at work is told from a dead one; or raise receiverTimeout beyond what the server decodes at a time"
+  }
   get isRetryable(): boolean {
     return true
   }
   override get message(): string {
-    return `the walsender was silent for ${this.receiverTimeout} ms and did not answer a ping`
+    return `the walsender was silent for ${this.receiverTimeout} ms and did not answer a ping${standings[this.walSender ?? "Unknown"]}`
   }
+}
+
+const standings = {
+  Waiting: ", though it waits for us: the connection is broken",
+  Gone: ", and it is gone",
+  Unknown: "; what it is doing could not be asked"
 }
 
 /**
@@ -202,6 +219,29 @@ export class SystemMismatch extends Schema.TaggedError<SystemMismatch>(errorId("
   }
 }
 
+/**
+ * A standby that has not replayed what we have done already, as one that was restarted lets clients in before it has. It
+ * catches up, by itself, if it follows the same primary.
+ */
+export class StandbyBehind extends Schema.TaggedError<StandbyBehind>(errorId("StandbyBehind"))("StandbyBehind", {
+  /** Everything before it is done. */
+  expected: Lsn.Lsn,
+  /** How far the standby is. */
+  found: Lsn.Lsn
+}) {
+  readonly remedy =
+    "wait while it replays: SELECT pg_last_wal_replay_lsn() on the standby; if that stands still, see its log and pg_stat_wal_receiver"
+  get isRetryable(): boolean {
+    return true
+  }
+  override toJSON(): unknown {
+    return errorJson(this)
+  }
+  override get message(): string {
+    return `the standby has replayed up to ${Lsn.format(this.found)}, and ${Lsn.format(this.expected)} is done already`
+  }
+}
+
 /** Bytes we do not understand, or that contradict what came before. Nothing after them can be trusted. */
 export class DecodeError extends Schema.TaggedError<DecodeError>(errorId("DecodeError"))("DecodeError", {
   problem: Schema.String,
@@ -210,6 +250,11 @@ export class DecodeError extends Schema.TaggedError<DecodeError>(errorId("Decode
   /** WAL position of the message, once known. */
   lsn: Schema.optional(Lsn.Lsn)
 }) {
+  /** What a decoder threw. Anything else is a mistake in the program, and is thrown on. */
+  static caught(thrown: unknown): DecodeError {
+    if (thrown instanceof DecodeError) return thrown
+    throw thrown
+  }
   readonly remedy = undefined
   get isRetryable(): boolean {
     return false
@@ -280,39 +325,8 @@ export type ReplicationError =
   | InvalidOption
   | UnsupportedByServer
   | SystemMismatch
+  | StandbyBehind
   | DecodeError
   | TransactionTooLarge
   | SpillFailed
   | ServerError
-
-const classes = [
-  ConnectionError,
-  WalReceiverTimeout,
-  AuthenticationFailed,
-  PermissionDenied,
-  LogicalDecodingDisabled,
-  SlotInUse,
-  SlotNotFound,
-  SlotAlreadyExists,
-  SlotInvalidated,
-  SlotAheadOfCheckpoint,
-  SlotCreationBlocked,
-  SlotMismatch,
-  PublicationNotFound,
-  PublicationMismatch,
-  InvalidOption,
-  UnsupportedByServer,
-  SystemMismatch,
-  DecodeError,
-  TransactionTooLarge,
-  SpillFailed,
-  ServerError
-] as const
-
-/** One that is listed above and missing here, or the other way round, does not type-check. */
-const _: ReplicationError extends InstanceType<(typeof classes)[number]> ? true : never = true
-void _
-
-/** Whether a failure is one of replication's, and none of a handler's own. */
-export const isReplicationError = (error: unknown): error is ReplicationError =>
-  classes.some((errorClass) => error instanceof errorClass)

@@ -1,10 +1,12 @@
 /** The public surface of `@replicant/core`. What drivers and plugins are written with is in `driver.ts`. */
 export * from "./change/Change.ts"
+export { changeId } from "./change/ChangeId.ts"
 export type * as InProgress from "./change/InProgress.ts"
 export { NextLsn } from "./change/NextLsn.ts"
 export * as Relation from "./change/Relation.ts"
 export type { Transaction } from "./change/Transaction.ts"
 export * as CheckpointStore from "./checkpoint/CheckpointStore.ts"
+export { isReplicationError } from "./isReplicationError.ts"
 export * as Lsn from "./Lsn.ts"
 export * as PgTimestamp from "./PgTimestamp.ts"
 export * as Pgoutput from "./pgoutput/Pgoutput.ts"
@@ -13,7 +15,6 @@ export {
   ConnectionError,
   DecodeError,
   InvalidOption,
-  isReplicationError,
   LogicalDecodingDisabled,
   PermissionDenied,
   PublicationMismatch,
@@ -28,6 +29,7 @@ export {
   SlotMismatch,
   SlotNotFound,
   SpillFailed,
+  StandbyBehind,
   SystemMismatch,
   TransactionTooLarge,
   UnsupportedByServer,
@@ -38,6 +40,7 @@ export * as TransactionSpill from "./replication/TransactionSpill.ts"
 export * as Publication from "./server/Publication.ts"
 export * as ReplicationSlot from "./server/ReplicationSlot.ts"
 export { WalSender } from "./server/WalSender.ts"
+export { isSnapshotChange } from "./snapshot/SnapshotChange.ts"
 export * as Handler from "./stream/Handler.ts"
 export * as LogicalStream from "./stream/LogicalStream.ts"
 export { withLogicalStream } from "./stream/LogicalStream.ts"

@@ -41,6 +41,7 @@ const every: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Errors
     neededVersion: 170_000
   }),
   SystemMismatch: new Errors.SystemMismatch({ property: "systemId", expected: "1", found: "2" }),
+  StandbyBehind: new Errors.StandbyBehind({ expected: Lsn.fromString("0/2B")!, found: Lsn.fromString("0/1A")! }),
   DecodeError: new Errors.DecodeError({ problem: "text that is not UTF-8", offset: 7, lsn: Lsn.fromString("0/1A")! }),
   TransactionTooLarge: new Errors.TransactionTooLarge({ xid: 7, commitLsn: Lsn.zero, bytes: 11, maxBytes: 10 }),
   SpillFailed: new Errors.SpillFailed({ during: "write", problem: "no space left on device" }),
@@ -74,7 +75,7 @@ describe("ReplicationError", () => {
     const retryable = Object.values(every).filter((error) => error.isRetryable)
     assert.deepStrictEqual(
       retryable.map((error) => error._tag),
-      ["ConnectionError", "WalReceiverTimeout", "SlotInUse", "SlotCreationBlocked"]
+      ["ConnectionError", "WalReceiverTimeout", "SlotInUse", "SlotCreationBlocked", "StandbyBehind"]
     )
     assert.isFalse(new Errors.ConnectionError({ reason: "Tls", detail: "expired" }).isRetryable)
     const refused = { sqlState: "28P01", detail: "no" }
@@ -85,6 +86,12 @@ describe("ReplicationError", () => {
   it("tells where the bytes were that it did not understand", () => {
     assert.strictEqual(every.DecodeError.message, "text that is not UTF-8, at byte 7 of the message at LSN 0/1A")
     assert.strictEqual(new Errors.DecodeError({ problem: "p", offset: 0 }).message, "p, at byte 0")
+  })
+
+  it("takes what a decoder threw for an error of the stream, and lets a mistake in the program through", () => {
+    assert.strictEqual(Errors.DecodeError.caught(every.DecodeError), every.DecodeError)
+    const mistake = new TypeError("undefined is not a function")
+    assert.throws(() => Errors.DecodeError.caught(mistake), mistake.message)
   })
 
   it("offers remedies that can be pasted, whatever the names", () => {

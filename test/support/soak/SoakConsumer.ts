@@ -1,12 +1,13 @@
 /** A consumer of the soak as its driver has it: its slot, its proxy, its ledger, and the process of the moment. */
+
 import { type ChildProcess, spawn } from "node:child_process"
 import { appendFileSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { PgServerShape } from "@replicant/node/testing"
+import { FaultProxy, type FaultProxyShape } from "@replicant/node/testing"
 import { Effect, type Scope } from "effect"
 import { eventually } from "../eventually.ts"
-import { Proxy, type ProxyShape } from "../Proxy.ts"
 import { LedgerReader } from "./Ledger.ts"
 import type { SoakConsumerOptions } from "./runSoakConsumer.ts"
 
@@ -15,7 +16,7 @@ const program = fileURLToPath(new URL("runSoakConsumer.ts", import.meta.url))
 export interface SoakConsumer {
   readonly slot: string
   readonly by: SoakConsumerOptions["by"]
-  readonly proxy: ProxyShape
+  readonly proxy: FaultProxyShape
   readonly ledger: LedgerReader
   readonly slowdown: string
   /** Sends a signal to the process, if it runs. */
@@ -48,7 +49,7 @@ export const makeSoakConsumer = Effect.fnUntraced(function* (
   const { database, directory, heap, publication, server } = place
   const slot = `soak_${by}`
   yield* server.query(`SELECT pg_create_logical_replication_slot('${slot}', 'pgoutput')`, database)
-  const proxy = yield* Proxy.make(server)
+  const proxy = yield* FaultProxy.make(server)
   const file = (name: string) => join(directory, `${by}.${name}`)
   const options: SoakConsumerOptions = {
     url: server.url(database),

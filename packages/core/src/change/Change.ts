@@ -3,7 +3,7 @@
  *
  * They own what they hold and may be kept; they are shared between consumers and must not be changed.
  */
-import * as Lsn from "../Lsn.ts"
+import type * as Lsn from "../Lsn.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { NextLsn } from "./NextLsn.ts"
 import type { Relation } from "./Relation.ts"
@@ -31,7 +31,7 @@ export interface Begin {
   readonly gid?: string | undefined
 }
 
-/** Where a change stands: `(begin.commitLsn, ordinal)` names it uniquely, and for ever. See {@link changeId}. */
+/** Where a change stands: `(begin.commitLsn, ordinal)` names it uniquely, and for ever. See `changeId`. */
 interface InTransaction {
   readonly begin: Begin
   /** 0 for the transaction's first change, then 1, 2, … */
@@ -222,13 +222,6 @@ type Delivered =
   | { readonly _tag: Acknowledgeable["_tag"]; readonly nextLsn: NextLsn | undefined }
   | { readonly _tag: string; readonly nextLsn?: undefined }
 
-/** A change that has a place of its own in its transaction. */
-type Placed = {
-  readonly _tag: Exclude<TransactionChange, RelationChanged | Message>["_tag"]
-  readonly begin: Pick<Begin, "commitLsn">
-  readonly ordinal: number
-}
-
 /**
  * What acknowledges `change`: its own for a `Commit`, for a `Message` outside a transaction, for what two-phase commit
  * tells and for a `Gap`; nothing for the rest, as PostgreSQL confirms whole transactions only.
@@ -250,17 +243,4 @@ export const nextLsn = (change: Delivered): NextLsn | undefined => {
     default:
       return undefined
   }
-}
-
-/**
- * A name for a change that stays the same however often it is delivered, for sinks that must recognise one they have. As
- * text it sorts in the order of delivery within a transaction, and by commit across transactions.
- *
- * @example
- * changeId(change) // => "0000000001946FA8/00000002"
- */
-export const changeId = (change: Placed | Message): string => {
-  if (change._tag === "Message" && change.begin === undefined) return `${Lsn.formatSortable(change.lsn)}/message`
-  const { begin, ordinal } = change
-  return `${Lsn.formatSortable(begin!.commitLsn)}/${ordinal.toString(16).toUpperCase().padStart(8, "0")}`
 }

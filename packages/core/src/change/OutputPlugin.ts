@@ -73,6 +73,24 @@ export interface Gathering {
   readonly takeAborted: () => ReadonlyArray<GatheredBytes>
 }
 
+/** A table whose rows are to be copied, as the catalog has it: all that is known of it before the stream tells of it. */
+export interface CopiedTable {
+  readonly oid: number
+  readonly schema: string
+  readonly name: string
+  /** `pg_class.relreplident`: `d`, `n`, `f` or `i`. */
+  readonly replicaIdentity: string
+  /** The columns that are published. */
+  readonly columns: ReadonlyArray<{
+    readonly name: string
+    readonly isKey: boolean
+    readonly typeOid: number
+    readonly typeModifier: number
+    /** Of a type of the user's, with domains seen through; `null` for a built-in one, which its OID tells. */
+    readonly type: { readonly schema: string; readonly name: string } | null
+  }>
+}
+
 /** A relation's rows as COPY sends them, in text format: how a snapshot reads what the stream will change. */
 export interface CopiedRows {
   /** As the rows of the stream have it. */
@@ -98,8 +116,11 @@ export interface Decoder {
   readonly lastCommitTime: PgTimestamp | undefined
   /** Only where transactions in progress are sent, and gathered. */
   readonly gathering?: Gathering | undefined
-  /** The rows of a relation that was described before, by OID. Of a plugin that has none there are no snapshots. */
-  readonly copiedRows?: ((relation: number) => CopiedRows) | undefined
+  /**
+   * How rows of a table become what the stream would make of them; there exactly when the plugin tells `copiedRows`.
+   * Throws `DecodeError` for a table that the stream would refuse.
+   */
+  readonly copiedRows?: ((table: CopiedTable) => CopiedRows) | undefined
 }
 
 /** What START_REPLICATION is told in parentheses: names as they are, values yet to be quoted. */
@@ -108,23 +129,37 @@ export type PluginOptions = CommandOptions
 /** What becomes of transactions in progress: gathered until they commit, or delivered as they come. */
 export type InProgressMode = "gather" | "deliver"
 
+/** What a plugin tells, asked for what it is asked for: so nobody has to know which plugin it is, or read its options. */
+export interface Tells {
+  /** Changes of what these publish: they must exist before streaming. Empty for a plugin that knows none. */
+  readonly publications: ReadonlyArray<string>
+  /** Every logical message, transactional or not. */
+  readonly messages: boolean
+  /** Transactions while they are in progress, if they are large. */
+  readonly inProgress: boolean
+  /** PREPARE TRANSACTION when it happens, and later what became of it. */
+  readonly prepared: boolean
+  /** Rows of a table as COPY sends them, by `Decoder.copiedRows`: without it there are no snapshots. */
+  readonly copiedRows: boolean
+  /**
+   * Ends of units that lie beyond the message that tells of them: so where a transaction is one message, which stands at
+   * the start of its commit record. Otherwise such an end is taken for damage.
+   */
+  readonly endAhead: boolean
+}
+
 /** What a stream needs to know of an output plugin. `Pgoutput.make` and `Wal2Json.make` make one. */
 export interface OutputPlugin {
   /** As in CREATE_REPLICATION_SLOT: `pgoutput`, `wal2json`. */
   readonly name: string
-  /** Publications that must exist before streaming; empty for a plugin that knows none. */
-  readonly publications: ReadonlyArray<string>
+  readonly tells: Tells
   /** The options for a server of this `server_version_num` (180004), or what it cannot do. */
   readonly options: (serverVersion: number) => Result.Result<PluginOptions, InvalidOption | UnsupportedByServer>
-  /** Whether transactions may be sent while they are in progress. */
-  readonly isStreaming?: boolean | undefined
-  /** Whether PREPARE TRANSACTION is told when it happens. */
-  readonly isTwoPhase?: boolean | undefined
   /**
-   * Whether a unit's end lies beyond the position of the message that tells of it: so where a transaction is one message,
-   * which stands at the start of its commit record. Otherwise such an end is taken for damage.
+   * The same, asked for committed transactions alone: none in progress, none prepared. It still understands what a slot
+   * sends that was once asked for more. A plugin that tells of no others is its own.
    */
-  readonly hasEndAhead?: boolean | undefined
-  /** The mode matters to a plugin that is streaming; by default it gathers. */
+  readonly plain: OutputPlugin
+  /** The mode matters to a plugin that tells of transactions in progress; by default it gathers. */
   readonly makeDecoder: (slices: TextSlices, mode?: InProgressMode) => Decoder
 }

@@ -27,7 +27,7 @@ export interface Transaction {
  * committed, and a `Transaction` is.
  */
 export const wholeTransactions = (plugin: OutputPlugin): Result.Result<void, InvalidOption> =>
-  plugin.isTwoPhase === true
+  plugin.tells.prepared
     ? Result.fail(
         new InvalidOption({ option: "twoPhase", problem: "delivers what is not committed: consume changes instead" })
       )

@@ -89,7 +89,7 @@ export const claim = Effect.fnUntraced(function* ({
 }: Session): Effect.fn.Return<void, SnapshotError> {
   yield* Effect.fromResult(plugin.options(keeper.serverVersion))
   yield* excludeOthers(keeper, slot)
-  yield* checkPublications(keeper, plugin.publications)
+  yield* checkPublications(keeper, plugin.tells.publications)
 })
 
 /** Counts the attempt: from here on the handler is given something. */

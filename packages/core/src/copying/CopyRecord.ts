@@ -2,7 +2,7 @@
  * Keeps the record of one copy, and says when to save it: by the pages that were handed over, so that a thousand small
  * tables do not ask for a thousand flushes.
  */
-import * as Effect from "effect/Effect"
+import type * as Effect from "effect/Effect"
 import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { type CopyPiece, pieceSize } from "../snapshot/CopyCommand.ts"
 import { checkpointKey, encode, record, type SnapshotCheckpoint } from "./CopyCheckpoint.ts"
@@ -50,10 +50,5 @@ export class CopyRecord {
   /** Saves what one of these gave. Everything that was handed over by then must be durable. */
   save(text: string): Effect.Effect<void, CheckpointError> {
     return this.store.save(checkpointKey(this.current.slot), text)
-  }
-
-  /** The slot alone says now that the copy is done. */
-  get remove(): Effect.Effect<void, CheckpointError> {
-    return Effect.suspend(() => this.store.remove(checkpointKey(this.current.slot)))
   }
 }

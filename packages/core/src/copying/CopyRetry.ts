@@ -14,10 +14,13 @@ export const isDeadlock = (error: SnapshotError): boolean => error._tag === "Ser
  * the tables again and again.
  */
 export class CopyRetry {
+  /** How often it has failed. */
+  count = 0
   private blockedBy: ReadonlyArray<string> = []
 
   /** Whether to try again after `error`. */
   next(error: SnapshotError): boolean {
+    this.count += 1
     if (isDeadlock(error)) return true
     if (error._tag !== "SlotCreationBlocked") return error.isRetryable
     const before = this.blockedBy

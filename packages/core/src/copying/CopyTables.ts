@@ -16,7 +16,7 @@ import type { CopyBoth, ReplicantConnection } from "../server/WalSender.ts"
 import type { CopyPiece } from "../snapshot/CopyCommand.ts"
 import { CopyOut, type CopyOutRead } from "../snapshot/CopyOut.ts"
 import * as CopyProgress from "../snapshot/CopyProgress.ts"
-import type { PublishedTable } from "../snapshot/PublishedTables.ts"
+import { estimatedRows, type PublishedTable } from "../snapshot/PublishedTables.ts"
 import type { SnapshotBeginning, SnapshotChange, SnapshotRow, SnapshotTable } from "../snapshot/SnapshotChange.ts"
 import type { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
 import { ProgressMeter } from "./ProgressMeter.ts"
@@ -45,23 +45,16 @@ export const describeTables = (
     try: () =>
       tables.map((table) => {
         const pieces = piecesOf(table)
-        const estimates = table.parts.map((part) => part.estimatedRows)
         return {
           relation: decoder.describe(table),
-          estimatedRows: estimates.reduce<number | undefined>(
-            (sum, rows) => (sum === undefined || rows === null ? undefined : sum + rows),
-            0
-          ),
+          estimatedRows: estimatedRows(table),
           pieces,
           piecesLeft: pieces.length,
           rows: 0,
           bytes: 0
         }
       }),
-    catch: (error) => {
-      if (!(error instanceof DecodeError)) throw error
-      return error
-    }
+    catch: DecodeError.caught
   })
 
 /** What is told of a table before it is copied. */

@@ -74,9 +74,6 @@ const sayNothing = Effect.fnUntraced(function* (copy: CopyBoth): Effect.fn.Retur
   yield* copy.send(FrontendMessage.copyData(encodeStandbyStatusUpdate(status)))
 })
 
-/** Transactions as wholes, as they were committed: those in progress and those prepared tell of nothing that is gone. */
-const isPlainOption = ([name]: readonly [string, string]): boolean => name !== "streaming" && name !== "two_phase"
-
 const readTo = Effect.fnUntraced(function* <E, R>(
   copy: CopyBoth,
   copyData: CopyData,
@@ -98,20 +95,22 @@ export const handOverDeletedRows = Effect.fn("Replicant.handOverDeletedRows")(fu
   options: DeletedRowsOptions,
   handOver: (rows: NonEmptyReadonlyArray<SnapshotRowDeleted>) => Effect.Effect<unknown, E, R>
 ): Effect.fn.Return<void, ReplicationError | E, R | WalSender> {
-  const { keeper, plugin, seam, slot } = options
+  const { keeper, seam, slot } = options
+  // Transactions in progress, and those prepared, tell of nothing that is gone.
+  const { plain: plugin } = options.plugin
   // The walsender sends what is flushed, and on an idle server the end may not be: a transaction of ours, which nobody is
   // sent, has it flushed before long.
   yield* query(keeper, "SELECT pg_catalog.pg_current_xact_id()")
   return yield* Effect.scoped(
     Effect.gen(function* () {
       const connection = yield* connect(0)
-      const pluginOptions = (yield* Effect.fromResult(plugin.options(connection.serverVersion))).filter(isPlainOption)
+      const pluginOptions = yield* Effect.fromResult(plugin.options(connection.serverVersion))
       const start = { slot, startLsn: Lsn.zero, options: pluginOptions }
       const copyData = new CopyData({
         plugin,
         run: new Run(),
         slices: connection.slices,
-        context: { slot, publications: plugin.publications, plugin: plugin.name },
+        context: { slot, publications: plugin.tells.publications, plugin: plugin.name },
         serverLsn: seam
       })
       const copy = yield* connection.copyBoth(yield* Effect.fromResult(startReplicationCommand(start)))

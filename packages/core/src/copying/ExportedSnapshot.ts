@@ -68,7 +68,7 @@ const openReaders = Effect.fnUntraced(function* (
       { concurrency: "unbounded" }
     )
   )
-  const listing = yield* lockTables([readers[0]!, keeper], { publications: plugin.publications, lockTimeout })
+  const listing = yield* lockTables([readers[0]!, keeper], { publications: plugin.tells.publications, lockTimeout })
   return { listing, readers }
 })
 
@@ -86,7 +86,7 @@ const importSnapshot = (readers: ReadonlyArray<ReplicantConnection>, name: strin
 /** What is published must be what was locked: ALTER PUBLICATION and ATTACH PARTITION do not wait for locks of ours. */
 const listAgain = Effect.fnUntraced(function* (
   keeper: ReplicantConnection,
-  { publications }: OutputPlugin,
+  { tells: { publications } }: OutputPlugin,
   listed: Listing
 ): Effect.fn.Return<Listing, SnapshotError> {
   const listing = yield* listPublishedTables(keeper, publications)

@@ -6,16 +6,17 @@
 import type { ByteReader } from "../protocol/ByteReader.ts"
 import { DecodeError } from "../ReplicationError.ts"
 import { readArray } from "../values/BinaryContainer.ts"
-import { float4At, float8At, int8At } from "../values/BinaryNumber.ts"
-import { type TextOf, utf8Text } from "../values/BinaryText.ts"
-import type { BinaryForm, BinaryType } from "../values/BinaryType.ts"
+import type { BinaryType, FixedForm } from "../values/BinaryForm.ts"
+import type { TextOf } from "../values/BinaryText.ts"
 import { undecodable, type ValueDecoder, type ValuePlace } from "../values/TypeDecoder.ts"
 
 export interface BinaryColumn {
-  /** What the readers of rows may do by themselves; `printed` is for `read` alone. All forms give what `read` gives. */
-  readonly form: BinaryForm
+  /** Tells columns that are read alike: `utf8`, which readers of rows cut by themselves, `printed`, or a native form's. */
+  readonly form: string
   /** Reads the value from `reader.offset`; throws what it likes when either the bytes or its decoder will not do. */
   readonly read: (reader: ByteReader) => unknown
+  /** What compiled readers call in its place for values of that length; `undefined` is what it gives to leave one to `read`. */
+  readonly fixed?: FixedForm | undefined
   /** The value's text. Throws `DecodeError` when the bytes will not do, and nothing else. */
   readonly text: TextOf
 }
@@ -27,29 +28,13 @@ interface BinaryPlace {
   readonly onUndecodable: "fail" | "text" | undefined
 }
 
-/** The forms whose bytes are the value. Lengths are seen to by the reader, and at the end by who called. */
-const natives: Readonly<Record<Exclude<BinaryForm, "printed">, (reader: ByteReader) => unknown>> = {
-  boolean: (reader) => {
-    const byte = reader.uint8()
-    return byte === 1 ? true : byte === 0 ? false : reader.fail("a boolean neither true nor false")
-  },
-  int2: (reader) => reader.int16(),
-  int4: (reader) => reader.int32(),
-  uint4: (reader) => reader.uint32(),
-  int8: (reader) => int8At(reader.bytes, reader.skip(8)),
-  float4: (reader) => float4At(reader.bytes, reader.skip(4)),
-  float8: (reader) => float8At(reader.bytes, reader.skip(8)),
-  bytea: (reader) => reader.copy(reader.remaining),
-  utf8: utf8Text
-}
-
 /** Joins what is on the wire and what shall become of it. */
 export const makeBinaryColumn = (type: BinaryType, decoder: ValueDecoder): BinaryColumn => {
-  const { element, form, text } = type
+  const { element, form, native, text } = type
   if (decoder.form === "text") return { form: form === "utf8" ? form : "printed", read: text, text }
-  if (decoder.form !== "custom") {
-    if (form !== "printed") return { form, read: natives[form], text }
-  } else if (decoder.element !== undefined && element !== undefined) {
+  // Whose text is read from its bytes has bytes that give the same; all others are decoded from a text.
+  if (decoder.at !== undefined && native !== undefined) return { form, read: native.read, fixed: native.fixed, text }
+  if (decoder.element !== undefined && element !== undefined) {
     const item = makeBinaryColumn(element.type, decoder.element).read
     return { form: "printed", read: (reader) => readArray(reader, item, element.oid), text }
   }

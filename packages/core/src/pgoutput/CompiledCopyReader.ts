@@ -6,8 +6,8 @@
  * Each value is one run over its bytes for the delimiter, which also tells whether they are all ASCII, and then the value.
  */
 import type { CopiedRows } from "../change/OutputPlugin.ts"
-import { bigintAt, booleanAt, byteaAt, floatAt, integerAt, textAt } from "./ColumnBytes.ts"
-import { propertyKey, textExpressions } from "./CompiledRowReader.ts"
+import { textAt } from "../values/ScalarBytes.ts"
+import { propertyKey, textExpression, textFunctions } from "./CompiledRowReader.ts"
 import {
   backslash,
   type CopyRowReader,
@@ -23,18 +23,23 @@ import { compileAfter } from "./RowReader.ts"
 import { type ColumnReader, readCustom, refuse } from "./Tuple.ts"
 
 /** What the generated code calls, by the names it calls it. */
-const runtime = { bigintAt, booleanAt, byteaAt, expectRow, failOnWidth, floatAt, integerAt, readCustom, refuse, textAt }
+const runtimeOf = (columns: ReadonlyArray<ColumnReader>) => ({
+  expectRow,
+  failOnWidth,
+  readCustom,
+  refuse,
+  textAt,
+  ...textFunctions(columns)
+})
 
-const valueCode = ({ decoder }: ColumnReader, index: number): string => {
-  switch (decoder.form) {
-    case "text":
-      return `v${index} = mask < 0x80 ? ascii.cut(reader, bytes, start, at) : textAt(reader, bytes, start, at)`
-    case "custom":
-      return `v${index} = readCustom(reader, tuple, columns[${index}], start, at)`
-    default:
-      return `v${index} = ${textExpressions[decoder.form]}
-      if (v${index} === undefined) v${index} = refuse(reader, columns[${index}], start, at)`
+const valueCode = (column: ColumnReader, index: number): string => {
+  const { at, form } = column.decoder
+  if (form === "text") {
+    return `v${index} = mask < 0x80 ? ascii.cut(reader, bytes, start, at) : textAt(reader, bytes, start, at)`
   }
+  if (at === undefined) return `v${index} = readCustom(reader, tuple, columns[${index}], start, at)`
+  return `v${index} = ${textExpression(column)}
+      if (v${index} === undefined) v${index} = refuse(reader, columns[${index}], start, at)`
 }
 
 const columnCode = (column: ColumnReader, index: number, { length }: ReadonlyArray<ColumnReader>): string => {
@@ -84,7 +89,7 @@ export const copyReaderSource = (columns: ReadonlyArray<ColumnReader>): string =
   const variables = columns.map((_, index) => `v${index}`)
   const [statement, row] = rowCode(columns)
   return `"use strict"
-const { ${Object.keys(runtime).join(", ")} } = runtime
+const { ${Object.keys(runtimeOf(columns)).join(", ")} } = runtime
 ${statement}
 return (reader, scratch) => {
   expectRow(reader)
@@ -108,7 +113,7 @@ return (reader, scratch) => {
 /** The compiled reader, or `undefined` where the runtime generates no code from strings. */
 export const compileCopyReader = (columns: ReadonlyArray<ColumnReader>): CopyRowReader | undefined => {
   try {
-    return new Function("runtime", "columns", copyReaderSource(columns))(runtime, columns) as CopyRowReader
+    return new Function("runtime", "columns", copyReaderSource(columns))(runtimeOf(columns), columns) as CopyRowReader
   } catch {
     return undefined
   }

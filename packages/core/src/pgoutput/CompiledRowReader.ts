@@ -14,9 +14,6 @@
  * compiled reader, and the loop serves.
  */
 import type { Row } from "../change/Change.ts"
-import { float4At, float8At, int2At, int4At, int8At, uint4At } from "../values/BinaryNumber.ts"
-import type { BinaryForm } from "../values/BinaryType.ts"
-import { bigintAt, booleanAt, byteaAt, floatAt, integerAt } from "./ColumnBytes.ts"
 import {
   absent,
   type BinaryColumnReader,
@@ -38,70 +35,62 @@ import {
   valueBefore
 } from "./Tuple.ts"
 
-/** What the generated code calls, by the names it calls it. */
+/** What the generated code calls, by the names it calls it, whatever the columns are. */
 const runtime = {
   absent,
-  bigintAt,
-  booleanAt,
-  byteaAt,
   failOnCount,
   failOnKind,
   failOnLength,
-  float4At,
-  float8At,
-  floatAt,
-  int2At,
-  int4At,
-  int8At,
-  integerAt,
   none,
   partialRow,
   readBinary,
   readCustom,
   refuse,
-  uint4At,
   valueBefore
 }
 
+type Functions = Readonly<Record<string, unknown>>
+
+/** What code for these columns calls to read the bytes of text, a function a form. */
+export const textFunctions = (columns: ReadonlyArray<ColumnReader>): Functions =>
+  Object.fromEntries(
+    columns.flatMap(({ decoder: { at, form }, isRead }) => (at === undefined || !isRead ? [] : [[`${form}At`, at]]))
+  )
+
 /** The expression for a value whose text is `bytes[start, at)`; `undefined` is what it gives for a text it refuses. */
-export const textExpressions = {
-  boolean: "booleanAt(bytes, start, at)",
-  integer: "integerAt(bytes, start, at)",
-  bigint: "bigintAt(bytes, start, at)",
-  float: "floatAt(reader, bytes, start, at)",
-  bytea: "byteaAt(reader, bytes, start, at)"
-} as const
+export const textExpression = ({ decoder }: ColumnReader): string => `${decoder.form}At(bytes, start, at, reader)`
+
+/** The same for binary values of the length that all of their form have. */
+const binaryFunctions = (columns: ReadonlyArray<ColumnReader>): Functions =>
+  Object.fromEntries(
+    columns.flatMap(({ binary, isRead }) =>
+      binary?.fixed === undefined || !isRead ? [] : [[`${binary.form}BinaryAt`, binary.fixed.at]]
+    )
+  )
+
+const runtimeOf = (columns: ReadonlyArray<ColumnReader>): Functions => ({
+  ...runtime,
+  ...textFunctions(columns),
+  ...binaryFunctions(columns)
+})
 
 const textOf = (column: ColumnReader, index: number): string => {
-  const { form } = column.decoder
+  const { at, form } = column.decoder
   if (form === "text") return `v${index} = cutter.cut(reader, bytes, start, at)`
-  if (form === "custom") return `v${index} = readCustom(reader, scratch, columns[${index}], start, at)`
-  return `v${index} = ${textExpressions[form]}
+  if (at === undefined) return `v${index} = readCustom(reader, scratch, columns[${index}], start, at)`
+  return `v${index} = ${textExpression(column)}
     if (v${index} === undefined) v${index} = refuse(reader, columns[${index}], start, at)`
 }
 
-/**
- * The expression for a value whose binary form is `bytes[start, at)`, and the length it must have: any other length, and
- * a boolean that is neither, goes the way of `readBinary`, which knows what is wrong.
- */
-const binaryExpressions: Partial<Record<BinaryForm, readonly [condition: string, value: string]>> = {
-  boolean: ["length === 1 && bytes[start] < 2", "bytes[start] === 1"],
-  int2: ["length === 2", "int2At(bytes, start)"],
-  int4: ["length === 4", "int4At(bytes, start)"],
-  uint4: ["length === 4", "uint4At(bytes, start)"],
-  int8: ["length === 8", "int8At(bytes, start)"],
-  float4: ["length === 4", "float4At(bytes, start)"],
-  float8: ["length === 8", "float8At(bytes, start)"]
-}
-
+/** Any other length, and bytes that are no value, go the way of `readBinary`, which knows what is wrong. */
 const binaryOf = (column: BinaryColumnReader, index: number): string => {
-  const { form } = column.binary
+  const { fixed, form } = column.binary
   if (form === "utf8") return `v${index} = cutter.cut(reader, bytes, start, at)`
   const general = `readBinary(reader, scratch, columns[${index}], start, at)`
-  const expression = binaryExpressions[form]
-  return expression === undefined
+  return fixed === undefined
     ? `v${index} = ${general}`
-    : `v${index} = ${expression[0]} ? ${expression[1]} : ${general}`
+    : `v${index} = length === ${fixed.length} ? ${form}BinaryAt(bytes, start) : undefined
+    if (v${index} === undefined) v${index} = ${general}`
 }
 
 const lengthCode = (index: number): string => `
@@ -214,9 +203,9 @@ return (columns, makeRow) => (reader, scratch, old) => {${prologue(columns)}
 
 const isInParts = (columns: ReadonlyArray<ColumnReader>): boolean => columns.length > partLength
 
-/** The body of a function of `runtime` that gives a {@link Binder}. It holds no name of any column. */
+/** The body of a function of {@link runtimeOf | its runtime} that gives a {@link Binder}. It holds no name of any column. */
 export const rowReaderSource = (columns: ReadonlyArray<ColumnReader>): string => `"use strict"
-const { ${Object.keys(runtime).join(", ")} } = runtime
+const { ${Object.keys(runtimeOf(columns)).join(", ")} } = runtime
 ${isInParts(columns) ? partsSource(columns) : wholeSource(columns)}`
 
 /** `"__proto__": …` in a literal sets the prototype; as a computed key it is a property like any other. */
@@ -259,7 +248,7 @@ const remember = <A>(make: (columns: ReadonlyArray<ColumnReader>) => A) => {
   }
 }
 
-const binderOf = remember((columns) => new Function("runtime", rowReaderSource(columns))(runtime) as Binder)
+const binderOf = remember((columns) => new Function("runtime", rowReaderSource(columns))(runtimeOf(columns)) as Binder)
 
 /** The code for all relations whose columns have the same names and layout, and how much use it has been, or would be. */
 export interface RowShape {

@@ -72,8 +72,7 @@ export class CopyScratch {
     try {
       return readText(this.reader.reset(unescaped, 0, length), this.tuple, column, 0, length)
     } catch (error) {
-      if (!(error instanceof DecodeError)) throw error
-      throw new DecodeError({ problem: error.problem, offset: start })
+      throw new DecodeError({ problem: DecodeError.caught(error).problem, offset: start })
     }
   }
 

@@ -27,6 +27,7 @@ import type { ReplicaIdentity } from "../change/Relation.ts"
 import type * as Lsn from "../Lsn.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
 import type { ByteReader } from "../protocol/ByteReader.ts"
+import { DecodeError } from "../ReplicationError.ts"
 
 /** The bytes that tell messages apart. */
 export const tags = {
@@ -118,27 +119,26 @@ export interface RelationMessage {
   readonly columns: ReadonlyArray<RelationMessageColumn>
 }
 
-const decodeReplicaIdentity = (reader: ByteReader): ReplicaIdentity => {
-  const byte = reader.uint8()
-  switch (byte) {
-    case 0x64: // d
-      return "default"
-    case 0x6e: // n
-      return "nothing"
-    case 0x66: // f
-      return "full"
-    case 0x69: // i
-      return "index"
-    default:
-      return reader.fail(`a relation with replica identity 0x${byte.toString(16)}`)
-  }
+/** By the letter that the catalog has for it too, `pg_class.relreplident`. */
+const identities: ReadonlyMap<string, ReplicaIdentity> = new Map([
+  ["d", "default"],
+  ["n", "nothing"],
+  ["f", "full"],
+  ["i", "index"]
+])
+
+/** What a letter stands for. Throws `DecodeError` for one that nobody knows. */
+export const identityOfLetter = (letter: string, offset = 0): ReplicaIdentity => {
+  const identity = identities.get(letter)
+  if (identity !== undefined) return identity
+  throw new DecodeError({ problem: `a relation with replica identity 0x${letter.charCodeAt(0).toString(16)}`, offset })
 }
 
 export const decodeRelation = (reader: ByteReader): RelationMessage => {
   const oid = reader.uint32()
   const schema = reader.cstring()
   const name = reader.cstring()
-  const replicaIdentity = decodeReplicaIdentity(reader)
+  const replicaIdentity = identityOfLetter(String.fromCharCode(reader.uint8()), reader.offset)
   const count = reader.uint16()
   const columns: Array<RelationMessageColumn> = []
   const names = new Set<string>()

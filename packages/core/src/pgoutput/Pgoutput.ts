@@ -8,7 +8,7 @@ import * as Result from "effect/Result"
 import type { OutputPlugin, PluginOptions } from "../change/OutputPlugin.ts"
 import { publicationNames } from "../protocol/ReplicationCommand.ts"
 import { type InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
-import type { TypeDecoders } from "../values/TypeDecoder.ts"
+import type { Types } from "../values/TypeDecoder.ts"
 import { PgoutputDecoder, type Phases } from "./PgoutputDecoder.ts"
 import { RelationCache } from "./RelationCache.ts"
 import { StreamingDecoder } from "./StreamingDecoder.ts"
@@ -26,8 +26,8 @@ export interface Options {
    * By default nothing is asked, which is `any`.
    */
   readonly origin?: "any" | "none" | undefined
-  /** What becomes of column values, see {@link TypeDecoders}. */
-  readonly types?: TypeDecoders | undefined
+  /** What becomes of column values, see {@link Types}. */
+  readonly types?: Types | undefined
   /**
    * How the server sends values: `text`, the default, or `binary`, PostgreSQL 14 and later. Rows are the same in either,
    * and decoders of your own are given text in either.
@@ -83,17 +83,17 @@ const protocolVersion = ({ streaming, twoPhase }: Options): "1" | "2" | "3" | "4
 }
 
 const pluginOptions = (
-  asked: Options,
+  wanted: Options,
   serverVersion: number
 ): Result.Result<PluginOptions, InvalidOption | UnsupportedByServer> => {
   const refuse = (feature: string, neededVersion: number) =>
     Result.fail(new UnsupportedByServer({ feature, serverVersion, neededVersion }))
-  const { format, messages, origin, publications, streaming, twoPhase } = asked
+  const { format, messages, origin, publications, streaming, twoPhase } = wanted
   if (serverVersion < since.pgoutput) return refuse("the plugin pgoutput", since.pgoutput)
   const names = publicationNames(publications)
   if (Result.isFailure(names)) return Result.fail(names.failure)
   const options: Array<readonly [name: string, value: string]> = [
-    ["proto_version", protocolVersion(asked)],
+    ["proto_version", protocolVersion(wanted)],
     ["publication_names", names.success]
   ]
   if (messages ?? serverVersion >= since.messages) {
@@ -127,14 +127,24 @@ const pluginOptions = (
  * @example
  * Pgoutput.make({ publications: ["orders"], types: { byName: new Map([["timestamptz", timestampDate]]) } })
  */
-export const make = (options: Options): OutputPlugin => ({
+export const make = (options: Options): OutputPlugin => asked(options, options.twoPhase === true ? "two" : "one")
+
+/** `phases` is what is understood: a slot that was once asked for two may send them to who asks for one. */
+const asked = (options: Options, phases: Phases): OutputPlugin => ({
   name: "pgoutput",
-  publications: options.publications,
-  isStreaming: options.streaming !== undefined,
-  isTwoPhase: options.twoPhase === true,
+  tells: {
+    publications: options.publications,
+    messages: options.messages ?? true,
+    inProgress: options.streaming !== undefined,
+    prepared: options.twoPhase === true,
+    copiedRows: true,
+    endAhead: false
+  },
+  get plain() {
+    return asked({ ...options, streaming: undefined, twoPhase: undefined }, phases)
+  },
   options: (serverVersion) => pluginOptions(options, serverVersion),
   makeDecoder: (slices, mode = "gather") => {
-    const phases: Phases = options.twoPhase === true ? "two" : "one"
     const formats = {
       decoders: options.types ?? {},
       binaryEnums: options.format === "binary" ? new Set(options.enums) : undefined

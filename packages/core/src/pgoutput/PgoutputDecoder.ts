@@ -12,7 +12,7 @@
  * may come in which state, and from where in PostgreSQL's source that is known.
  */
 import type { Begin, OldRow, Row } from "../change/Change.ts"
-import type { Batch, CopiedRows, Decoder } from "../change/OutputPlugin.ts"
+import type { Batch, CopiedRows, CopiedTable, Decoder } from "../change/OutputPlugin.ts"
 import * as Relation from "../change/Relation.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { ByteReader } from "../protocol/ByteReader.ts"
@@ -65,9 +65,8 @@ export class PgoutputDecoder implements Decoder {
     this.decodeMessage(reader.uint8(), reader, batch)
   }
 
-  copiedRows(relation: number): CopiedRows {
-    const known = this.relations.get(relation)
-    if (known === undefined) throw new TypeError(`relation ${relation} was never described`)
+  copiedRows(table: CopiedTable): CopiedRows {
+    const known = this.relations.describeTable(table)
     return { relation: known.relation, readRow: known.copyReader(this.copyScratch) }
   }
 

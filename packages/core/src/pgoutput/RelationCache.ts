@@ -2,22 +2,23 @@
  * The relations and types a stream has described, by OID, each with the readers of its rows. It lives and dies with the
  * stream, as the walsender describes everything anew on each, and holds one entry an OID however often that is resent.
  */
-import type { CopiedRows } from "../change/OutputPlugin.ts"
+import type { CopiedRows, CopiedTable } from "../change/OutputPlugin.ts"
 import * as Relation from "../change/Relation.ts"
 import { DecodeError } from "../ReplicationError.ts"
 import { binaryTypeForOid } from "../values/BinaryType.ts"
-import { builtinByName, builtinByOid, builtinTypeName } from "../values/BuiltinTypes.ts"
+import { builtinByName, builtinByOid, builtinTypeName } from "../values/BuiltinCatalog.ts"
 import {
   decoderForOid,
+  onUndecodable,
   type QualifiedName,
-  type TypeDecoders,
+  type Types,
   type ValueDecoder,
   type ValuePlace
 } from "../values/TypeDecoder.ts"
 import { type BinaryColumn, makeBinaryColumn } from "./BinaryColumn.ts"
 import { makeCopyReader } from "./CompiledCopyReader.ts"
 import type { CopyScratch } from "./CopyRow.ts"
-import type { RelationMessage, TypeMessage } from "./LogicalMessage.ts"
+import { identityOfLetter, type RelationMessage, type TypeMessage } from "./LogicalMessage.ts"
 import { makeRowReader } from "./RowReader.ts"
 import type { ColumnReader, RowReader } from "./Tuple.ts"
 
@@ -58,7 +59,7 @@ const typeName = (oid: number, named: QualifiedName | undefined): string | undef
 
 /** How values come, and what becomes of them. */
 export interface Formats {
-  readonly decoders: TypeDecoders
+  readonly decoders: Types
   /** The enums by name where binary format was asked for; `undefined` for text. */
   readonly binaryEnums?: ReadonlySet<string> | undefined
 }
@@ -139,6 +140,18 @@ export class RelationCache {
     return known
   }
 
+  /** Remembers a table of the catalog, as if the walsender had described its types and then itself. */
+  describeTable({ columns, name, oid, replicaIdentity, schema }: CopiedTable): KnownRelation {
+    for (const { type, typeOid } of columns) if (type !== null) this.types.set(typeOid, type)
+    return this.describeRelation({
+      oid,
+      schema,
+      name,
+      replicaIdentity: identityOfLetter(replicaIdentity),
+      columns: columns.map(({ isKey, name, typeModifier, typeOid }) => ({ name, isKey, typeOid, typeModifier }))
+    })
+  }
+
   private columnReaders(relation: Relation.Relation): ReadonlyArray<ColumnReader> {
     const { decoders } = this.formats
     return relation.columns.map((column) => {
@@ -150,7 +163,7 @@ export class RelationCache {
         type: column.typeName ?? `type with OID ${column.typeOid}`
       }
       const binary = this.binaryColumn(column.typeOid, decoder, place)
-      return { name: column.name, isRead: true, decoder, binary, place, onUndecodable: decoders.onUndecodable }
+      return { name: column.name, isRead: true, decoder, binary, place, onUndecodable: onUndecodable(decoders) }
     })
   }
 

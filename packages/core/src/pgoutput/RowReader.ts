@@ -5,7 +5,6 @@
  * see `CompiledRowReader.ts`. Both give the same rows and the same errors.
  */
 import type { ByteReader } from "../protocol/ByteReader.ts"
-import { bigintAt, booleanAt, byteaAt, floatAt, integerAt } from "./ColumnBytes.ts"
 import { compileRowReader, type RowShape, rowShapeOf } from "./CompiledRowReader.ts"
 import {
   binaryKind,
@@ -35,24 +34,10 @@ export const readText = (
   start: number,
   end: number
 ): unknown => {
-  const { bytes } = reader
-  const { decoder } = column
-  switch (decoder.form) {
-    case "text":
-      return scratch.text.cut(reader, bytes, start, end)
-    case "integer":
-      return integerAt(bytes, start, end) ?? refuse(reader, column, start, end)
-    case "bigint":
-      return bigintAt(bytes, start, end) ?? refuse(reader, column, start, end)
-    case "boolean":
-      return booleanAt(bytes, start, end) ?? refuse(reader, column, start, end)
-    case "float":
-      return floatAt(reader, bytes, start, end) ?? refuse(reader, column, start, end)
-    case "bytea":
-      return byteaAt(reader, bytes, start, end) ?? refuse(reader, column, start, end)
-    case "custom":
-      return readCustom(reader, scratch, column, start, end)
-  }
+  const { at, form } = column.decoder
+  if (form === "text") return scratch.text.cut(reader, reader.bytes, start, end)
+  if (at === undefined) return readCustom(reader, scratch, column, start, end)
+  return at(reader.bytes, start, end, reader) ?? refuse(reader, column, start, end)
 }
 
 /** The reader that needs no code generation. */

@@ -10,7 +10,15 @@
  */
 import type { Begin, Change, CommitPrepared, RollbackPrepared } from "../change/Change.ts"
 import type { ChangeInProgress, UncommittedChange } from "../change/InProgress.ts"
-import type { Batch, CopiedRows, Decoder, GatheredBytes, Gathering, InProgressMode } from "../change/OutputPlugin.ts"
+import type {
+  Batch,
+  CopiedRows,
+  CopiedTable,
+  Decoder,
+  GatheredBytes,
+  Gathering,
+  InProgressMode
+} from "../change/OutputPlugin.ts"
 import * as Lsn from "../Lsn.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
 import type { ByteReader, TextSlices } from "../protocol/ByteReader.ts"
@@ -105,8 +113,8 @@ export class StreamingDecoder implements Decoder, Gathering {
     return aborted
   }
 
-  copiedRows(relation: number): CopiedRows {
-    return this.whole.copiedRows(relation)
+  copiedRows(table: CopiedTable): CopiedRows {
+    return this.whole.copiedRows(table)
   }
 
   decode(reader: ByteReader, batch: Batch): void {

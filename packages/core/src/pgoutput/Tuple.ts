@@ -9,9 +9,10 @@
 import type { Row } from "../change/Change.ts"
 import type { ByteReader } from "../protocol/ByteReader.ts"
 import { DecodeError } from "../ReplicationError.ts"
+import { textAt } from "../values/ScalarBytes.ts"
 import { undecodable, type ValueDecoder, type ValuePlace } from "../values/TypeDecoder.ts"
 import { type BinaryColumn, readBinaryValue } from "./BinaryColumn.ts"
-import { TextCutter, textAt } from "./ColumnBytes.ts"
+import { TextCutter } from "./ColumnBytes.ts"
 
 /** SQL's NULL: `n`. */
 export const nullKind = 0x6e

@@ -119,9 +119,8 @@ export class CopyData {
         }
       }
     } catch (error) {
-      if (!(error instanceof DecodeError)) throw error
+      end = { _tag: "Failed", error: this.locate(DecodeError.caught(error)) }
       isBroken = true
-      end = { _tag: "Failed", error: this.locate(error) }
     }
     this.updateBehind()
     return {
@@ -147,8 +146,7 @@ export class CopyData {
         if (end !== undefined && end._tag !== "CopyDone") return end
       }
     } catch (error) {
-      if (!(error instanceof DecodeError)) throw error
-      return { _tag: "Failed", error }
+      return { _tag: "Failed", error: DecodeError.caught(error) }
     }
     return undefined
   }
@@ -205,7 +203,7 @@ export class CopyData {
    */
   private checkDelivered(batch: Batch, at: Lsn.Lsn): void {
     const { lsn } = batch.delivered.at(-1)!
-    const ahead = this.options.plugin.hasEndAhead === true ? longestRecord : 0n
+    const ahead = this.options.plugin.tells.endAhead ? longestRecord : 0n
     if (Lsn.sub(lsn, at) <= ahead) return
     batch.delivered.pop()
     if (batch.gathered.at(-1)?.index === batch.changes.length) batch.gathered.pop()
@@ -280,7 +278,7 @@ export class CopyData {
    * committed meanwhile never comes. Silence is the one thing we do not pass on.
    */
   private handleNotice(notice: ServerMessage): StreamEnd | undefined {
-    const { publications } = this.options.plugin
+    const { publications } = this.options.plugin.tells
     if (!this.hasStarted || notice.severity !== "WARNING" || notice.sqlState !== "55000" || publications.length === 0) {
       return undefined
     }

@@ -30,8 +30,8 @@ const decoding = (replay: Replay, step: () => void): Effect.Effect<void, DecodeE
   Effect.try({
     try: step,
     catch: (error) => {
-      if (!(error instanceof DecodeError)) throw error
-      return new DecodeError({ problem: error.problem, offset: error.offset, lsn: replay.commitLsn })
+      const { offset, problem } = DecodeError.caught(error)
+      return new DecodeError({ problem, offset, lsn: replay.commitLsn })
     }
   })
 

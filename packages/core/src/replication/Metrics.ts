@@ -51,3 +51,8 @@ export const reconnects = Metric.counter("replicant_reconnects_total", {
   description: "Reconnections after a failure",
   incremental: true
 })
+
+/** Failures since the position last moved: a stream that does not get on shows here. */
+export const attempts = Metric.gauge("replicant_attempts", {
+  description: "Failed attempts at the present position; 0 once it moves"
+})

@@ -32,19 +32,22 @@ import type { DeclarationMismatch } from "../table/DeclarationMismatch.ts"
 import type { ConnectionState } from "./ConnectionState.ts"
 import { CopyData, type CopyRead, type StreamEnd } from "./CopyData.ts"
 import * as GatheredTransactions from "./GatheredTransactions.ts"
-import { type KeepAliveTimings, sendStatusUpdate, type WalReceiver } from "./KeepAlive.ts"
+import { askTimeout, type KeepAliveTimings, sendStatusUpdate, type WalReceiver } from "./KeepAlive.ts"
 import { RecentReads } from "./ReadPace.ts"
 import { enterGap, readySlot } from "./ReadySlot.ts"
-import { awaitHandled, backendPid } from "./SlotGap.ts"
+import { awaitHandled } from "./SlotGap.ts"
 import { type CheckpointOptions, checkSlotPosition, type ResumeFrom, resumeProgress } from "./StartPosition.ts"
 import type { StreamOptions } from "./StreamOptions.ts"
 import * as WalProgress from "./WalProgress.ts"
+import { askStanding } from "./WalSenderStanding.ts"
 
 /** What the caller of one connection knows beside the stream's options. */
 export interface ConnectionOptions {
   readonly resume?: ResumeFrom | undefined
   /** What becomes of transactions in progress, where the plugin streams them: gathered, unless told otherwise. */
   readonly inProgress?: InProgressMode | undefined
+  /** How many times as long as usual to wait before a silent walsender is given up without proof. */
+  readonly patience?: number | undefined
   /** Told what the opening waits for. */
   readonly onState?: ((state: ConnectionState) => Effect.Effect<void>) | undefined
 }
@@ -85,17 +88,30 @@ interface Pace {
 const millis = (input: Duration.Input | undefined, fallback: number): number =>
   input === undefined ? fallback : Duration.toMillis(Duration.fromInputUnsafe(input))
 
-const timings = (options: StreamOptions, walSenderTimeout: number): KeepAliveTimings => ({
-  statusInterval: millis(
-    options.timing?.statusInterval,
-    walSenderTimeout === 0 ? 10_000 : Math.min(10_000, Math.floor(walSenderTimeout / 3))
-  ),
-  acknowledgeDelay: millis(
-    options.timing?.acknowledgeDelay,
-    Math.min(1000, walSenderTimeout === 0 ? 1000 : walSenderTimeout / 3)
-  ),
-  receiverTimeout: millis(options.timing?.receiverTimeout, 30_000)
-})
+/** The longest that patience grows to, in milliseconds. */
+const mostPatience = 3_600_000
+
+/**
+ * By default an answer may take as long as the server itself has patience with us: one that decodes reads our ping after
+ * half of that.
+ */
+const timings = (options: StreamOptions, walSenderTimeout: number, patience: number): KeepAliveTimings => {
+  const receiverTimeout = millis(options.timing?.receiverTimeout, 30_000)
+  const half = receiverTimeout / 2
+  const answerTimeout = options.timing?.receiverTimeout === undefined ? Math.max(half, walSenderTimeout) : half
+  return {
+    statusInterval: millis(
+      options.timing?.statusInterval,
+      walSenderTimeout === 0 ? 10_000 : Math.min(10_000, Math.floor(walSenderTimeout / 3))
+    ),
+    acknowledgeDelay: millis(
+      options.timing?.acknowledgeDelay,
+      Math.min(1000, walSenderTimeout === 0 ? 1000 : walSenderTimeout / 3)
+    ),
+    receiverTimeout,
+    answerTimeout: Math.max(answerTimeout, Math.min(answerTimeout * patience, mostPatience))
+  }
+}
 
 /** The walsender's notices are somebody's text: control characters stay out of our log. */
 export const logNotice = (notice: ServerMessage): Effect.Effect<void> =>
@@ -168,23 +184,23 @@ const misfit = ({ problems, publications, remedy }: DeclarationMismatch): Effect
 export const openReplicationStream = Effect.fn("Replicant.openReplicationStream")(function* (
   progress: WalProgress.WalProgressRef,
   options: StreamOptions,
-  { inProgress = "gather", onState = () => Effect.void, resume }: ConnectionOptions = {}
+  { inProgress = "gather", onState = () => Effect.void, patience = 1, resume }: ConnectionOptions = {}
 ): Effect.fn.Return<Opening, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, slot } = options
   const maxFrameLength = yield* checkedFrameLength(options)
-  const connection = yield* (yield* WalSender).connect
+  const walSender = yield* WalSender
+  const connection = yield* walSender.connect
   const pluginOptions = yield* Effect.fromResult(plugin.options(connection.serverVersion))
-  const isGathering = plugin.isStreaming === true && inProgress === "gather"
+  const isGathering = plugin.tells.inProgress && inProgress === "gather"
   const gathered = isGathering ? yield* GatheredTransactions.make : undefined
   const inTime = connection.inConnectTimeout ?? withoutLimit
   yield* inTime(Catalog.pinSession(connection))
   const identified = yield* inTime(identifySystem(connection))
-  const pid = options.slotPolicy?.inUse === "takeOver" ? yield* inTime(backendPid(connection)) : undefined
+  const { pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
   const system = { ...identified, pid }
-  const { walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
   const known = { progress: yield* Ref.get(progress), resume, options }
   const resumed = yield* resumeProgress(connection, system, known)
-  yield* inTime(checkPublications(connection, plugin.publications))
+  yield* inTime(checkPublications(connection, plugin.tells.publications))
   if (options.check !== undefined) yield* Effect.catchTag(options.check(connection), "DeclarationMismatch", misfit)
   const ready = yield* readySlot({ connection, options, database: system.database, resume, onState })
   if (ready._tag === "Slot") yield* checkSlotPosition(ready.slot, known)
@@ -205,7 +221,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       inProgress,
       run: resumed.run,
       slices: connection.slices,
-      context: { slot, publications: plugin.publications, plugin: plugin.name },
+      context: { slot, publications: plugin.tells.publications, plugin: plugin.name },
       serverLsn: Lsn.max(system.xLogPos, startLsn),
       maxFrameLength
     })
@@ -216,11 +232,18 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
         problem: "gathers transactions, but is not said to stream them"
       })
     }
+    const limits = timings(options, walSenderTimeout, patience)
     opened = {
       copy: yield* inTime(connection.copyBoth(command)),
       progress,
       demands: yield* Queue.sliding<void>(1),
-      timings: timings(options, walSenderTimeout),
+      timings: limits,
+      askStanding: Effect.provideService(
+        askStanding({ slot, pid, serverStart }, askTimeout(limits)),
+        WalSender,
+        walSender
+      ),
+      startLsn,
       reading: { since: undefined },
       storeIdleFlush: options.storeIdleFlush,
       system,

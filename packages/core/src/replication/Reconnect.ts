@@ -15,7 +15,7 @@ export const defaultReconnect: Schedule.Schedule<unknown> = Schedule.min([
   Schedule.spaced("10 seconds")
 ]).pipe(Schedule.jittered)
 
-/** A connection that streamed this long, in milliseconds, has proved itself: the next failure counts as the first. */
+/** A connection that streamed this long, in milliseconds, has proved itself: the schedule begins anew. */
 export const provenMillis = 30_000
 
 /** Whether to connect again: as often as it takes, a few times at one position, or not at all. */
@@ -52,19 +52,44 @@ export const retryOf = (error: ReplicationError): Retry => {
 export const isStumble = (cause: Cause.Cause<ReplicationError>): boolean =>
   cause.reasons.some((reason) => reason._tag === "Fail" && retryOf(reason.error) === "limited")
 
-/** Counts the failures at one position. Getting on in between begins the count anew; other failures do not. */
+/** After how many attempts at one position it is told loudly; then after twice as many each time. */
+const loudAttempts = 3
+
+/** Whether the n-th time is one to be told loudly: the third, the sixth, the twelfth, and so on. */
+export const isLoud = (count: number): boolean => {
+  const doublings = Math.log2(count / loudAttempts)
+  return doublings >= 0 && Number.isInteger(doublings)
+}
+
+/** Counts the failures at one position. Only getting on begins the counts anew: no other failure does, nor time. */
 export class Attempts {
-  private count = 0
+  /** How many attempts at this position have failed. */
+  count = 0
+  private limited = 0
+  private silent = 0
   private at: Lsn.Lsn = Lsn.zero
 
   /** Whether to try again after `error`, with everything before `done` finished. */
   next(error: ReplicationError, done: Lsn.Lsn): boolean {
-    const retry = retryOf(error)
-    if (retry !== "limited") return retry === "always"
-    if (done !== this.at) this.count = 0
-    this.at = done
+    if (done !== this.at) {
+      this.at = done
+      this.count = 0
+      this.limited = 0
+      this.silent = 0
+    }
     this.count++
-    return this.count < maxAttempts
+    if (error._tag === "WalReceiverTimeout") this.silent++
+    const retry = retryOf(error)
+    if (retry === "limited") this.limited++
+    return retry === "limited" ? this.limited < maxAttempts : retry === "always"
+  }
+
+  /**
+   * How many times as long the next attempt waits before it gives a silent walsender up without proof: none repeats what
+   * the last one could not do.
+   */
+  get patience(): number {
+    return 2 ** this.silent
   }
 }
 
@@ -74,12 +99,21 @@ export const locate = (error: ReplicationError, done: Lsn.Lsn): ReplicationError
     ? new ServerError({ ...error, lsn: done })
     : error
 
+/** What to tell of a stream that tries again and again at one position: nothing is lost, but nothing gets on either. */
+export const notGettingOn = (error: ReplicationError, count: number, done: Lsn.Lsn): string => {
+  const remedy = error.remedy === undefined ? "" : `; remedy: ${error.remedy}`
+  return `the stream does not get on: ${count} attempts at LSN ${Lsn.format(done)} have failed, the last by ${error._tag}: ${error.message}${remedy}. Reconnecting; the server keeps WAL for the slot meanwhile`
+}
+
 /** A failure on its way past all retries: a handler's own, or one that no other attempt mends. */
 export class Final<out E> extends Data.TaggedError("Final")<{ readonly error: E }> {}
 
-/** What to do after a failure. What has got on in between begins the schedule anew, at once. */
+/**
+ * What to do after a failure, which is the n-th since it last got on. What has proved itself in between begins the schedule
+ * anew, at once.
+ */
 export type Verdict<E> =
-  | { readonly _tag: "Again"; readonly hasGotOn: boolean }
+  | { readonly _tag: "Again"; readonly hasGotOn: boolean; readonly attempt: number }
   | { readonly _tag: "GiveUp"; readonly error: E }
 
 /** How something is tried again. */
@@ -87,7 +121,7 @@ export interface Retrying<E> {
   readonly decide: (error: E) => Effect.Effect<Verdict<E>>
   /** {@link defaultReconnect} when left out. */
   readonly schedule?: Schedule.Schedule<unknown, never> | Schedule.Schedule<unknown, E> | undefined
-  /** Told before each wait. `attempt` counts from 1 since it last got on. */
+  /** Told before each wait, with the `attempt` of the verdict. */
   readonly onFailure: (error: E, attempt: number) => Effect.Effect<void>
 }
 
@@ -96,14 +130,13 @@ export const retrying = <A, E extends { readonly _tag: string }, F, R>(
   self: Effect.Effect<A, E | Final<F>, R>,
   { decide, onFailure, schedule = defaultReconnect }: Retrying<E>
 ): Effect.Effect<A, E | F, R> => {
-  let attempt = 0
   const once: Effect.Effect<{ readonly value: A } | undefined, E | Final<E | F>, R> = Effect.matchEffect(self, {
     onSuccess: (value) => Effect.succeed({ value }),
     onFailure: (error) => {
       if (error instanceof Final) return Effect.fail(error)
       return Effect.flatMap(decide(error), (verdict): Effect.Effect<undefined, E | Final<E | F>> => {
         if (verdict._tag === "GiveUp") return Effect.fail(new Final<E | F>({ error: verdict.error }))
-        attempt = verdict.hasGotOn ? 1 : attempt + 1
+        const { attempt } = verdict
         // Success starts the schedule from its beginning.
         return Effect.andThen(onFailure(error, attempt), verdict.hasGotOn ? Effect.undefined : Effect.fail(error))
       })

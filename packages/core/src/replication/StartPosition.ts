@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Lsn from "../Lsn.ts"
-import { type ReplicationError, SlotAheadOfCheckpoint, SystemMismatch } from "../ReplicationError.ts"
+import { type ReplicationError, SlotAheadOfCheckpoint, StandbyBehind, SystemMismatch } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
 import type { IdentifySystem } from "../server/IdentifySystem.ts"
 import type { ReplicationSlot } from "../server/SlotCatalog.ts"
@@ -54,7 +54,7 @@ export interface CheckpointOptions {
 export interface ResumeFrom {
   readonly systemId: string
   readonly timeline: number
-  /** Of its backend, where it was asked for. */
+  /** Of its backend. */
   readonly pid?: number | undefined
 }
 
@@ -123,6 +123,11 @@ export const resumeProgress = Effect.fnUntraced(function* (
     return yield* new SystemMismatch({ property: "systemId", expected: systemId, found: system.systemId })
   }
   const timeline = resume?.timeline ?? checkpoint?.timeline
+  const isBehind = system.xLogPos < lsn || (timeline !== undefined && system.timeline < timeline)
+  // A standby that was restarted lets us in before it has replayed what it has: it will get there.
+  if (isBehind && (yield* Catalog.isInRecovery(connection))) {
+    return yield* new StandbyBehind({ expected: lsn, found: system.xLogPos })
+  }
   if (timeline !== undefined && timeline !== system.timeline) {
     if (checkpoint === undefined) return firstProgress(options)
     if (!(yield* isCommonHistory(connection, system, { lsn, timeline }))) {

@@ -12,7 +12,12 @@ import type { CheckpointOptions } from "./StartPosition.ts"
 export interface Timing {
   /** A status update at least this often: a third of the server's `wal_sender_timeout`, 10 s at most. */
   readonly statusInterval?: Duration.Input | undefined
-  /** Silence while reading after which the connection is given up: 30 s; a ping goes out at half. 0 turns it off. */
+  /**
+   * Silence while reading after which another connection asks what the walsender is doing: 30 s; a ping goes out at half.
+   * One that waits for us, or is gone, is given up, one at work is waited for. Where nobody can be asked it is given up now
+   * where this is set, else once the ping went unanswered for all of `wal_sender_timeout`, and twice as late each time that
+   * this brought the stream no further. 0 turns it off.
+   */
   readonly receiverTimeout?: Duration.Input | undefined
   /** How long an acknowledgement may wait to be reported together with others: 1 s. */
   readonly acknowledgeDelay?: Duration.Input | undefined

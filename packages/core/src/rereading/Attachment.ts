@@ -6,16 +6,13 @@
  * go on from what the store knows to be durable.
  */
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
 import type { InProgressMode, OutputPlugin } from "../change/OutputPlugin.ts"
 import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { InvalidOption } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { ControlState } from "./Control.ts"
-import { keyText } from "./Key.ts"
-import { type KeptRequest, SnapshotLedger } from "./Ledger.ts"
-import { makeJob, type SnapshotJob } from "./Request.ts"
-import { mostTouched, TouchedKeys } from "./TouchedKeys.ts"
+import { type KeptRequest, left, SnapshotLedger } from "./Ledger.ts"
+import { advance, makeJob } from "./Request.ts"
 import { work } from "./Worker.ts"
 
 /** What is to be known of the stream. */
@@ -27,9 +24,6 @@ export interface AttachOptions {
   readonly checkpoints?: CheckpointStore["Service"] | undefined
 }
 
-/** A server that has every option: what is asked for is known without one. */
-const anyServer = 180_000
-
 /** What decides whether tables can be read anew among what a stream delivers. */
 interface Fitness {
   readonly plugin: OutputPlugin
@@ -38,34 +32,26 @@ interface Fitness {
 
 /** Why a stream cannot take what is requested: it lacks messages, or delivers what is not committed. */
 export const unfit = ({ inProgress, plugin }: Fitness): InvalidOption | undefined => {
+  const { name, tells } = plugin
   if (inProgress === "deliver") {
     return new InvalidOption({ option: "inProgress", problem: "delivers what is not committed, which no reader sees" })
   }
-  if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
-    return new InvalidOption({ option: "plugin", problem: "tables are read anew as pgoutput publishes them" })
+  if (!tells.copiedRows || tells.publications.length === 0) {
+    return new InvalidOption({
+      option: "plugin",
+      problem: `tables are read anew as published, and ${name} has no such`
+    })
   }
-  if (plugin.isTwoPhase === true) {
+  if (tells.prepared) {
     return new InvalidOption({ option: "twoPhase", problem: "delivers what is not committed, which no reader sees" })
   }
-  const asked = Result.getOrElse(plugin.options(anyServer), () => [])
-  return asked.some(([name, value]) => name === "messages" && value === "true")
+  return tells.messages
     ? undefined
     : new InvalidOption({
         option: "messages",
         problem: "is off, and a logical message marks where the rows belong",
         remedy: "leave messages out of the plugin's options, or set it to true"
       })
-}
-
-const reset = (job: SnapshotJob): void => {
-  job.touched = undefined
-  job.reading = undefined
-  job.snapshot = undefined
-  job.shape = undefined
-  job.after = undefined
-  job.rows = 0
-  job.bytes = 0
-  job.disturbed = 0
 }
 
 /** Takes up what is kept of a request. One of the same id that was made by now is the same. */
@@ -76,14 +62,10 @@ const adopt = Effect.fnUntraced(function* (state: ControlState, ledger: Snapshot
     state.jobs.push(job)
     if (kept.isPaused) yield* job.request.pause
   }
-  job.attempt = kept.attempt
-  const { reading } = kept
-  if (reading === undefined || job.request.where !== kept.where) return ledger.add(job)
-  const { after, bytes, keyColumns, oid, rereads, rows, shape } = reading
-  const touched = new TouchedKeys({ oid, keyColumns, maxBytes: mostTouched })
-  for (const reread of rereads) touched.rereads.set(keyText(reread.values), reread)
-  Object.assign(job, { touched, shape, after, rows, bytes })
-  return ledger.add(job, { after, rows, bytes })
+  const { attempt, reading } = kept
+  const part = reading === undefined || job.request.where !== kept.where ? undefined : left(reading)
+  advance(job, { _tag: "Adopted", attempt, left: part })
+  return ledger.add(job, part?.reached)
 })
 
 /** Runs a stream, and what is requested of it beside it. */
@@ -95,8 +77,9 @@ export const attach = <A, E, R>(
   Effect.gen(function* () {
     const ledger = new SnapshotLedger(checkpoints, slot)
     state.ledger = ledger
+    state.forgetHanded()
     for (const job of state.jobs) {
-      reset(job)
+      advance(job, { _tag: "Attached" })
       ledger.add(job)
     }
     for (const kept of yield* ledger.load) yield* adopt(state, ledger, kept)

@@ -53,18 +53,19 @@ const ours = Effect.fnUntraced(function* (session: ReadingSession, xids: Readonl
 const runningBelow = (snapshot: TransactionSnapshot, xmax: bigint): ReadonlyArray<bigint> =>
   Array.from(snapshot.running).filter((xid) => xid < xmax)
 
-/** Fails with `SnapshotBlocked` after `lockTimeout` milliseconds; 0 is for ever. Ends early for what must begin anew. */
+/** Fails with `SnapshotBlocked` after `lockTimeout` milliseconds; 0 is for ever. Ends early where that is its phase no longer. */
 export const awaitOlder = Effect.fnUntraced(function* (
   session: ReadingSession,
   job: SnapshotJob,
   lockTimeout: number
 ): Effect.fn.Return<void, SnapshotRequestError> {
-  const touched = job.touched!
+  const { phase } = job
+  if (phase._tag !== "AwaitingOlder") return
   const { xmax } = yield* currentSnapshot(session)
   const since = yield* Clock.currentTimeMillis
-  while (!touched.isLost && !touched.isVoid) {
+  while (job.phase === phase) {
     const now = yield* currentSnapshot(session)
-    touched.read(now)
+    phase.touched.read(now)
     const older = runningBelow(now, xmax)
     if (older.length === 0) return
     const blockers = yield* ours(session, older)

@@ -17,7 +17,9 @@ import type { SnapshotRow } from "../snapshot/SnapshotChange.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
 import { tableName } from "../table/TableName.ts"
 import type { SnapshotLedger } from "./Ledger.ts"
+import { note } from "./Phase.ts"
 import {
+  advance,
   type JobOwner,
   makeJob,
   type SnapshotJob,
@@ -37,6 +39,13 @@ export interface Mark {
   readonly arrived: Deferred.Deferred<"handled" | "lost">
 }
 
+/** What stood at a mark, as long as nothing behind it was acknowledged: the mark may come again, and what stood there with it. */
+interface Handed {
+  readonly commitLsn: Lsn.Lsn
+  readonly elements: AtMark
+  readonly arrived: Mark["arrived"]
+}
+
 /** What is requested of one stream, shared by the requests, their worker, and the handler that they are among. */
 export class ControlState implements JobOwner {
   readonly jobs: Array<SnapshotJob> = []
@@ -44,6 +53,7 @@ export class ControlState implements JobOwner {
   /** Of the stream that it is attached to. */
   ledger: SnapshotLedger | undefined
   private readonly marks = new Map<string, Mark>()
+  private readonly handed = new Map<string, Handed>()
   private readonly name: string
   private count = 0
 
@@ -80,31 +90,46 @@ export class ControlState implements JobOwner {
 
   /** Whether nothing that is delivered concerns us. */
   get isIdle(): boolean {
-    return this.jobs.length === 0 && this.marks.size === 0 && this.ledger?.isWaiting !== true
+    return this.jobs.length === 0 && this.marks.size === 0 && this.handed.size === 0 && this.ledger?.isWaiting !== true
   }
 
   /** Takes note of a change before it is handed over. Gives a mark of ours where it is one. */
   note(change: Change): Message | undefined {
-    for (const job of this.jobs) job.touched?.deliver(change)
+    for (const job of this.jobs) {
+      const event = note(job.phase, change)
+      if (event !== undefined) advance(job, event)
+    }
     if (change._tag === "Gap") {
-      // What was missed is not known, and the mark may be among it.
-      for (const job of this.jobs) if (job.touched !== undefined) job.touched.isVoid = true
+      // The mark may be among what was missed.
       for (const mark of this.marks.values()) Deferred.doneUnsafe(mark.arrived, Effect.succeed("lost"))
       this.marks.clear()
+      this.handed.clear()
     }
     return change._tag === "Message" && change.transactional && change.prefix === markPrefix ? change : undefined
   }
 
-  /** The mark that a message is, if it is awaited. One that comes again is nobody's. */
-  takeMark(message: Message): Mark | undefined {
+  /**
+   * The mark that a message is, with what stands there. One that comes again, since its connection was lost before it was
+   * acknowledged, stands for what it stood for: a consumer may have let go of that with the connection. Nobody's otherwise.
+   */
+  takeMark(message: Message): Handed | undefined {
     const content = new TextDecoder().decode(message.content)
     const mark = this.marks.get(content)
+    if (mark === undefined) return this.handed.get(content)
     this.marks.delete(content)
-    return mark
+    const handed = { commitLsn: message.begin!.commitLsn, elements: mark.take(message.begin!), arrived: mark.arrived }
+    this.handed.set(content, handed)
+    return handed
+  }
+
+  /** Nothing of an earlier run comes again as it was. */
+  forgetHanded(): void {
+    this.handed.clear()
   }
 
   /** Writes down what is settled now that everything before this is durable. */
   settle(durable: Lsn.Lsn): Effect.Effect<void, CheckpointError> {
+    for (const [content, { commitLsn }] of this.handed) if (commitLsn < durable) this.handed.delete(content)
     const { ledger } = this
     if (ledger === undefined) return Effect.void
     ledger.acknowledged(durable)

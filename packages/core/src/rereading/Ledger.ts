@@ -11,9 +11,9 @@ import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 import { CheckpointError, type CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import type * as Lsn from "../Lsn.ts"
-import type { KeyPosition } from "./Chunk.ts"
-import type { SnapshotJob } from "./Request.ts"
-import type { Reread } from "./TouchedKeys.ts"
+import { keyText } from "./Key.ts"
+import { type Kept as KeptPhase, type Phase, type Reached, touchedOf } from "./Phase.ts"
+import { mostTouched, type Reread, TouchedKeys } from "./TouchedKeys.ts"
 
 const Values = Schema.Array(Schema.String)
 
@@ -40,11 +40,18 @@ const Kept = Schema.Struct({
 /** A request that an earlier process had. */
 export type KeptRequest = typeof Kept.Type
 
+/** What is written down of a request. */
+interface KeptJob {
+  readonly request: Pick<KeptRequest, "id" | "table"> & { readonly where: string | undefined }
+  readonly isPaused: boolean
+  readonly phase: Phase
+}
+
 const Ledger = Schema.fromJsonString(Schema.Struct({ version: Schema.Literal(1), requests: Schema.Array(Kept) }))
 
 /** A chunk that was handed over, as long as nothing behind it was acknowledged. */
 interface Undurable {
-  readonly job: SnapshotJob
+  readonly job: KeptJob
   readonly commitLsn: Lsn.Lsn
   readonly reached: Reached
   /** What it settled: to be read again if it is lost. */
@@ -52,15 +59,19 @@ interface Undurable {
   readonly isLast: boolean
 }
 
-interface Reached {
-  readonly after: KeyPosition | undefined
-  readonly rows: number
-  readonly bytes: number
+interface Entry {
+  readonly job: KeptJob
+  reached: Reached | undefined
+  /** Keys that had come to be read again when it was last written down; `undefined` where nothing of it held. */
+  moves: number | undefined
 }
 
-interface Entry {
-  readonly job: SnapshotJob
-  reached: Reached | undefined
+/** What an earlier process read of a table, as far as it is durable: nothing of the stream is known since. */
+export const left = (reading: NonNullable<KeptRequest["reading"]>): Omit<KeptPhase, "_tag" | "tally"> => {
+  const { after, bytes, keyColumns, oid, rereads, rows, shape } = reading
+  const touched = new TouchedKeys({ oid, keyColumns, maxBytes: mostTouched })
+  for (const reread of rereads) touched.rereads.set(keyText(reread.values), reread)
+  return { touched, shape, reached: { after, rows, bytes } }
 }
 
 const keyOf = (slot: string): string => `tables/${slot}`
@@ -70,7 +81,6 @@ export class SnapshotLedger {
   private readonly entries = new Map<string, Entry>()
   private undurable: Array<Undurable> = []
   private isDirty = false
-  private moves = 0
   private readonly store: CheckpointStore["Service"] | undefined
   private readonly key: string
   private readonly semaphore = Semaphore.makeUnsafe(1)
@@ -96,8 +106,8 @@ export class SnapshotLedger {
   }
 
   /** A request is there. `reached` is where an earlier process left it. */
-  add(job: SnapshotJob, reached?: Reached | undefined): void {
-    this.entries.set(job.request.id, { job, reached })
+  add(job: KeptJob, reached?: Reached | undefined): void {
+    this.entries.set(job.request.id, { job, reached, moves: undefined })
     this.isDirty = true
   }
 
@@ -105,7 +115,7 @@ export class SnapshotLedger {
    * A request is begun from its first row, in the transaction of this commit: what was handed over before counts for nothing.
    * Until that is acknowledged, another process would have to say so again.
    */
-  begin(job: SnapshotJob, commitLsn: Lsn.Lsn): void {
+  begin(job: KeptJob, commitLsn: Lsn.Lsn): void {
     this.undurable = this.undurable.filter((chunk) => chunk.job !== job)
     const entry = this.entries.get(job.request.id)
     if (entry !== undefined) entry.reached = undefined
@@ -114,7 +124,7 @@ export class SnapshotLedger {
   }
 
   /** A request is over, and nothing of it is to be brought again. */
-  remove(job: SnapshotJob): void {
+  remove(job: KeptJob): void {
     this.undurable = this.undurable.filter((chunk) => chunk.job !== job)
     this.isDirty = this.entries.delete(job.request.id) || this.isDirty
   }
@@ -149,10 +159,14 @@ export class SnapshotLedger {
     if (store === undefined) return Effect.void
     return this.semaphore.withPermits(1)(
       Effect.suspend(() => {
-        const moves = Array.from(this.entries.values()).reduce((sum, { job }) => sum + (job.touched?.moves ?? 0), 0)
-        if (!this.isDirty && moves === this.moves) return Effect.void
+        for (const entry of this.entries.values()) {
+          const moves = touchedOf(entry.job.phase)?.moves
+          if (moves === entry.moves) continue
+          entry.moves = moves
+          this.isDirty = true
+        }
+        if (!this.isDirty) return Effect.void
         this.isDirty = false
-        this.moves = moves
         if (this.entries.size === 0) return store.remove(this.key)
         const requests = Array.from(this.entries.values(), (entry) => this.kept(entry))
         return Effect.flatMap(Effect.orDie(Schema.encodeEffect(Ledger)({ version: 1, requests })), (text) =>
@@ -163,15 +177,18 @@ export class SnapshotLedger {
   }
 
   private kept({ job, reached }: Entry): KeptRequest {
-    const { attempt, isPaused, request, shape, touched } = job
+    const { isPaused, request } = job
+    // Of one that is over, the end is not durable yet.
+    const phase = job.phase._tag === "Ended" ? job.phase.before : job.phase
     const kept = {
       id: request.id,
       table: request.table,
       ...(request.where === undefined ? {} : { where: request.where }),
       isPaused,
-      attempt
+      attempt: phase.tally.attempt
     }
-    if (touched === undefined || shape === undefined || reached === undefined) return kept
+    if (phase._tag === "Idle" || reached === undefined) return kept
+    const { shape, touched } = phase
     const settled = this.undurable.flatMap((chunk) => (chunk.job === job ? chunk.settled : []))
     const { after, bytes, rows } = reached
     const { keyColumns, oid } = touched.options

@@ -152,10 +152,7 @@ export class ReadingSession implements ReplicantConnection {
         this.frames.push(yield* stream.pull)
         yield* Effect.try({
           try: () => answer.read(this.frames, this.reader),
-          catch: (error) => {
-            if (!(error instanceof DecodeError)) throw error
-            return error
-          }
+          catch: DecodeError.caught
         })
         if (answer.notices.length > 0) yield* Effect.forEach(answer.notices.splice(0), logNotice, { discard: true })
       }

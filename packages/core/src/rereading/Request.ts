@@ -5,15 +5,12 @@
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as SubscriptionRef from "effect/SubscriptionRef"
-import type { Relation } from "../change/Relation.ts"
 import type { ListedName } from "../snapshot/PublishedTables.ts"
-import type { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
-import type { TableSnapshot, TableSnapshotCompleted } from "../snapshot/TableSnapshotChange.ts"
+import type { TableSnapshotCompleted } from "../snapshot/TableSnapshotChange.ts"
 import type { TableName } from "../table/TableName.ts"
-import type { ChunkTable, KeyPosition } from "./Chunk.ts"
 import { type ChunkOptions, ChunkPace } from "./ChunkPace.ts"
+import { type End, enter, initial, next, type Phase, type PhaseEvent } from "./Phase.ts"
 import { SnapshotCancelled, type SnapshotRequestError } from "./RequestError.ts"
-import type { TouchedKeys } from "./TouchedKeys.ts"
 
 /** What is to be read. */
 export interface SnapshotRequestOptions {
@@ -62,55 +59,31 @@ export interface SnapshotRequest {
   readonly progress: SubscriptionRef.SubscriptionRef<SnapshotRequestProgress>
 }
 
-/** What a table is read by, as it was described when the reading began. */
-export interface TableReading {
-  readonly chunk: ChunkTable
-  readonly relation: Relation
-  readonly decoder: SnapshotDecoder
-}
-
-/** The planner's estimate of the whole table, where each of its parts was analyzed. */
-export const estimateOf = ({ chunk }: TableReading): number | undefined =>
-  chunk.table.parts.reduce<number | undefined>(
-    (sum, { estimatedRows }) => (sum === undefined || estimatedRows === null ? undefined : sum + estimatedRows),
-    0
-  )
-
 /** A request from the inside. */
 export interface SnapshotJob {
   readonly request: SnapshotRequest
   readonly pace: ChunkPace
   readonly outcome: Deferred.Deferred<TableSnapshotCompleted, SnapshotRequestError>
+  /** Whatever its phase. */
   isPaused: boolean
-  attempt: number
-  /** Handed over since it last began. */
-  rows: number
-  bytes: number
-  chunks: number
-  /** Times that it began anew in a row, without a chunk between. */
-  disturbed: number
-  /** Whether transactions may be running that were so when `touched` began to follow. */
-  awaitsOlder: boolean
-  /** What the stream says of its table, from its beginning on. */
-  touched: TouchedKeys | undefined
-  /** Everything up to this key has been handed over. */
-  after: KeyPosition | undefined
-  /** Of the table when `after` was reached, to be compared with what it is: see `shapeOf`. */
-  shape: string | undefined
-  /** In this process; an earlier one may have left the rest. */
-  reading: TableReading | undefined
-  /** What its rows bear, once the place where it begins has come. */
-  snapshot: TableSnapshot | undefined
+  /** Changed by {@link advance} alone. */
+  phase: Phase
+}
+
+/** Something has happened to a request. */
+export const advance = (job: SnapshotJob, event: PhaseEvent): void => {
+  const phase = next(job.phase, event)
+  if (phase !== job.phase) job.phase = enter(phase)
 }
 
 /** Whom a job tells when something is to be done. */
 export interface JobOwner {
   readonly wake: () => void
   /** It is over, and how. */
-  readonly remove: (job: SnapshotJob, end: TableSnapshotCompleted | SnapshotRequestError) => void
+  readonly remove: (job: SnapshotJob, end: End) => void
 }
 
-const initial: SnapshotRequestProgress = {
+const noProgress: SnapshotRequestProgress = {
   phase: "waiting",
   isPaused: false,
   rows: 0,
@@ -126,12 +99,12 @@ export const makeJob = Effect.fnUntraced(function* (
   owner: JobOwner
 ): Effect.fn.Return<SnapshotJob> {
   const outcome = yield* Deferred.make<TableSnapshotCompleted, SnapshotRequestError>()
-  const progress = yield* SubscriptionRef.make(initial)
+  const progress = yield* SubscriptionRef.make(noProgress)
   const setPaused = (isPaused: boolean) =>
     Effect.suspend(() => {
       job.isPaused = isPaused
       // What is delivered meanwhile is not kept: it might be paused for days.
-      if (isPaused) job.touched?.lose()
+      if (isPaused) advance(job, { _tag: "Lost" })
       owner.wake()
       return SubscriptionRef.update(progress, (current) => ({ ...current, isPaused }))
     })
@@ -150,17 +123,7 @@ export const makeJob = Effect.fnUntraced(function* (
     pace: new ChunkPace(chunk),
     outcome,
     isPaused: false,
-    attempt: 0,
-    rows: 0,
-    bytes: 0,
-    chunks: 0,
-    disturbed: 0,
-    awaitsOlder: true,
-    touched: undefined,
-    after: undefined,
-    shape: undefined,
-    reading: undefined,
-    snapshot: undefined
+    phase: initial
   }
   return job
 })
@@ -169,13 +132,10 @@ export const updateJob = (job: SnapshotJob, change: Partial<SnapshotRequestProgr
   SubscriptionRef.update(job.request.progress, (current) => ({ ...current, ...change }))
 
 /** Ends a job, unless it has ended: with its last element, or with what kept it from that. */
-export const endJob = (
-  job: SnapshotJob,
-  owner: JobOwner,
-  end: TableSnapshotCompleted | SnapshotRequestError
-): Effect.Effect<void> =>
+export const endJob = (job: SnapshotJob, owner: JobOwner, end: End): Effect.Effect<void> =>
   Effect.suspend(() => {
-    if (Deferred.isDoneUnsafe(job.outcome)) return Effect.void
+    if (job.phase._tag === "Ended") return Effect.void
+    advance(job, { _tag: "Ended", end })
     owner.remove(job, end)
     if (end._tag === "TableSnapshotCompleted") {
       return Effect.andThen(updateJob(job, { phase: "completed" }), Deferred.succeed(job.outcome, end))

@@ -11,7 +11,7 @@
  * key, so that the row is neither where it was read nor where it will be. Such keys are read again, see `rereads`.
  *
  * Rows are kept by reference, and counted. Beyond the budget all is forgotten, and `isLost` says so: nothing is resolved
- * then until `follow` begins from a place of the stream again.
+ * then until `follow` begins from a place of the stream again. What both mean for the request is said in `Phase.ts`.
  */
 import type { Change, Delete, Insert, Row, Update } from "../change/Change.ts"
 import type { Relation } from "../change/Relation.ts"
@@ -83,10 +83,6 @@ const lay = ({ from, isPartial, row, to }: Touch, rows: Map<string, Row>): void 
 }
 
 export class TouchedKeys {
-  /** What was delivered is not known: what is read now cannot be corrected. Begins so. */
-  isLost = true
-  /** The table's shape changed, or more keys moved than are kept: it is to be begun anew. */
-  isVoid = false
   readonly rereads = new Map<string, Reread>()
   /** Counts what came to `rereads`. */
   moves = 0
@@ -98,20 +94,32 @@ export class TouchedKeys {
   private bytes = 0
   private xid = 0
   private current: Effects | undefined
+  private isFollowing = false
+  private isUnfollowable = false
 
   constructor(options: TouchedKeysOptions) {
     this.options = options
   }
 
+  /** What was delivered is not known: what is read now cannot be corrected. Begins so. */
+  get isLost(): boolean {
+    return !this.isFollowing
+  }
+
+  /** The stream describes the table otherwise, or more keys moved than are kept: it is to be begun anew. */
+  get isVoid(): boolean {
+    return this.isUnfollowable
+  }
+
   /** From this place of the stream on, everything is kept. */
   follow(): void {
     this.lose()
-    this.isLost = false
+    this.isFollowing = true
   }
 
   /** Forgets what is kept, and keeps nothing more but keys to be read again. */
   lose(): void {
-    this.isLost = true
+    this.isFollowing = false
     this.transactions.clear()
     this.current = undefined
     this.bytes = 0
@@ -183,13 +191,13 @@ export class TouchedKeys {
   }
 
   private touch(change: Insert | Update | Delete): void {
-    if (this.relation !== undefined && !hasSameColumns(this.relation, change.relation)) this.isVoid = true
+    if (this.relation !== undefined && !hasSameColumns(this.relation, change.relation)) this.isUnfollowable = true
     const { keyColumns } = this.options
     const to = change._tag === "Delete" ? undefined : keyValues(keyColumns, change.row)
     const old = change._tag === "Insert" ? undefined : change.old
     const from = change._tag === "Insert" ? undefined : old === undefined ? to : keyValues(keyColumns, old.row)
     if ((to !== undefined && "column" in to) || (from !== undefined && "column" in from)) {
-      this.isVoid = true
+      this.isUnfollowable = true
       return
     }
     const fromKey = from === undefined ? undefined : keyText(from)
@@ -201,7 +209,7 @@ export class TouchedKeys {
       if (toKey !== undefined && isPartial) {
         this.moves += 1
         this.rereads.set(toKey, { xid: this.xid, values: to! })
-        if (this.rereads.size > mostRereads) this.isVoid = true
+        if (this.rereads.size > mostRereads) this.isUnfollowable = true
       } else if (fromKey === undefined && toKey !== undefined) {
         this.rereads.delete(toKey)
       }

@@ -19,14 +19,16 @@ import type * as Lsn from "../Lsn.ts"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import * as CopyProgress from "../snapshot/CopyProgress.ts"
+import { estimatedRows } from "../snapshot/PublishedTables.ts"
 import type { SnapshotRow } from "../snapshot/SnapshotChange.ts"
 import { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
 import type { TableSnapshotCompleted } from "../snapshot/TableSnapshotChange.ts"
 import { isVisible } from "../snapshot/TransactionSnapshot.ts"
 import { awaitOlder } from "./AwaitOlder.ts"
 import type { AtMark, ControlState, Mark } from "./Control.ts"
+import { type Reading, resolve, type TableReading, type Tally } from "./Phase.ts"
 import type { ReadingSession } from "./ReadingSession.ts"
-import { endJob, estimateOf, type SnapshotJob, type TableReading, updateJob } from "./Request.ts"
+import { advance, endJob, type SnapshotJob, type SnapshotRequestProgress, updateJob } from "./Request.ts"
 import { SnapshotRefused, type SnapshotRequestError } from "./RequestError.ts"
 import {
   type Chunk,
@@ -56,17 +58,19 @@ const mostRows = 256
 /** Keys that are read again with one chunk. */
 const mostRereads = 200
 
-/** Beginnings in a row without a chunk between: an ALTER every now and then is borne. */
+/** Beginnings in a row without a chunk between. */
 const mostDisturbed = 10
 
-/** Between tries: of a lost connection, and of what other transactions have to end first. In milliseconds. */
-const reconnectDelay = 1000
+/** Between tries of what other transactions have to end first, in milliseconds. */
 const settleDelay = 100
+
+/** Between a session that was lost and the next one: nothing else says how long. */
+const beforeNextSession: Effect.Effect<void> = Effect.sleep(1000)
 
 const targetOf = ({ request }: SnapshotJob, { lockTimeout, plugin }: WorkerOptions): ReaderTarget => ({
   name: request.table,
   where: request.where,
-  publications: plugin.publications,
+  publications: plugin.tells.publications,
   lockTimeout
 })
 
@@ -99,10 +103,7 @@ const describe = Effect.fnUntraced(function* (
   const decoder = new SnapshotDecoder(options.plugin, session.slices)
   const relation = yield* Effect.try({
     try: () => decoder.describe(chunk.table),
-    catch: (error) => {
-      if (!(error instanceof DecodeError)) throw error
-      return error
-    }
+    catch: DecodeError.caught
   })
   return { chunk, decoder, relation }
 })
@@ -115,83 +116,58 @@ const begin = Effect.fnUntraced(function* (
   options: WorkerOptions
 ): Effect.fn.Return<void, SnapshotRequestError> {
   const reading = yield* describe(session, job, options)
-  const shape = shapeOf(reading.chunk)
-  const { relation } = reading
-  const isResumed =
-    job.touched !== undefined && !job.touched.isVoid && job.snapshot === undefined && job.shape === shape
-  const touched =
-    (isResumed ? job.touched : undefined) ??
-    new TouchedKeys({
-      oid: relation.oid,
-      keyColumns: reading.chunk.key.map(({ name }) => name),
-      maxBytes: mostTouched
-    })
+  const { chunk, relation } = reading
+  const shape = shapeOf(chunk)
+  const touched = new TouchedKeys({
+    oid: relation.oid,
+    keyColumns: chunk.key.map(({ name }) => name),
+    maxBytes: mostTouched
+  })
   const { id, where } = job.request
-  const estimatedRows = estimateOf(reading)
-  job.touched = touched
-  if (!isResumed) {
-    // Nothing of what was read before holds, also if this is not the last try to begin.
-    job.reading = undefined
-    job.snapshot = undefined
-    job.shape = undefined
+  const estimate = estimatedRows(reading.chunk.table)
+  const take: Mark["take"] = ({ commitLsn }) => {
+    const read = { id, relation, where, consistentPoint: commitLsn, estimatedRows: estimate }
+    advance(job, { _tag: "Began", reading, shape, touched, read })
+    const { phase } = job
+    if (phase._tag !== "AwaitingOlder") return []
+    const { reached, snapshot, tally } = phase
+    if (snapshot._tag === "TableSnapshotStarted") state.ledger?.begin(job, commitLsn)
+    begun = { attempt: tally.attempt, rows: reached.rows, bytes: reached.bytes }
+    return [[snapshot]]
   }
-  yield* atMark(
-    state,
-    ({ commitLsn }) => {
-      const read = { id, relation, where, consistentPoint: commitLsn, estimatedRows }
-      touched.follow()
-      touched.expect(relation)
-      job.awaitsOlder = true
-      job.reading = reading
-      job.shape = shape
-      if (isResumed) {
-        job.snapshot = { _tag: "TableSnapshotResumed", ...read, rows: job.rows }
-      } else {
-        job.attempt += 1
-        job.after = undefined
-        job.rows = 0
-        job.bytes = 0
-        job.snapshot = { _tag: "TableSnapshotStarted", ...read, attempt: job.attempt }
-        state.ledger?.begin(job, commitLsn)
-      }
-      return [[job.snapshot]]
-    },
-    (content) => writeMark(session, content)
-  )
-  yield* updateJob(job, { attempt: job.attempt, rows: job.rows, bytes: job.bytes, estimatedRows })
+  let begun: Partial<SnapshotRequestProgress> = {}
+  yield* atMark(state, take, (content) => writeMark(session, content))
+  yield* updateJob(job, { ...begun, estimatedRows: estimate })
 })
 
-/** The rows that are handed over where a chunk's mark stands, and what is noted there. */
-const takeChunk = (state: ControlState, job: SnapshotJob, chunk: Chunk, commitLsn: Lsn.Lsn): AtMark | undefined => {
-  const { snapshot, touched } = job
-  if (touched === undefined || touched.isLost || touched.isVoid || job.isPaused || snapshot === undefined)
-    return undefined
-  const rereads = Array.from(touched.rereads)
-  const now = touched.resolve(chunk.snapshot, chunk.rows, chunk.asked)
-  const settled = rereads.flatMap(([key, reread]) => (touched.rereads.has(key) ? [] : [reread]))
+/** What is handed over where a chunk's mark stands, and what is noted there. */
+interface TakenChunk {
+  readonly elements: AtMark
+  readonly progress: Partial<SnapshotRequestProgress>
+  /** The last element, where that is the table's end. */
+  readonly completed: TableSnapshotCompleted | undefined
+}
+
+const takeChunk = (state: ControlState, job: SnapshotJob, chunk: Chunk, commitLsn: Lsn.Lsn): TakenChunk | undefined => {
+  if (job.phase._tag !== "Reading") return undefined
+  const { isLast, rows: resolved, settled } = resolve(job.phase, chunk)
+  advance(job, { _tag: "Taken", chunk, rows: resolved.length })
+  const { reached, snapshot, tally } = job.phase
   const { relation } = snapshot
-  const rows = Array.from(now.values(), (row): SnapshotRow => ({ _tag: "SnapshotRow", snapshot, relation, row }))
-  job.after = chunk.end ?? job.after
-  job.rows += rows.length
-  job.bytes += chunk.bytes
-  job.chunks += 1
-  job.disturbed = 0
-  const isLast = chunk.end === undefined && touched.rereads.size === 0
+  const { bytes, rows } = reached
   const elements: Array<AtMark[number]> = []
-  for (let from = 0; from < rows.length; from += mostRows) {
-    const part = rows.slice(from, from + mostRows)
+  for (let from = 0; from < resolved.length; from += mostRows) {
+    const part = resolved
+      .slice(from, from + mostRows)
+      .map((row): SnapshotRow => ({ _tag: "SnapshotRow", snapshot, relation, row }))
     if (isReadonlyArrayNonEmpty(part)) elements.push(part)
   }
-  if (isLast) elements.push([{ _tag: "TableSnapshotCompleted", snapshot, relation, rows: job.rows, bytes: job.bytes }])
-  const { after, bytes, rows: count } = job
-  state.ledger?.handedOver({
-    job,
-    commitLsn,
-    reached: { after, bytes, rows: count },
-    settled,
-    isLast
-  })
-  return elements
+  const completed: TableSnapshotCompleted | undefined = isLast
+    ? { _tag: "TableSnapshotCompleted", snapshot, relation, rows, bytes }
+    : undefined
+  if (completed !== undefined) elements.push([completed])
+  state.ledger?.handedOver({ job, commitLsn, reached, settled, isLast })
+  return { elements, progress: { phase: "reading", rows, bytes, chunks: tally.chunks }, completed }
 }
 
 /** Reads a chunk and has it handed over at its mark. */
@@ -199,17 +175,16 @@ const readOne = Effect.fnUntraced(function* (
   state: ControlState,
   session: ReadingSession,
   job: SnapshotJob,
+  { reached, reading, touched }: Reading,
   options: WorkerOptions
 ): Effect.fn.Return<TableSnapshotCompleted | undefined, SnapshotRequestError | Again> {
-  const touched = job.touched!
-  const reading = job.reading!
   let chunk: Chunk | undefined
-  let taken: AtMark | undefined
+  let taken: TakenChunk | undefined
   const read = (mark: string) =>
     readChunk(session, {
       target: targetOf(job, options),
       ...reading,
-      after: job.after,
+      after: reached.after,
       pace: job.pace,
       onSnapshot: (snapshot) => {
         touched.read(snapshot)
@@ -223,7 +198,7 @@ const readOne = Effect.fnUntraced(function* (
           chunk = whole
           return Effect.as(commitWithMark(session, mark), { rows: whole.rows.size, bytes: whole.bytes })
         }
-        if (whole === "reshaped") touched.isVoid = true
+        if (whole === "reshaped") advance(job, { _tag: "Voided" })
         else job.pace.shrink()
         return Effect.fail(new Again())
       })
@@ -232,24 +207,36 @@ const readOne = Effect.fnUntraced(function* (
     state,
     ({ commitLsn }) => {
       taken = chunk === undefined ? undefined : takeChunk(state, job, chunk, commitLsn)
-      return taken ?? []
+      return taken?.elements ?? []
     },
     (content) => job.pace.measure(read(content))
   )
   if (taken === undefined || chunk === undefined) {
-    if (touched.isLost && !job.isPaused) job.pace.shrink()
+    if (job.phase._tag === "Lost" && !job.isPaused) job.pace.shrink()
     return undefined
   }
-  const { bytes, chunks, rows } = job
   yield* Metric.update(CopyProgress.rows, chunk.rows.size)
   yield* Metric.update(CopyProgress.bytes, chunk.bytes)
-  yield* updateJob(job, { phase: "reading", rows, bytes, chunks })
-  const last = taken.at(-1)?.[0]
-  if (last?._tag === "TableSnapshotCompleted") return last
+  yield* updateJob(job, taken.progress)
   // What is left is for transactions to end.
-  if (chunk.end === undefined) yield* Effect.sleep(settleDelay)
-  return undefined
+  if (taken.completed === undefined && chunk.end === undefined) yield* Effect.sleep(settleDelay)
+  return taken.completed
 })
+
+/** Counts a try to begin. An ALTER every now and then is borne, a table that never comes to its first chunk is not. */
+const countTry = (job: SnapshotJob, { disturbed }: Tally): Effect.Effect<void, SnapshotRefused> =>
+  Effect.suspend(() => {
+    advance(job, { _tag: "Tried" })
+    if (disturbed < mostDisturbed) return disturbed === 0 ? Effect.void : Effect.sleep(settleDelay)
+    return Effect.fail(
+      new SnapshotRefused({
+        table: job.request.table,
+        reason: "Disturbed",
+        detail: `it was altered or missed changes ${mostDisturbed} times before a chunk of it was read`,
+        remedy: "request it again when it is no longer being altered"
+      })
+    )
+  })
 
 /** The next step of a request; its last element, where that was it. */
 const step = Effect.fnUntraced(function* (
@@ -258,36 +245,32 @@ const step = Effect.fnUntraced(function* (
   job: SnapshotJob,
   options: WorkerOptions
 ): Effect.fn.Return<TableSnapshotCompleted | undefined, SnapshotRequestError | Again> {
-  const { touched } = job
-  if (touched === undefined || touched.isVoid || job.reading === undefined) {
-    job.disturbed += 1
-    if (job.disturbed > mostDisturbed) {
-      return yield* new SnapshotRefused({
-        table: job.request.table,
-        reason: "Disturbed",
-        detail: `it was altered or missed changes ${mostDisturbed} times before a chunk of it was read`,
-        remedy: "request it again when it is no longer being altered"
-      })
-    }
-    if (job.disturbed > 1) yield* Effect.sleep(settleDelay)
-    yield* begin(state, session, job, options)
-    return undefined
+  const { phase } = job
+  switch (phase._tag) {
+    case "Idle":
+    case "Kept":
+      yield* countTry(job, phase.tally)
+      yield* begin(state, session, job, options)
+      return undefined
+    case "Lost":
+      yield* atMark(
+        state,
+        () => {
+          advance(job, { _tag: "Followed" })
+          return []
+        },
+        (content) => writeMark(session, content)
+      )
+      return undefined
+    case "AwaitingOlder":
+      yield* awaitOlder(session, job, options.lockTimeout)
+      advance(job, { _tag: "Settled" })
+      return undefined
+    case "Reading":
+      return yield* readOne(state, session, job, phase, options)
+    case "Ended":
+      return undefined
   }
-  if (touched.isLost) {
-    const follow = () => {
-      touched.follow()
-      job.awaitsOlder = true
-      return []
-    }
-    yield* atMark(state, follow, (content) => writeMark(session, content))
-    return undefined
-  }
-  if (job.awaitsOlder) {
-    yield* awaitOlder(session, job, options.lockTimeout)
-    job.awaitsOlder = touched.isLost || touched.isVoid
-    return undefined
-  }
-  return yield* readOne(state, session, job, options)
 })
 
 const nextJob = (state: ControlState): SnapshotJob | undefined => state.jobs.find((job) => !job.isPaused)
@@ -330,7 +313,7 @@ const serve = Effect.fnUntraced(function* (
     return yield* endJob(job, state, problem)
   }
   yield* Effect.logWarning(`a table is read again from its last chunk after ${problem._tag}: ${problem.message}`)
-  yield* Effect.sleep(reconnectDelay)
+  yield* beforeNextSession
 }, Effect.scoped)
 
 /** Serves a control's requests for as long as its stream runs. Fails when its store does. */

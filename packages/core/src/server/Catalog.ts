@@ -65,17 +65,46 @@ export interface ServerSettings {
   /** Milliseconds after which the server gives a silent client up; 0 for never. */
   readonly walSenderTimeout: number
   readonly walLevel: string
+  /** Of the session's own backend. */
+  readonly pid: number
+  /** When the server was started, by {@link serverStart}. */
+  readonly serverStart: string
 }
 
-const SettingsRow = Schema.Struct({ wal_sender_timeout: Schema.NumberFromString, wal_level: Schema.String })
+const SettingsRow = Schema.Struct({
+  wal_sender_timeout: Schema.NumberFromString,
+  wal_level: Schema.String,
+  pid: Schema.NumberFromString,
+  server_start: Schema.String
+})
 
-/** The server's settings that bear on us, as they hold for this session. */
+/** When the server was started: no two servers say the same, and none does after a restart. */
+export const serverStart = "extract(epoch FROM pg_catalog.pg_postmaster_start_time())"
+
+/** The server's settings that bear on us, as they hold for this session; and which server and backend that is. */
 export const serverSettings = Effect.fnUntraced(function* (
   connection: ReplicantConnection
 ): Effect.fn.Return<ServerSettings, ReplicationError> {
   const setting = (name: string) => `(SELECT setting FROM pg_catalog.pg_settings WHERE name = '${name}')`
-  const text = `SELECT ${setting("wal_sender_timeout")} AS wal_sender_timeout, ${setting("wal_level")} AS wal_level`
+  const text = `SELECT ${setting("wal_sender_timeout")} AS wal_sender_timeout, ${setting("wal_level")} AS wal_level,
+  pg_catalog.pg_backend_pid() AS pid, ${serverStart} AS server_start`
   const rows = yield* queryAt(connection, text, { stage: "Query" })
   const row = yield* decodeRow(SettingsRow, rows[0], "pg_settings")
-  return { walSenderTimeout: row.wal_sender_timeout, walLevel: row.wal_level }
+  return {
+    walSenderTimeout: row.wal_sender_timeout,
+    walLevel: row.wal_level,
+    pid: row.pid,
+    serverStart: row.server_start
+  }
+})
+
+const RecoveryRow = Schema.Struct({ in_recovery: BooleanFromText })
+
+/** Whether the server is a standby, or not done yet with recovering. */
+export const isInRecovery = Effect.fnUntraced(function* (
+  connection: ReplicantConnection
+): Effect.fn.Return<boolean, ReplicationError> {
+  const text = "SELECT pg_catalog.pg_is_in_recovery() AS in_recovery"
+  const rows = yield* queryAt(connection, text, { stage: "Query" })
+  return (yield* decodeRow(RecoveryRow, rows[0], "pg_is_in_recovery")).in_recovery
 })

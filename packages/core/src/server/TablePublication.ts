@@ -25,7 +25,7 @@ import {
   type TablePublicationOptions
 } from "../table/PublicationCommand.ts"
 import type { Any } from "../table/Table.ts"
-import type { TypeDecoders } from "../values/TypeDecoder.ts"
+import type { Types } from "../values/TypeDecoder.ts"
 import * as Catalog from "./Catalog.ts"
 import * as Publication from "./Publication.ts"
 import { tableFacts } from "./TableCatalog.ts"
@@ -40,7 +40,7 @@ export interface CheckPublicationOptions {
   /** What must be published. All four when left out. */
   readonly operations?: ReadonlyArray<Publication.Operation> | undefined
   /** The plugin's `types`, where it has any: what a column is decoded to depends on them. */
-  readonly types?: TypeDecoders | undefined
+  readonly types?: Types | undefined
 }
 
 /** What decides whether the tables are worth a publication, before there is one. */

@@ -93,8 +93,7 @@ export class CopyOut {
         }
       }
     } catch (error) {
-      if (!(error instanceof DecodeError)) throw error
-      failure = error
+      failure = DecodeError.caught(error)
     }
     this.rows += rows.length
     const isDone = this.stage === "ready" && !isLeft

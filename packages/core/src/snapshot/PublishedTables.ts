@@ -63,6 +63,13 @@ const Table = Schema.Struct({
 /** A relation that is copied, and the tables that its rows lie in. */
 export type PublishedTable = typeof Table.Type
 
+/** The planner's estimate of the whole table, where each of its parts was analyzed. */
+export const estimatedRows = ({ parts }: PublishedTable): number | undefined =>
+  parts.reduce<number | undefined>(
+    (sum, part) => (sum === undefined || part.estimatedRows === null ? undefined : sum + part.estimatedRows),
+    0
+  )
+
 const ListingRow = Schema.Struct({
   tables: Schema.fromJsonString(Schema.Array(Table)),
   fingerprint: Schema.String,

@@ -141,3 +141,29 @@ export type SnapshotChange =
 
 /** What a stream that begins with a snapshot delivers: first the one kind, then the other, and tables read anew among it. */
 export type ChangeAfterSnapshot = SnapshotChange | TableSnapshotChange | Change
+
+/** Every kind of it: one that is added is missed here by the compiler. */
+const tags: Readonly<Record<(SnapshotChange | TableSnapshotChange)["_tag"], true>> = {
+  SnapshotStarted: true,
+  SnapshotResumed: true,
+  SnapshotTableRestarted: true,
+  SnapshotRowDeleted: true,
+  SnapshotRangeCompleted: true,
+  SnapshotRow: true,
+  SnapshotTableCompleted: true,
+  SnapshotCompleted: true,
+  TableSnapshotStarted: true,
+  TableSnapshotResumed: true,
+  TableSnapshotCompleted: true
+}
+
+/**
+ * Whether it is of a snapshot, be it the first or a table that is read anew; else it is a `Change` of the stream. Typed rows
+ * are told as well.
+ *
+ * @example
+ * const handler = (change) => (isSnapshotChange(change) ? fill(change) : apply(change))
+ */
+export const isSnapshotChange = <C extends { readonly _tag: string }>(
+  change: C
+): change is Extract<C, { readonly _tag: keyof typeof tags }> => Object.hasOwn(tags, change._tag)

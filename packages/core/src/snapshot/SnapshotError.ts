@@ -1,7 +1,8 @@
 /** Two ways to fail that only a snapshot knows. Others are its store's, and those of the stream: `ReplicationError.ts`. */
 import * as Schema from "effect/Schema"
 import { CheckpointError } from "../checkpoint/CheckpointService.ts"
-import { isReplicationError, type ReplicationError } from "../ReplicationError.ts"
+import { isReplicationError } from "../isReplicationError.ts"
+import type { ReplicationError } from "../ReplicationError.ts"
 
 /**
  * Another session holds tables in a way that keeps everybody else out (ALTER TABLE, TRUNCATE, VACUUM FULL, LOCK TABLE) for

@@ -7,7 +7,8 @@
 import type { Relation } from "../change/Relation.ts"
 import type * as Lsn from "../Lsn.ts"
 
-interface TableRead {
+/** What is read, and from where on. */
+export interface TableRead {
   /** The request's. */
   readonly id: string
   /** As an `Insert` of the stream has it; under `publish_via_partition_root` that of the root. */

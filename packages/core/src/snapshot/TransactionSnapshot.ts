@@ -68,10 +68,3 @@ export const isVisible = (self: TransactionSnapshot, xid: number): boolean => {
   if (whole >= self.xmax) return false
   return whole < self.xmin || !self.running.has(whole)
 }
-
-/**
- * Whether every transaction that had begun when `before` was taken had ended when this one was, so that it sees all of
- * them which committed.
- */
-export const hasSeenAllOf = (self: TransactionSnapshot, before: TransactionSnapshot): boolean =>
-  self.xmin >= before.xmax

@@ -18,7 +18,17 @@ import type { ConnectionState } from "../replication/ConnectionState.ts"
 import * as Metrics from "../replication/Metrics.ts"
 import { type ConnectionOptions, openReplicationStream } from "../replication/OpenStream.ts"
 import type { ReadsAhead } from "../replication/ReadsAhead.ts"
-import { Attempts, Final, isStumble, locate, provenMillis, type Retrying, retrying } from "../replication/Reconnect.ts"
+import {
+  Attempts,
+  Final,
+  isLoud,
+  isStumble,
+  locate,
+  notGettingOn,
+  provenMillis,
+  type Retrying,
+  retrying
+} from "../replication/Reconnect.ts"
 import { type ChangeArray, readAhead } from "../replication/ReplicationStream.ts"
 import type { ResumeFrom } from "../replication/StartPosition.ts"
 import * as WalProgress from "../replication/WalProgress.ts"
@@ -102,6 +112,8 @@ export interface Continuity {
   readonly progress: WalProgress.WalProgressRef
   /** Of the connection before; `undefined` for the first. */
   readonly resume: () => ResumeFrom | undefined
+  /** How many times as long the next attempt waits before it gives a silent walsender up without proof. */
+  readonly patience: () => number
   /** Told when an attempt begins, and when it streams. */
   readonly onConnecting: Effect.Effect<void>
   readonly onStreaming: (resume: ResumeFrom) => Effect.Effect<void>
@@ -121,6 +133,7 @@ export const makeContinuity = Effect.fnUntraced(function* (
   return {
     progress,
     resume: () => resume,
+    patience: () => attempts.patience,
     onConnecting: Effect.sync(() => {
       streamingSince = undefined
     }),
@@ -138,14 +151,17 @@ export const makeContinuity = Effect.fnUntraced(function* (
       decide: Effect.fnUntraced(function* (error) {
         const done = WalProgress.resumeLsn(yield* Ref.get(progress))
         if (!attempts.next(error, done)) return { _tag: "GiveUp", error: locate(error, done) }
+        yield* Metric.update(Metrics.attempts, attempts.count)
         const hasGotOn = streamingSince !== undefined && (yield* monotonicMillis) - streamingSince >= provenMillis
-        return { _tag: "Again", hasGotOn }
+        return { _tag: "Again", hasGotOn, attempt: attempts.count }
       }),
-      onFailure: (error, attempt) =>
-        Effect.andThen(
-          onState({ _tag: "Reconnecting", attempt, cause: error }),
-          Effect.logWarning(`reconnecting (${attempt}) after ${error._tag}: ${error.message}`)
-        )
+      onFailure: Effect.fnUntraced(function* (error, attempt) {
+        yield* onState({ _tag: "Reconnecting", attempt, cause: error })
+        const done = WalProgress.resumeLsn(yield* Ref.get(progress))
+        yield* isLoud(attempt)
+          ? Effect.logError(notGettingOn(error, attempt, done))
+          : Effect.logWarning(`reconnecting (${attempt}) after ${error._tag}: ${error.message}`)
+      })
     }
   }
 })
@@ -173,11 +189,11 @@ export const runConnections = Effect.fnUntraced(function* <E, R>(
   handler: Handler<Change, E, R>,
   onState: (state: ConnectionState) => Effect.Effect<void>
 ): Effect.fn.Return<never, E | SnapshotError, R | WalSender> {
-  const { onConnecting, onStreaming, progress, resume } = continuity
+  const { onConnecting, onStreaming, patience, progress, resume } = continuity
   const connection = Effect.andThen(
     onConnecting,
     Effect.suspend(() => {
-      const opened = { resume: resume(), inProgress: options.inProgress, onState }
+      const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
       return runConnection({ progress, options, connection: opened, onStreaming }, handler)
     })
   )

@@ -193,12 +193,12 @@ const deliverChanges = Effect.fnUntraced(function* (
   onBegun: (system: IdentifySystem) => Effect.Effect<unknown>
 ): Effect.fn.Return<never, SnapshotError, WalSender> {
   const { options, store } = copy
-  const { onConnecting, onStreaming, progress, resume } = continuity
+  const { onConnecting, onStreaming, patience, progress, resume } = continuity
   const wrapped: Handler.Handler<Change> = control === undefined ? handler : withRequests(control, handler)
   const kept = filter === undefined ? wrapped : Handler.before(() => seamReader(filter), wrapped)
   const stream = Effect.gen(function* () {
     yield* onConnecting
-    const opened = { resume: resume(), inProgress: options.inProgress, onState }
+    const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
     const opening = yield* openReplicationStream(progress, options, opened)
     yield* onBegun(opening.system)
     const consume = yield* kept.make(sessionOf(options, progress, () => false))

@@ -18,7 +18,7 @@ import { attemptResumable, findFilter } from "../copying/ResumableAttempt.ts"
 import type { SeamFilter } from "../copying/SeamFilter.ts"
 import * as Lsn from "../Lsn.ts"
 import { InvalidOption } from "../ReplicationError.ts"
-import { Final, retrying, type Verdict } from "../replication/Reconnect.ts"
+import { Final, isLoud, retrying, type Verdict } from "../replication/Reconnect.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import { defaultPiecePages } from "../snapshot/CopyCommand.ts"
 import type { TellProgress } from "../snapshot/CopyProgress.ts"
@@ -45,8 +45,8 @@ const validated = ({ options, tellProgress }: FirstCopy): Effect.Effect<AttemptO
   if (createSlot !== undefined) return failOnOption("createSlot", "is the snapshot's to do: leave it out")
   if (!Number.isInteger(connections) || connections < 1) return failOnOption("connections", "is not a number from 1")
   if (!Number.isInteger(piecePages) || piecePages < 1) return failOnOption("piecePages", "is not a number from 1")
-  if (plugin.name !== "pgoutput" || plugin.publications.length === 0) {
-    return failOnOption("plugin", "a snapshot is of what publications publish, which only pgoutput has")
+  if (!plugin.tells.copiedRows || plugin.tells.publications.length === 0) {
+    return failOnOption("plugin", `a snapshot is of what publications publish, and ${plugin.name} has none to copy`)
   }
   const rateProblem = rateLimit === undefined ? undefined : rateLimitProblem(rateLimit)
   if (rateProblem !== undefined) return failOnOption("rateLimit", rateProblem)
@@ -96,7 +96,7 @@ const attempt = Effect.fnUntraced(function* <E, R>(
 
 /** Whether another attempt may mend it. */
 export const copyVerdict = (retry: CopyRetry, error: SnapshotError): Verdict<SnapshotError> =>
-  retry.next(error) ? { _tag: "Again", hasGotOn: false } : { _tag: "GiveUp", error }
+  retry.next(error) ? { _tag: "Again", hasGotOn: false, attempt: retry.count } : { _tag: "GiveUp", error }
 
 /** Attempts one after the other, until one is whole. */
 export const runFirstCopy = <E, R>(
@@ -114,7 +114,10 @@ export const runFirstCopy = <E, R>(
   return retrying(scoped, {
     schedule: copy.options.reconnect as Parameters<typeof retrying<SnapshotDone, SnapshotError, E, R>>[1]["schedule"],
     decide: (error) => Effect.succeed(copyVerdict(retry, error)),
-    onFailure: (error) => Effect.logWarning(`${again} after ${error._tag}: ${error.message}`)
+    onFailure: (error, attempt) => {
+      const text = `${again} (${attempt}) after ${error._tag}: ${error.message}`
+      return isLoud(attempt) ? Effect.logError(text) : Effect.logWarning(text)
+    }
   })
 }
 

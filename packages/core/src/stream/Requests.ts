@@ -26,7 +26,7 @@ const settling = (control: ControlState, session: Session): Session => ({
     control.isIdle
       ? session.acknowledgeThrough(unit)
       : Effect.andThen(control.settle(unit.lsn), session.acknowledgeThrough(unit)),
-  // What else is done by this is known only then; and what is written down too late is no worse than read again.
+  // What else is done by this is known only then; and what is written down too late is merely read again.
   acknowledge: (unit: NextLsn) =>
     Effect.andThen(
       session.acknowledge(unit),
@@ -34,7 +34,7 @@ const settling = (control: ControlState, session: Session): Session => ({
     )
 })
 
-/** Hands over what stands at a mark. One that comes again is nobody's. */
+/** Hands over what stands at a mark. */
 const takeMark = Effect.fnUntraced(function* <E, R>(
   control: ControlState,
   message: Message,
@@ -42,7 +42,7 @@ const takeMark = Effect.fnUntraced(function* <E, R>(
 ): Effect.fn.Return<void, E | SnapshotError, R> {
   const mark = control.takeMark(message)
   if (mark === undefined) return
-  for (const changes of mark.take(message.begin!)) yield* consume({ changes, bytes: 0 })
+  for (const changes of mark.elements) yield* consume({ changes, bytes: 0 })
   yield* Deferred.succeed(mark.arrived, "handled")
 })
 

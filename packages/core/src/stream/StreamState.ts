@@ -19,7 +19,8 @@ export interface Copying extends CopyProgress {
  * - `WaitingForSlot`: another connection, of that pid, streams from the slot.
  * - `WaitingForGap`: a `Gap` is delivered and not acknowledged: nothing else comes.
  * - `Streaming`: the server has accepted.
- * - `Reconnecting`: for that cause. `attempt` is 1 for the first attempt after a stream that had proved itself.
+ * - `Reconnecting`: for that cause. `attempt` counts the failures since the position last moved, however long it streamed
+ *   in between: one that grows is a stream that does not get on.
  * - `Stopped`: it has failed, or has ended, or was interrupted; the program's own exit says how.
  */
 export type StreamState = { readonly _tag: "Idle" } | ConnectionState | Copying

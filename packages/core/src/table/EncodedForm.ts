@@ -5,27 +5,14 @@
  */
 import * as Schema from "effect/Schema"
 import type { ValueDecoder } from "../values/TypeDecoder.ts"
+import type { ScalarKind } from "../values/ValueForm.ts"
 
 type Ast = Schema.Top["ast"]
 
 /** What a column's values are in JavaScript; `undefined` when only the program knows: JSON, a decoder of its own. */
-type ValueKind = "boolean" | "number" | "bigint" | "string" | "bytes" | { readonly element: ValueDecoder }
+type ValueKind = ScalarKind | { readonly element: ValueDecoder }
 
-const kindOf = (decoder: ValueDecoder): ValueKind | undefined => {
-  switch (decoder.form) {
-    case "integer":
-    case "float":
-      return "number"
-    case "text":
-      return "string"
-    case "bytea":
-      return "bytes"
-    case "custom":
-      return decoder.element === undefined ? undefined : { element: decoder.element }
-    default:
-      return decoder.form
-  }
-}
+const kindOf = ({ element, kind }: ValueDecoder): ValueKind | undefined => (element === undefined ? kind : { element })
 
 /** A declaration is a predicate: those that take a class's instance and nothing plain are known by trying. */
 const declared = (ast: Ast, kind: ValueKind): boolean => {

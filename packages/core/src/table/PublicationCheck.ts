@@ -8,7 +8,7 @@
  * src/backend/replication/pgoutput/pgoutput.c.
  */
 import { qualifiedName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
-import { decoderForOid, type QualifiedName, type TypeDecoders } from "../values/TypeDecoder.ts"
+import { decoderForOid, type QualifiedName, type Types } from "../values/TypeDecoder.ts"
 import type { DeclarationProblem } from "./DeclarationMismatch.ts"
 import { takesValues } from "./EncodedForm.ts"
 import type { Any } from "./Table.ts"
@@ -71,7 +71,7 @@ export interface CheckContext {
   /** What must be published. */
   readonly operations: ReadonlyArray<string>
   /** What the stream's plugin has. */
-  readonly types: TypeDecoders
+  readonly types: Types
   readonly serverVersion: number
 }
 

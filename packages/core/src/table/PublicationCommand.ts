@@ -7,7 +7,7 @@
 import * as Result from "effect/Result"
 import { objectName, qualifiedName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
 import { InvalidOption, UnsupportedByServer } from "../ReplicationError.ts"
-import type { TypeDecoders } from "../values/TypeDecoder.ts"
+import type { Types } from "../values/TypeDecoder.ts"
 import type { Any } from "./Table.ts"
 
 /** What a publication of declared tables is like. */
@@ -30,7 +30,7 @@ export interface TablePublicationOptions<T extends Any = Any> {
   /** Sends the changes of partitions under the name of their partitioned table. PostgreSQL's default is false. */
   readonly publishViaPartitionRoot?: boolean | undefined
   /** The plugin's `types`, where it has any: tables are checked as they will be decoded. */
-  readonly types?: TypeDecoders | undefined
+  readonly types?: Types | undefined
 }
 
 type Refusal = InvalidOption | UnsupportedByServer

@@ -3,7 +3,7 @@
  * its Schema does not take. Neither holds a value, nor a text made from one.
  */
 import * as Schema from "effect/Schema"
-import { changeId } from "../change/Change.ts"
+import { changeId } from "../change/ChangeId.ts"
 import * as Lsn from "../Lsn.ts"
 import { errorJson } from "../ReplicationError.ts"
 

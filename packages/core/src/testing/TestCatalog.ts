@@ -113,6 +113,22 @@ const replaceSlot = (server: TestServer, text: string): Answer => {
   return []
 }
 
+/** It is the same server after a restart: its sessions are not, and that is told by the slot. */
+const serverStart = "1767225600.000000"
+
+/** Whether the stream of a slot is at work: here nobody ever is, everything is sent at once. */
+const standingRow = (server: TestServer, text: string): QueryRow => {
+  const activePid = server.slots.get(literal(text, /slot_name = /) ?? "")?.activePid
+  return activePid === undefined
+    ? { server_start: serverStart, active_pid: null, backend_type: null, wait_event_type: null }
+    : {
+        server_start: serverStart,
+        active_pid: String(activePid),
+        backend_type: "walsender",
+        wait_event_type: "Client"
+      }
+}
+
 /** Answers `text`, asked by the session of that pid. */
 export const answer = (server: TestServer, text: string, pid: number): Answer => {
   if (text.startsWith("SET ")) return []
@@ -126,8 +142,11 @@ export const answer = (server: TestServer, text: string, pid: number): Answer =>
   if (text.startsWith("SELECT failover ")) return [{ failover: "f" }]
   if (text.includes("pg_copy_logical_replication_slot")) return replaceSlot(server, text)
   if (/\bFROM pg_catalog\.pg_settings\b/.test(text)) {
-    return [{ wal_sender_timeout: String(server.walSenderTimeout), wal_level: "logical" }]
+    const settings = { wal_sender_timeout: String(server.walSenderTimeout), wal_level: "logical" }
+    return [{ ...settings, pid: String(pid), server_start: serverStart }]
   }
+  if (text.includes("wait_event_type")) return [standingRow(server, text)]
+  if (text.startsWith("SELECT pg_catalog.pg_is_in_recovery()")) return [{ in_recovery: "f" }]
   if (/^SELECT pubname, [a-z, ]+\s+FROM pg_catalog\.pg_publication ORDER BY/.test(text)) return publicationRows(server)
   if (/\bFROM pg_catalog\.pg_replication_slots\b/.test(text)) return slotRows(server, text)
   return refusal("0A000", `the test's server does not know this query: ${text}`)

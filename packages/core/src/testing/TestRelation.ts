@@ -9,7 +9,7 @@ import type { ReplicaIdentity } from "../change/Relation.ts"
 import type { Cell } from "../pgoutput/PgoutputBytes.ts"
 import type * as Table from "../table/Table.ts"
 import { type TableName, tableName } from "../table/TableName.ts"
-import { builtinByName, builtinByOid } from "../values/BuiltinTypes.ts"
+import { builtinByName, builtinByOid } from "../values/BuiltinCatalog.ts"
 import { textOf } from "./ValueText.ts"
 
 /** A column's type: built in, by its OID, or made by a user, by its names. */

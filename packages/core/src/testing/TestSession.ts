@@ -115,8 +115,8 @@ export class TestSession {
     try {
       while (!this.isEnded && this.frames.next()) this.receiveFrame(now)
     } catch (error) {
-      if (!(error instanceof DecodeError)) throw error
-      this.fail({ severity: "FATAL", sqlState: "08P01", message: `invalid standby message: ${error.problem}` }, now)
+      const { problem } = DecodeError.caught(error)
+      this.fail({ severity: "FATAL", sqlState: "08P01", message: `invalid standby message: ${problem}` }, now)
     }
   }
 

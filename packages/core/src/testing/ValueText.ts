@@ -2,7 +2,8 @@
  * A JavaScript value to the text that PostgreSQL prints for it, by the column's type: the way back from `values/`. For a
  * test's server; a text that PostgreSQL would print otherwise can always be given as a string.
  */
-import type { BuiltinMatch } from "../values/BuiltinTypes.ts"
+import type { BuiltinMatch } from "../values/BuiltinCatalog.ts"
+import { json } from "../values/ValueForm.ts"
 
 const hex = (bytes: Uint8Array): string =>
   `\\x${Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("")}`
@@ -43,6 +44,6 @@ const array = (values: ReadonlyArray<unknown>, delimiter: string): string => {
 
 /** The text of a value that is not null, for a column of a built-in type or of another. Throws `TypeError`. */
 export const textOf = (value: unknown, type: BuiltinMatch | undefined): string => {
-  if (type !== undefined && type.type.form === "json" && !type.isArray) return JSON.stringify(value)
+  if (type !== undefined && type.type.form === json && !type.isArray) return JSON.stringify(value)
   return Array.isArray(value) ? array(value, type?.type.delimiter ?? ",") : scalar(value)
 }

@@ -8,8 +8,9 @@
  */
 import { DecodeError } from "../ReplicationError.ts"
 import { parseArray } from "./ArrayText.ts"
-import { type BuiltinType, builtinByName, builtinByOid } from "./BuiltinTypes.ts"
-import { bigint, boolean, bytea, float, integer, json, text } from "./ScalarText.ts"
+import { builtinByName, builtinByOid } from "./BuiltinCatalog.ts"
+import type { BuiltinType } from "./BuiltinTypes.ts"
+import { custom, json, text as plainText, type ValueForm } from "./ValueForm.ts"
 
 /**
  * A column's text, as PostgreSQL printed it, to a value. Never called for NULL. To refuse a text, throw anything: the
@@ -59,16 +60,20 @@ export interface TypeDecoders {
 }
 
 /**
- * How a value is made of its text. Row readers that stand on the bytes do every form but `custom` by
- * themselves, to the same values; everybody else calls `decode`.
+ * What becomes of values: the built-in choices with their replacements, or `text`, every value as the server printed it,
+ * whatever its type and whatever the format that it came in. So another database takes it back, and nothing is lost.
+ *
+ * @example
+ * Pgoutput.make({ publications: ["orders"], types: "text" })
  */
-export type ValueForm = "boolean" | "integer" | "bigint" | "float" | "bytea" | "text" | "custom"
+export type Types = TypeDecoders | "text"
 
-/** How a value is read: the form that readers know a short way for, and the decoder of its text. */
-export interface ValueDecoder {
-  readonly form: ValueForm
-  readonly decode: TypeDecoder
-  /** Of a nested array, what decodes its elements. */
+/** What a text does that its decoder refuses; as text none is refused. */
+export const onUndecodable = (types: Types): TypeDecoders["onUndecodable"] =>
+  types === "text" ? undefined : types.onUndecodable
+
+/** How a value is read: its form, and of a nested array what decodes its elements. */
+export interface ValueDecoder extends ValueForm {
   readonly element?: ValueDecoder | undefined
 }
 
@@ -78,11 +83,6 @@ export interface QualifiedName {
   readonly name: string
 }
 
-const plainText: ValueDecoder = { form: "text", decode: text }
-const parsedJson: ValueDecoder = { form: "custom", decode: json }
-
-const custom = (decode: TypeDecoder): ValueDecoder => ({ form: "custom", decode })
-
 /** The decoder of arrays whose elements `element` decodes. Give `";"` for arrays of `box`. */
 export const arrayOf =
   (element: TypeDecoder, delimiter: "," | ";" = ","): TypeDecoder =>
@@ -90,29 +90,12 @@ export const arrayOf =
     parseArray(source, element, delimiter)
 
 const nested = (element: ValueDecoder, delimiter: "," | ";" = ","): ValueDecoder => ({
-  form: "custom",
-  decode: arrayOf(element.decode, delimiter),
+  ...custom(arrayOf(element.decode, delimiter)),
   element
 })
 
-const builtinForm = (type: BuiltinType, types: TypeDecoders): ValueDecoder => {
-  switch (type.form) {
-    case "boolean":
-      return { form: "boolean", decode: boolean }
-    case "integer":
-      return { form: "integer", decode: integer }
-    case "bigint":
-      return { form: "bigint", decode: bigint }
-    case "float":
-      return { form: "float", decode: float }
-    case "bytea":
-      return { form: "bytea", decode: bytea }
-    case "json":
-      return types.json === "text" ? plainText : parsedJson
-    case "text":
-      return plainText
-  }
-}
+const builtinForm = ({ form }: BuiltinType, types: TypeDecoders): ValueDecoder =>
+  form === json && types.json === "text" ? plainText : form
 
 /** The decoder of a built-in element type, or of the array of one, with every replacement considered. */
 const builtin = (type: BuiltinType, isArray: boolean, types: TypeDecoders): ValueDecoder => {
@@ -148,7 +131,8 @@ const named = (name: string, element: string | undefined, types: TypeDecoders): 
  * An array of a user's type is parsed only where `byName` knows the element or the array, for nothing on the wire tells
  * `_mood`, the array of `mood`, from a type that somebody named so.
  */
-export const decoderForOid = (oid: number, types: TypeDecoders = {}, name?: QualifiedName): ValueDecoder => {
+export const decoderForOid = (oid: number, types: Types = {}, name?: QualifiedName): ValueDecoder => {
+  if (types === "text") return plainText
   const replacement = types.byOid?.get(oid)
   if (replacement !== undefined) return custom(replacement)
   const known = builtinByOid(oid)
@@ -181,7 +165,8 @@ export const withoutModifiers = (name: string): string => {
  * The decoder for a type by the name `format_type` prints (wal2json's `type`): `integer`, `character varying(20)`,
  * `timestamp(3) with time zone`, `numeric(10,2)[]`, `public.mood`. Unknown types stay text.
  */
-export const decoderForName = (name: string, types: TypeDecoders = {}): ValueDecoder => {
+export const decoderForName = (name: string, types: Types = {}): ValueDecoder => {
+  if (types === "text") return plainText
   const bare = withoutModifiers(name)
   const known = builtinByName(bare)
   if (known !== undefined) return builtin(known.type, known.isArray, types)

@@ -10,7 +10,7 @@ import type { Relation } from "../change/Relation.ts"
 import * as Lsn from "../Lsn.ts"
 import type { PgTimestamp } from "../PgTimestamp.ts"
 import { DecodeError } from "../ReplicationError.ts"
-import type { TypeDecoders } from "../values/TypeDecoder.ts"
+import type { Types } from "../values/TypeDecoder.ts"
 import { type TableShape, TableShapes } from "./TableShapes.ts"
 import { type Column, commitTime, type Envelope, type RowMessage, type Value } from "./Wal2JsonMessage.ts"
 
@@ -47,7 +47,7 @@ export interface EmittedMessage {
 }
 
 export interface ChangeAssemblerOptions {
-  readonly types: TypeDecoders
+  readonly types: Types
   readonly includeOrigin: boolean
   /** See `TableShapes`. */
   readonly hasWholeIdentity: boolean

@@ -11,9 +11,9 @@
  */
 import { isSame, type Relation } from "../change/Relation.ts"
 import { DecodeError } from "../ReplicationError.ts"
-import { builtinByOid, builtinTypeName } from "../values/BuiltinTypes.ts"
-import type { TypeDecoder, TypeDecoders } from "../values/TypeDecoder.ts"
-import { decoderForName, decoderForOid, guarded, withoutModifiers } from "../values/TypeDecoder.ts"
+import { builtinByOid, builtinTypeName } from "../values/BuiltinCatalog.ts"
+import type { TypeDecoder, Types } from "../values/TypeDecoder.ts"
+import { decoderForName, decoderForOid, guarded, onUndecodable, withoutModifiers } from "../values/TypeDecoder.ts"
 import type { Column, RowMessage } from "./Wal2JsonMessage.ts"
 
 /** How much of a table is known: a part of the columns, all that cannot be TOASTed, or all. */
@@ -121,7 +121,7 @@ const mergeColumns = <A extends Pick<Column, "name">>(
 }
 
 export interface TableShapesOptions {
-  readonly types: TypeDecoders
+  readonly types: Types
   /** Whether an identity is given with its nulls, so that its columns are the same for each row. Format 1 drops them. */
   readonly hasWholeIdentity: boolean
 }
@@ -258,11 +258,11 @@ export class TableShapes {
     const typeoid = detached(column.typeoid)
     const oid = Number(typeoid) >>> 0
     const decoder =
-      type === undefined || types.byOid?.has(oid) || builtinByOid(oid) !== undefined
+      type === undefined || (types !== "text" && types.byOid?.has(oid)) || builtinByOid(oid) !== undefined
         ? decoderForOid(oid, types)
         : decoderForName(type.replace(/^"(.+)"\[\]$/, "$1[]"), types)
     const place = { schema, relation, column: name, type: type ?? typeoid }
-    return { name, type, typeoid, decode: guarded(decoder.decode, place, types.onUndecodable) }
+    return { name, type, typeoid, decode: guarded(decoder.decode, place, onUndecodable(types)) }
   }
 
   private make(

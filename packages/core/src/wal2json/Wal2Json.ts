@@ -30,7 +30,7 @@
 import * as Result from "effect/Result"
 import type { OutputPlugin, PluginOptions } from "../change/OutputPlugin.ts"
 import type { InvalidOption } from "../ReplicationError.ts"
-import type { TypeDecoders } from "../values/TypeDecoder.ts"
+import type { Types } from "../values/TypeDecoder.ts"
 import { formatOrigins, formatPrefixes, formatTableFilters, nonEmptyList, type TableFilter } from "./TableFilter.ts"
 import { Wal2JsonDecoder } from "./Wal2JsonDecoder.ts"
 
@@ -62,7 +62,7 @@ interface CommonOptions {
   /** Origins (`pg_replication_origin.roident`) whose transactions are left out. */
   readonly filterOrigins?: ReadonlyArray<number> | undefined
   /** How values are decoded. */
-  readonly types?: TypeDecoders | undefined
+  readonly types?: Types | undefined
 }
 
 /** One JSON object a change. */
@@ -81,7 +81,8 @@ export interface Format2Options extends CommonOptions {
  * transaction stands: its `lsn` is the end of what was delivered before, so that acknowledging it is safe, and it comes
  * again after a reconnect until something later is acknowledged. Content that is not UTF-8 fails the stream. An old row
  * lacks its null columns, is then `Key`, and is left out where the rest is as before; a relation's key is its primary
- * key, under the default replica identity only.
+ * key, under the default replica identity only. So a `changeId` of format 1 names changes of transactions alone for sure: a
+ * `Commit` sorts before its changes, and messages outside transactions may share one.
  */
 export interface Format1Options extends CommonOptions {
   readonly formatVersion: 1
@@ -145,9 +146,18 @@ const pluginOptions = (options: Wal2JsonOptions): Result.Result<PluginOptions, I
  */
 export const make = (options: Wal2JsonOptions = {}): OutputPlugin => ({
   name: "wal2json",
-  publications: [],
+  tells: {
+    publications: [],
+    messages: options.addMsgPrefixes === undefined && options.filterMsgPrefixes === undefined,
+    inProgress: false,
+    prepared: false,
+    copiedRows: false,
+    endAhead: options.formatVersion === 1
+  },
+  get plain() {
+    return this
+  },
   options: () => pluginOptions(options),
-  hasEndAhead: options.formatVersion === 1,
   makeDecoder: () =>
     new Wal2JsonDecoder({
       formatVersion: options.formatVersion ?? 2,

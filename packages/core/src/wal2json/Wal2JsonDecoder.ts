@@ -165,9 +165,8 @@ export class Wal2JsonDecoder implements Decoder {
       else appendFormat1(this.assembler, batch, format1Message(parseJsonText(withoutStrayComma(text))))
     } catch (error) {
       // What was thrown knows the place within the message at best.
-      throw error instanceof DecodeError
-        ? new DecodeError({ problem: error.problem, offset: start + error.offset })
-        : error
+      const { offset, problem } = DecodeError.caught(error)
+      throw new DecodeError({ problem, offset: start + offset })
     }
   }
 

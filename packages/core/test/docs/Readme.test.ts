@@ -47,6 +47,7 @@ const samples: { readonly [Tag in Errors.ReplicationError["_tag"]]: Extract<Erro
       neededVersion: 160_000
     }),
     SystemMismatch: new Errors.SystemMismatch({ property: "systemId", expected: "1", found: "2" }),
+    StandbyBehind: new Errors.StandbyBehind({ expected: Lsn.zero, found: Lsn.zero }),
     DecodeError: new Errors.DecodeError({ problem: "", offset: 0 }),
     TransactionTooLarge: new Errors.TransactionTooLarge({ xid: 1, commitLsn: Lsn.zero, bytes: 2, maxBytes: 1 }),
     SpillFailed: new Errors.SpillFailed({ during: "write", problem: "" }),

@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Arbitrary from "effect/Arbitrary"
 import * as Schema from "effect/Schema"
-import { bigintAt, booleanAt, byteaAt, floatAt, integerAt, TextCutter } from "../../src/pgoutput/ColumnBytes.ts"
+import { TextCutter } from "../../src/pgoutput/ColumnBytes.ts"
 import { ByteReader, portableText, type TextSlices } from "../../src/protocol/ByteReader.ts"
 import { DecodeError } from "../../src/ReplicationError.ts"
+import { bigintAt, booleanAt, byteaAt, floatAt, integerAt } from "../../src/values/ScalarBytes.ts"
 import { bigint, boolean, bytea, float, integer } from "../../src/values/ScalarText.ts"
 
 const padding = "9"
@@ -28,8 +29,8 @@ const pairs: ReadonlyArray<
   ["boolean", (text) => (text.length === 1 ? boolean(text) : undefined), (r) => booleanAt(r.bytes, r.offset, r.end)],
   ["integer", integer, (r) => integerAt(r.bytes, r.offset, r.end)],
   ["bigint", bigint, (r) => bigintAt(r.bytes, r.offset, r.end)],
-  ["float", float, (r) => floatAt(r, r.bytes, r.offset, r.end)],
-  ["bytea", bytea, (r) => byteaAt(r, r.bytes, r.offset, r.end)]
+  ["float", float, (r) => floatAt(r.bytes, r.offset, r.end, r)],
+  ["bytea", bytea, (r) => byteaAt(r.bytes, r.offset, r.end, r)]
 ]
 
 const texts = [
@@ -121,7 +122,7 @@ describe("values from bytes", () => {
   it.prop("hold for every double, by its shortest text", [Arbitrary.schema(Schema.Number)], ([value]) => {
     for (const each of [value, Number(value.toPrecision(7)), Math.round(value * 100) / 100]) {
       const reader = readerOver(Object.is(each, -0) ? "-0" : String(each))
-      assert.deepStrictEqual(floatAt(reader, reader.bytes, reader.offset, reader.end), each)
+      assert.deepStrictEqual(floatAt(reader.bytes, reader.offset, reader.end, reader), each)
     }
   })
 })

@@ -193,7 +193,7 @@ describe("transactions in progress", () => {
     Effect.gen(function* () {
       const fake = yield* Fake.make()
       const error = yield* withLogicalStream(
-        { slot: "orders", plugin: { ...plugin, isStreaming: false } },
+        { slot: "orders", plugin: { ...plugin, tells: { ...plugin.tells, inProgress: false } } },
         () => Effect.undefined
       ).pipe(Effect.provide(fake.layer), Effect.flip)
       assert.deepInclude(error, { _tag: "InvalidOption", option: "plugin" })

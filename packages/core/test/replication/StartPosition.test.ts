@@ -1,12 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
 import { nextLsn } from "../../src/change/Change.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { leftAt } from "../../src/replication/StartPosition.ts"
-import { type Options, withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import { make, type Options, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 /** Lets every fiber run as far as it can without time passing. */
@@ -116,6 +118,52 @@ describe("a checkpoint of the consumer's own", () => {
       assert.include(yield* started(ahead, accepted), "LOGICAL 0/800")
       const none = { checkpoint: { endLsn: Lsn.zero } }
       assert.include(yield* started(ahead, none), "LOGICAL 0/0", "nothing is stored yet")
+    })
+  )
+
+  it.effect("[V12] that a standby has not replayed yet is waited for; a primary that is behind is another server", () =>
+    Effect.gen(function* () {
+      const checkpoint = { endLsn: Fake.lsn("0/900"), systemId: "7000", timeline: 2 }
+      for (const behind of [
+        { xLogPos: "0/800", timeline: 2 },
+        { xLogPos: "0/1000", timeline: 1 }
+      ]) {
+        const primary = yield* failure(behind, { checkpoint })
+        assert.strictEqual(primary._tag, "SystemMismatch")
+        const standby = yield* failure({ ...behind, isInRecovery: true }, { checkpoint, reconnect: Schedule.recurs(0) })
+        const found = Fake.lsn(behind.xLogPos)
+        assert.deepInclude(standby, { _tag: "StandbyBehind", isRetryable: true, expected: checkpoint.endLsn, found })
+      }
+      const other = yield* failure({ systemId: "8000", xLogPos: "0/800", isInRecovery: true }, { checkpoint })
+      assert.deepInclude(other, { _tag: "SystemMismatch", property: "systemId" })
+    })
+  )
+
+  it.effect("[V12] goes on by itself once the standby has replayed it, and says meanwhile what it waits for", () =>
+    Effect.gen(function* () {
+      const checkpoint = { endLsn: Fake.lsn("0/900") }
+      const fake = yield* Fake.make((attempt) => ({
+        slot: { confirmed_flush_lsn: "0/900" },
+        isInRecovery: true,
+        xLogPos: attempt < 5 ? "0/800" : "0/900"
+      }))
+      const { run, state } = yield* make({
+        slot: "orders",
+        plugin: Pgoutput.make({ publications: ["orders"] }),
+        checkpoint
+      })
+      yield* Effect.forkChild(
+        Effect.provide(
+          run(() => Effect.succeed(undefined)),
+          fake.layer
+        )
+      )
+      yield* TestClock.adjust("1 second")
+      const waiting = yield* SubscriptionRef.get(state)
+      assert(waiting._tag === "Reconnecting")
+      assert.strictEqual(waiting.cause._tag, "StandbyBehind")
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual((yield* SubscriptionRef.get(state))._tag, "Streaming")
     })
   )
 

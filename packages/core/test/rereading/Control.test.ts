@@ -8,6 +8,7 @@ import * as Lsn from "../../src/Lsn.ts"
 import * as PgTimestamp from "../../src/PgTimestamp.ts"
 import * as SnapshotControl from "../../src/rereading/Control.ts"
 import { SnapshotLedger } from "../../src/rereading/Ledger.ts"
+import { type Lost, next } from "../../src/rereading/Phase.ts"
 import type { SnapshotJob, SnapshotRequestOptions } from "../../src/rereading/Request.ts"
 import { TouchedKeys } from "../../src/rereading/TouchedKeys.ts"
 import type { TableSnapshotStarted } from "../../src/snapshot/TableSnapshotChange.ts"
@@ -48,6 +49,17 @@ const started: TableSnapshotStarted = {
   estimatedRows: undefined,
   attempt: 1
 }
+
+/** A table of which a part was read. */
+const begun = (maxBytes: number): Lost => ({
+  _tag: "Lost",
+  tally: { attempt: 1, disturbed: 0, chunks: 0 },
+  touched: new TouchedKeys({ oid: 1, keyColumns: ["id"], maxBytes }),
+  shape: "shape",
+  reached: { after: undefined, rows: 0, bytes: 0 },
+  reading: undefined as never,
+  snapshot: started
+})
 
 const setUp = Effect.gen(function* () {
   const state = new SnapshotControl.ControlState("1")
@@ -133,6 +145,30 @@ describe("a handler with a control", () => {
     })
   )
 
+  it.effect(
+    "is given again what stood at a mark that comes again, until it is acknowledged, and nothing after that",
+    () =>
+      Effect.gen(function* () {
+        const { state } = yield* setUp
+        const seen: Array<string> = []
+        const rows = Handler.durable((changes: ReadonlyArray<{ readonly _tag: string }>) =>
+          Effect.sync(() => void seen.push(...changes.map(({ _tag }) => _tag)))
+        )
+        const transaction = [begin(20), message(20, "a mark")] as const
+        const lost = yield* taking(withRequests(state, rows))
+        yield* lost(...transaction)
+        // The connection is lost before the commit, and what was taken of the transaction with it.
+        seen.length = 0
+        const next = yield* taking(withRequests(state, rows))
+        yield* next(...transaction, commit(20))
+        const started = "TableSnapshotStarted"
+        assert.deepStrictEqual(seen, ["Begin", started, started, started, "Commit"])
+        seen.length = 0
+        yield* next(...transaction)
+        assert.deepStrictEqual(seen, ["Begin"])
+      })
+  )
+
   it.effect("is given the very arrays of the stream while nothing is requested", () =>
     Effect.gen(function* () {
       const seen: Array<unknown> = []
@@ -149,7 +185,7 @@ describe("a handler with a control", () => {
     Effect.gen(function* () {
       const { arrived, state } = yield* setUp
       const [job] = state.jobs
-      job!.touched = new TouchedKeys({ oid: 1, keyColumns: ["id"], maxBytes: 1 })
+      job!.phase = begun(1)
       const gap: Change = {
         _tag: "Gap",
         slot: "s",
@@ -165,7 +201,7 @@ describe("a handler with a control", () => {
         )
       )
       yield* handle(gap)
-      assert.isTrue(job!.touched.isVoid)
+      assert.strictEqual(job!.phase._tag, "Idle")
       assert.strictEqual(yield* Deferred.await(arrived), "lost")
     })
   )
@@ -201,11 +237,11 @@ describe("the ledger of requests", () => {
     const store = yield* CheckpointStore.CheckpointStore
     const ledger = new SnapshotLedger(store, "slot")
     const job = state.jobs[0] as SnapshotJob
-    job.touched = new TouchedKeys({ oid: 1, keyColumns: ["id"], maxBytes: 1000 })
-    job.shape = "shape"
+    const phase = begun(1000)
+    job.phase = phase
     ledger.add(job)
     yield* ledger.save
-    return { ledger, job, store }
+    return { ledger, job, phase, store }
   })
 
   it.effect("counts a chunk once a position behind it was acknowledged", () =>
@@ -236,14 +272,34 @@ describe("the ledger of requests", () => {
 
   it.effect("writes down a key that is to be read again, though nothing else has changed", () =>
     Effect.gen(function* () {
-      const { job, ledger } = yield* withLedger
+      const { job, ledger, phase } = yield* withLedger
       ledger.begin(job, lsn(10))
       ledger.acknowledged(lsn(11))
       yield* ledger.save
-      job.touched!.moves += 1
-      job.touched!.rereads.set("3", { xid: 5, values: ["3"] })
+      phase.touched.moves += 1
+      phase.touched.rereads.set("3", { xid: 5, values: ["3"] })
       yield* ledger.save
       assert.deepInclude((yield* kept(ledger))[0], { rereads: [{ xid: 5, values: ["3"] }] })
+    }).pipe(Effect.provide(memory))
+  )
+
+  it.effect("holds no more that a part was read, before a gap in which changes were missed is acknowledged", () =>
+    Effect.gen(function* () {
+      const { job, ledger } = yield* withLedger
+      ledger.begin(job, lsn(10))
+      ledger.handedOver({
+        job,
+        commitLsn: lsn(20),
+        reached: { after: ["7"], rows: 7, bytes: 70 },
+        settled: [],
+        isLast: false
+      })
+      ledger.acknowledged(lsn(21))
+      yield* ledger.save
+      assert.deepInclude((yield* kept(ledger))[0], { after: ["7"] })
+      job.phase = next(job.phase, { _tag: "Voided" })
+      yield* ledger.save
+      assert.deepStrictEqual(yield* kept(ledger), [undefined])
     }).pipe(Effect.provide(memory))
   )
 

@@ -58,10 +58,4 @@ describe("TransactionSnapshot", () => {
       assert.strictEqual(visible, expected, `${xid} in ${TransactionSnapshot.format(snapshot)}`)
     }
   })
-
-  it("has seen all of an earlier one once its oldest running transaction began after that", () => {
-    const before = parse("10:20:14")
-    assert.isTrue(TransactionSnapshot.hasSeenAllOf(parse("20:20:"), before))
-    assert.isFalse(TransactionSnapshot.hasSeenAllOf(parse("19:30:19"), before))
-  })
 })

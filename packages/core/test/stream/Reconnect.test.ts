@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
+import * as Metric from "effect/Metric"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
@@ -11,7 +13,8 @@ import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import * as Errors from "../../src/ReplicationError.ts"
 import { type ErrorContext, refineServerError, serverError } from "../../src/refineServerError.ts"
-import { Attempts, locate, type Retry, retryOf } from "../../src/replication/Reconnect.ts"
+import * as Metrics from "../../src/replication/Metrics.ts"
+import { Attempts, isLoud, locate, type Retry, retryOf } from "../../src/replication/Reconnect.ts"
 import { make, type StreamState, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
@@ -115,6 +118,33 @@ describe("Attempts", () => {
   })
 })
 
+describe("patience with a silent walsender", () => {
+  const silent = new Errors.WalReceiverTimeout({ receiverTimeout: 30_000 })
+  const lost = new Errors.ConnectionError({ reason: "Reset", detail: "broke" })
+
+  it("[N13] doubles with each verdict at one position, whatever else fails in between, until it moves", () => {
+    const attempts = new Attempts()
+    assert.strictEqual(attempts.patience, 1)
+    for (const [error, at, patience, count] of [
+      [silent, "0/100", 2, 1],
+      [silent, "0/100", 4, 2],
+      [lost, "0/100", 4, 3],
+      [silent, "0/100", 8, 4],
+      [silent, "0/130", 2, 1],
+      [lost, "0/200", 1, 1]
+    ] as const) {
+      assert.isTrue(attempts.next(error, Fake.lsn(at)))
+      assert.strictEqual(attempts.patience, patience)
+      assert.strictEqual(attempts.count, count)
+    }
+  })
+
+  it("[N13] is loud after three attempts, and after twice as many each time", () => {
+    const loud = Array.from({ length: 100 }, (_, index) => index + 1).filter(isLoud)
+    assert.deepStrictEqual(loud, [3, 6, 12, 24, 48, 96])
+  })
+})
+
 describe("a stream that reconnects", () => {
   it.effect("[D3, D4] tries what cannot be sent three times at one place, then fails with it and the place", () =>
     Effect.gen(function* () {
@@ -177,7 +207,7 @@ describe("a stream that reconnects", () => {
     })
   )
 
-  it.effect("begins its patience anew once a connection has streamed for half a minute", () =>
+  it.effect("waits from the beginning again once a connection has streamed for half a minute, and counts on", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
       const { run, state } = yield* make(options)
@@ -197,7 +227,45 @@ describe("a stream that reconnects", () => {
       assert.strictEqual(yield* attemptAfter("1 seconds"), 2)
       assert.strictEqual(yield* attemptAfter("1 seconds"), 3)
       assert.strictEqual(yield* attemptAfter("31 seconds"), "Streaming", "connected again without a pause")
-      assert.strictEqual(yield* attemptAfter("1 seconds"), 2)
+      // No time makes up for a position that has not moved.
+      assert.strictEqual(yield* attemptAfter("1 seconds"), 5)
+    })
+  )
+
+  it.effect("[N13] says aloud what is tried at one position again and again, in log and metric, until it gets on", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => void lines.push(`${logLevel} ${String(message)}`))
+      const attempts = Metric.value(Metrics.attempts).pipe(
+        Effect.map(({ value }) => value),
+        Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
+      )
+      const fake = yield* Fake.make()
+      yield* withLogicalStream(options, (change) => Effect.succeed(nextLsn(change))).pipe(
+        Effect.provide([fake.layer, Logger.layer([logger])]),
+        Effect.forkChild
+      )
+      for (let round = 1; round <= 12; round++) {
+        const server = yield* fake.accept
+        yield* settle
+        yield* TestClock.adjust("40 seconds")
+        yield* server.drop
+        yield* settle
+        assert.strictEqual(yield* attempts, round)
+      }
+      const loud = lines.filter((line) => line.startsWith("Error"))
+      assert.deepStrictEqual(
+        loud.map((line) => /(\d+) attempts at LSN 0\/0 .* ConnectionError: the server closed/.exec(line)?.[1]),
+        ["3", "6", "12"]
+      )
+      const server = yield* fake.accept
+      yield* server.say(Fake.relation(), Fake.transaction("0/100", "0/130", 1))
+      yield* settle
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(yield* attempts, 0)
+      yield* server.drop
+      yield* settle
+      assert.strictEqual(yield* attempts, 1)
     })
   )
 

@@ -25,6 +25,12 @@ export interface FakeOptions {
   readonly publications?: ReadonlyArray<string> | undefined
   /** Answers no ping. */
   readonly isDeaf?: boolean | undefined
+  /** Takes queries, and answers none. */
+  readonly isMute?: boolean | undefined
+  /** Whether it is a standby. */
+  readonly isInRecovery?: boolean | undefined
+  /** What another connection is told of the one that streams: that it waits for its client, unless told otherwise. */
+  readonly standing?: Partial<QueryRow> | undefined
   /** The slot's row; `undefined` for a slot that is there and free. */
   readonly slot?: Partial<QueryRow> | "missing" | undefined
   /** The history file of its timeline. */
@@ -107,8 +113,14 @@ const answer = (options: FakeOptions, command: string): ReadonlyArray<QueryRow> 
     return [{ filename: "00000002.history", content: options.history ?? "" }]
   }
   if (command.includes("pg_settings")) {
-    return [{ wal_sender_timeout: String(options.walSenderTimeout ?? 60_000), wal_level: "logical" }]
+    const settings = { wal_sender_timeout: String(options.walSenderTimeout ?? 60_000), wal_level: "logical" }
+    return [{ ...settings, pid: "100", server_start: "1" }]
   }
+  if (command.includes("wait_event_type")) {
+    const waiting = { server_start: "1", active_pid: "100", backend_type: "walsender", wait_event_type: "Client" }
+    return [{ ...waiting, ...options.standing } as QueryRow]
+  }
+  if (command.includes("AS in_recovery")) return [{ in_recovery: options.isInRecovery === true ? "t" : "f" }]
   if (command.includes("pg_publication")) {
     return (options.publications ?? ["orders"]).map((pubname) => ({
       pubname,
@@ -132,7 +144,10 @@ export interface FakeWalSender {
   readonly layer: Layer.Layer<WalSender>
   /** The next connection that reaches its copy stream. */
   readonly accept: Effect.Effect<FakeConnection>
+  /** But for those that only ask what another does. */
   readonly connections: Array<FakeConnection>
+  /** How many did that. */
+  readonly inquiries: () => number
 }
 
 /** A walsender whose n-th connection behaves by `script(n)`: options, or an error to refuse it with. */
@@ -142,23 +157,26 @@ export const make = (
   Effect.gen(function* () {
     const accepted = yield* Queue.unbounded<FakeConnection>()
     const connections: Array<FakeConnection> = []
+    const inquirers = new Set<FakeConnection>()
     let attempts = 0
     const connect = Effect.suspend(() => {
       const options = script(attempts++)
       if ("_tag" in options) return Effect.fail(options)
-      return open(options, connections, accepted)
+      return open(options, connections, accepted, inquirers)
     })
     return {
       layer: Layer.succeed(WalSender, WalSender.of({ connect })),
       accept: Queue.take(accepted),
-      connections
+      connections,
+      inquiries: () => inquirers.size
     }
   })
 
 const open = Effect.fnUntraced(function* (
   options: FakeOptions,
   connections: Array<FakeConnection>,
-  accepted: Queue.Queue<FakeConnection>
+  accepted: Queue.Queue<FakeConnection>,
+  inquirers: Set<FakeConnection>
 ) {
   const wire = yield* Queue.unbounded<Uint8Array, ReplicationError>()
   const closed = new ConnectionError({ reason: "Closed", detail: "the server closed the connection" })
@@ -200,10 +218,16 @@ const open = Effect.fnUntraced(function* (
     serverVersion: 180_004,
     slices: portableText,
     query: (command) =>
-      Effect.sync(() => {
-        fake.commands.push(command)
-        return answer(options, command)
-      }),
+      options.isMute === true
+        ? Effect.never
+        : Effect.sync(() => {
+            fake.commands.push(command)
+            if (command.includes("wait_event_type") && !inquirers.has(fake)) {
+              inquirers.add(fake)
+              connections.splice(connections.indexOf(fake), 1)
+            }
+            return answer(options, command)
+          }),
     copyBoth: (command) =>
       Effect.gen(function* () {
         fake.commands.push(command)

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Schema from "effect/Schema"
 import { takesValues } from "../../src/table/EncodedForm.ts"
-import { builtinByName } from "../../src/values/BuiltinTypes.ts"
+import { builtinByName } from "../../src/values/BuiltinCatalog.ts"
 import { decoderForOid, type TypeDecoders } from "../../src/values/TypeDecoder.ts"
 
 const takes = (field: Schema.Constraint, type: string, types: TypeDecoders = {}): boolean => {

@@ -124,7 +124,7 @@ describe("TypedChange", () => {
     compiled((): NextLsn | undefined => nextLsn(change))
     compiled(() => (change._tag === "Delete" ? changeId(change) : undefined))
     assert.strictEqual(nextLsn(commit), commit.nextLsn)
-    assert.strictEqual(changeId(update(orders, order)), "0000000000000100/00000001")
+    assert.strictEqual(changeId(update(orders, order)), "0000000000000100-00000001")
   })
 
   it("[C12] cannot be acknowledged by a position that was made up", () => {

@@ -279,7 +279,7 @@ describe("a row that does not fit", () => {
     )
     assert.strictEqual(
       failure.message,
-      'a row of "public"."orders" does not fit its Schema in column "total": expected string (Insert 0000000000000100/00000000)'
+      'a row of "public"."orders" does not fit its Schema in column "total": expected string (Insert 0000000000000100-00000000)'
     )
     assert.isFalse(failure.isRetryable)
     assert.include(failure.remedy, 'onMismatch: "untyped"')

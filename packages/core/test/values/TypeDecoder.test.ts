@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { DecodeError } from "../../src/ReplicationError.ts"
-import { builtinByName, builtinByOid, builtinTypeName, builtinTypes } from "../../src/values/BuiltinTypes.ts"
+import { builtinByName, builtinByOid, builtinTypeName } from "../../src/values/BuiltinCatalog.ts"
+import { builtinTypes } from "../../src/values/BuiltinTypes.ts"
 import { timestampDate } from "../../src/values/TimestampText.ts"
 import {
   arrayOf,
@@ -32,6 +33,20 @@ describe("the built-in types", () => {
 })
 
 describe("decoderForOid and decoderForName", () => {
+  it("leave every text as it is, of any type and any array, where text is asked for", () => {
+    for (const { arrayOid, name, oid } of builtinTypes) {
+      for (const decoder of [
+        decoderForOid(oid, "text"),
+        decoderForOid(arrayOid, "text"),
+        decoderForName(name, "text")
+      ]) {
+        assert.strictEqual(decoder.form, "text")
+        assert.strictEqual(decoder.decode(" t{1}"), " t{1}")
+      }
+    }
+    assert.strictEqual(decoderForName("public.mood[]", "text").decode("{sad}"), "{sad}")
+  })
+
   const cases: ReadonlyArray<readonly [oid: number, name: string, text: string, value: unknown]> = [
     [16, "boolean", "t", true],
     [21, "smallint", "-32768", -32768],

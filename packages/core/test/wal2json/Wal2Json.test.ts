@@ -9,7 +9,7 @@ describe("Wal2Json", () => {
   it("is a plugin of its own name that needs no publication", () => {
     const plugin = Wal2Json.make()
     assert.strictEqual(plugin.name, "wal2json")
-    assert.deepStrictEqual(plugin.publications, [])
+    assert.deepStrictEqual(plugin.tells.publications, [])
   })
 
   it("[W3] asks for format 2 and for all that decoding rests on", () => {

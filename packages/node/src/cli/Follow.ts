@@ -2,7 +2,7 @@
  * A stream on its way to standard output. What was acknowledged is what the operating system has taken: a read's changes
  * are written with one write, and only when it is done may the server forget them. While a write waits, nothing is read.
  */
-import { Handler, type LogicalStream, type Snapshot } from "@replicant/core"
+import { Handler, isSnapshotChange, type LogicalStream, type Snapshot } from "@replicant/core"
 import type { WalSender } from "@replicant/core/driver"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Deferred from "effect/Deferred"
@@ -46,8 +46,7 @@ const formatLines = (changes: ReadonlyArray<Change>, format: Formatter): string 
 
 const count = (totals: FollowOptions["totals"], changes: ReadonlyArray<Change>): void => {
   for (const change of changes) {
-    const isRow = change._tag === "SnapshotRow" || change._tag === "SnapshotRowDeleted"
-    if (isCounted(change) && !isRow) totals.changes++
+    if (isCounted(change) && !isSnapshotChange(change)) totals.changes++
     if (change._tag === "Commit") totals.transactions++
   }
 }

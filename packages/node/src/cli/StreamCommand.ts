@@ -65,7 +65,7 @@ const prepare = Effect.fnUntraced(function* (
   yield* Root.withConnection(
     Effect.fnUntraced(function* (connection) {
       if (publication !== undefined) yield* Publication.setupPublication(connection, publication)
-      yield* Publication.checkPublications(connection, plugin.publications)
+      yield* Publication.checkPublications(connection, plugin.tells.publications)
       if (plan.snapshot === "only") return undefined
       const found = yield* ReplicationSlot.getReplicationSlot(connection, slot)
       if (plan.createSlot === "temporary") {

@@ -61,24 +61,9 @@ const listed = (items: ReadonlyArray<string>, indent: string, before: string, af
 
 /** The Schema of what a decoder gives. The elements of an array may be NULL whatever the column says. */
 const schemaOf = (decoder: TypeDecoder.ValueDecoder, enumName: string | undefined, dimensions: number): Expression => {
-  switch (decoder.form) {
-    case "boolean":
-      return "Schema.Boolean"
-    case "integer":
-    case "float":
-      return "Schema.Number"
-    case "bigint":
-      return "Schema.BigInt"
-    case "bytea":
-      return "Schema.Uint8Array"
-    case "text":
-      return enumName ?? "Schema.String"
-    case "custom": {
-      if (decoder.element === undefined) return "Schema.Unknown"
-      const element = orNull(schemaOf(decoder.element, undefined, 0))
-      return Array.from({ length: Math.max(1, dimensions) }).reduce<Expression>((of) => call("Array", of), element)
-    }
-  }
+  if (decoder.element === undefined) return enumName ?? decoder.schema ?? "Schema.Unknown"
+  const element = orNull(schemaOf(decoder.element, undefined, 0))
+  return Array.from({ length: Math.max(1, dimensions) }).reduce<Expression>((of) => call("Array", of), element)
 }
 
 /** Nothing is added to what takes anything. */

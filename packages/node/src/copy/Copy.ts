@@ -70,18 +70,6 @@ export interface Copy {
   readonly totals: Readonly<CopyTotals>
 }
 
-/** Every value stays in the text that the source printed. */
-const verbatim = {
-  byName: new Map(
-    ["bool", "bytea", "int2", "int4", "int8", "oid", "xid", "cid", "float4", "float8"].map((type) => [
-      type,
-      (text: string) => text
-    ])
-  ),
-  arrays: "text",
-  json: "text"
-} as const
-
 /** What outlives an attempt. */
 interface Run {
   readonly options: Options
@@ -92,6 +80,8 @@ interface Run {
   hasBegun: boolean
   /** When the attempt under way was begun. */
   since: bigint
+  /** How many failed since one has proved itself. */
+  failures: number
 }
 
 /** The checkpoint of the first copy lies in our own row, and is stored with the rows. */
@@ -121,7 +111,8 @@ const streamOptions = (options: Options, { position, sourceVersion }: Setup, wri
     slot: options.slot,
     plugin: Pgoutput.make({
       publications: options.publications,
-      types: verbatim,
+      // The target takes back what the source printed.
+      types: "text",
       messages: false,
       origin: options.replicated === "skip" && sourceVersion >= originSince ? "none" : undefined
     }),
@@ -180,13 +171,12 @@ const proven = Duration.toNanosUnsafe("30 seconds")
 const attempts = (run: Run): Effect.Effect<never, CopyError, WalSender> =>
   LogicalStream.retrying(Effect.scoped(attempt(run)), {
     decide: (error: CopyError) =>
-      Effect.map(
-        Clock.monotonicTimeNanos,
-        (now): LogicalStream.Verdict<CopyError> =>
-          run.hasBegun && error.isRetryable
-            ? { _tag: "Again", hasGotOn: now - run.since >= proven }
-            : { _tag: "GiveUp", error }
-      ),
+      Effect.map(Clock.monotonicTimeNanos, (now): LogicalStream.Verdict<CopyError> => {
+        if (!run.hasBegun || !error.isRetryable) return { _tag: "GiveUp", error }
+        const hasGotOn = now - run.since >= proven
+        run.failures = hasGotOn ? 1 : run.failures + 1
+        return { _tag: "Again", hasGotOn, attempt: run.failures }
+      }),
     onFailure: (cause, attempt) =>
       Effect.andThen(
         SubscriptionRef.set(run.state, { _tag: "Reconnecting", attempt, cause }),
@@ -213,7 +203,7 @@ export const make = (options: Options): Effect.Effect<Copy> =>
       const from = yield* Effect.fromResult(PgConfig.resolve({ ...options.from, settings }))
       const to = yield* Effect.fromResult(PgConfig.resolve(options.to))
       yield* SubscriptionRef.set(state, { _tag: "Connecting" })
-      return yield* attempts({ options, to, totals, state, hasBegun: false, since: 0n }).pipe(
+      return yield* attempts({ options, to, totals, state, hasBegun: false, since: 0n, failures: 0 }).pipe(
         Effect.provideService(WalSender, PgWalSender.make(from))
       )
     }).pipe(

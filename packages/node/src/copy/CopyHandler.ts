@@ -2,7 +2,7 @@
  * The copy as a sink: a handler of rows and of changes. What it has begun at the target belongs to the connection that
  * brought it: where that is lost, or an attempt at the first copy, the scope undoes it before anything comes again.
  */
-import { Handler, type Snapshot } from "@replicant/core"
+import { Handler, isSnapshotChange, type Snapshot } from "@replicant/core"
 import * as Effect from "effect/Effect"
 import { SnapshotWriter } from "./SnapshotWriter.ts"
 import type { TargetWriter, WriteError } from "./TargetWriter.ts"
@@ -12,7 +12,7 @@ type Change = Snapshot.ChangeAfterSnapshot
 
 /** One read brings rows or changes, never both. No table is asked for anew. */
 const areRows = (changes: ReadonlyArray<Change>): changes is ReadonlyArray<Snapshot.Change> =>
-  changes[0]?._tag.startsWith("Snapshot") === true
+  changes[0] !== undefined && isSnapshotChange(changes[0])
 
 /** Writes at the target what a stream brings. */
 export const copyHandler = (writer: TargetWriter, options: TransactionOptions): Handler.Handler<Change, WriteError> =>

@@ -46,7 +46,7 @@ describe("streamPlan", () => {
     assert.strictEqual(name, "orders")
     assert.isUndefined(createSlot)
     assert.isUndefined(publication)
-    assert.deepStrictEqual(plugin.publications, ["a", "b"])
+    assert.deepStrictEqual(plugin.tells.publications, ["a", "b"])
   })
 
   it("names the publication it makes after the slot, unless told otherwise", () => {
