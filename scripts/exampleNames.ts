@@ -2,16 +2,8 @@
  * The names that an `@example` in a docstring may use besides the public ones and those of its own module, so that it shows
  * a call and not its surroundings: see checkExamples.ts. Pages have no such thing: what stands there is whole.
  */
-import {
-  type Insert,
-  type LogicalStream,
-  type NextLsn,
-  Outbox,
-  type OutputPlugin,
-  type ReplicantConnection,
-  type Replication,
-  Table
-} from "@replicant/core"
+import { type Insert, type LogicalStream, type NextLsn, Outbox, type Replication, Table } from "@replicant/core"
+import type { OutputPlugin, ReplicantConnection } from "@replicant/core/driver"
 import { Effect, type Redacted, Schema } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { PoolClient } from "pg"

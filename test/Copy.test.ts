@@ -4,7 +4,7 @@
  */
 import { randomInt } from "node:crypto"
 import { assert, describe } from "@effect/vitest"
-import { quoteIdentifier } from "@replicant/core"
+import { quoteIdentifier } from "@replicant/core/driver"
 import type { Copy } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"

@@ -3,7 +3,7 @@
  * Each has every limit that its server knows, and waits for longer than that.
  */
 import { assert, describe } from "@effect/vitest"
-import { type Handled, nextLsn, WalSender } from "@replicant/core"
+import { type Handler, nextLsn, WalSender } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { PgSession } from "@replicant/node/testing"
 import { Deferred, Effect, Random, Redacted } from "effect"
@@ -66,7 +66,7 @@ describe("sessions of a role with limits", () => {
       const gate = yield* Deferred.make<void>()
       const stream = yield* follow(workspace, {
         layer: role.layer(workspace),
-        handler: (change): Effect.Effect<Handled> =>
+        handler: (change): Effect.Effect<Handler.Handled> =>
           change._tag === "Begin" ? Effect.as(Deferred.await(gate), undefined) : Effect.succeed(nextLsn(change))
       })
       // More than socket and reader hold: the walsender stands in it.
@@ -94,7 +94,7 @@ describe("sessions of a role with limits", () => {
       const gate = yield* Deferred.make<void>()
       const stream = yield* followSnapshot(workspace, {
         layer: role.layer(workspace),
-        handler: (change): Effect.Effect<Handled> =>
+        handler: (change): Effect.Effect<Handler.Handled> =>
           change._tag === "SnapshotRow" ? Effect.as(Deferred.await(gate), undefined) : Effect.succeed(nextLsn(change))
       })
       yield* stream.saw("SnapshotRow", 1)
@@ -123,7 +123,7 @@ describe("sessions of a role with limits", () => {
         layer: role.layer(workspace),
         before: (change) => (change._tag === "SnapshotRow" ? Deferred.await(gate) : Effect.void)
       })
-      const request = yield* target.control.request({ table: "public.t", chunk: { rows: 100 } })
+      const request = yield* target.request({ table: "public.t", chunk: { rows: 100 } })
       yield* eventually(
         Effect.sync(() => target.count("TableSnapshotStarted") > 0),
         { what: "the reading has begun" }

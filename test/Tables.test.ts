@@ -5,7 +5,8 @@
  * `REPLICANT_TABLES=10000 npx vitest run --project server-18 test/Tables.test.ts` is the full measure: five seconds.
  */
 import { assert, describe } from "@effect/vitest"
-import { type ReplicantConnection, Tables, WalSender } from "@replicant/core"
+import { Tables, WalSender } from "@replicant/core"
+import type { ReplicantConnection } from "@replicant/core/driver"
 import { Effect, Fiber } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"

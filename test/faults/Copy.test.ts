@@ -161,7 +161,7 @@ describe("P9: a copy into another database that is killed", () => {
 
   fault(
     "P9",
-    "a session at the target that is lost in the middle of a large transaction: it is applied once",
+    "a session at the target that is lost in the middle of a large transaction: it is applied once, and its state tells of it",
     (server) =>
       Effect.gen(function* () {
         const sql = `CREATE TABLE big (id int, note text); ALTER TABLE big REPLICA IDENTITY FULL; ${markTable}`
@@ -185,6 +185,14 @@ describe("P9: a copy into another database that is killed", () => {
           yield* target.sql("SELECT count(*)::int AS n, count(DISTINCT id)::int AS ids FROM big"),
           [{ n: 60000, ids: 60000 }]
         )
+        const { states } = copying
+        const told = states.map(({ _tag }) => _tag)
+        assert.deepStrictEqual(
+          told.filter((tag, index) => tag !== told[index - 1]),
+          ["Idle", "Connecting", "Copying", "Streaming", "Reconnecting", "Connecting", "Streaming"]
+        )
+        const lost = states.find((state) => state._tag === "Reconnecting")
+        assert.strictEqual(lost?.cause._tag, "TargetFailed")
       })
   )
 })

@@ -118,7 +118,7 @@ describe("DDL that waits for a snapshot", () => {
       const workspace = yield* makeWorkspace(server, { sql })
       const gate = yield* Deferred.make<void>()
       const stream = yield* followSnapshot(workspace, {
-        options: { connections: 4, lockTimeout: "2 seconds" },
+        options: { copy: { connections: 4, lockTimeout: "2 seconds" } },
         handler: (change) =>
           change._tag === "SnapshotStarted"
             ? Effect.as(Deferred.await(gate), undefined)
@@ -156,7 +156,7 @@ describe("DDL that waits for a snapshot", () => {
           text.startsWith("LOCK TABLE") ? Effect.andThen(comes, connection.query(text)) : connection.query(text)
       }))
       const stream = yield* followSnapshot(workspace, {
-        options: { connections: 2, lockTimeout: "10 seconds" },
+        options: { copy: { connections: 2, lockTimeout: "10 seconds" } },
         layer: Layer.succeed(WalSender, WalSender.of({ connect }))
       })
       yield* stream.saw("SnapshotCompleted", 1)
@@ -174,7 +174,9 @@ describe("DDL that waits for a snapshot", () => {
       const session = yield* workspace.session
       yield* session.query("BEGIN; INSERT INTO t8 VALUES (0)")
       const { pid } = yield* beginWaiting(workspace, alter)
-      const stream = yield* followSnapshot(workspace, { options: { connections: 2, lockTimeout: "300 millis" } })
+      const stream = yield* followSnapshot(workspace, {
+        options: { copy: { connections: 2, lockTimeout: "300 millis" } }
+      })
       const failure = yield* stream.failure
       assert.strictEqual(failure._tag, "SnapshotLocked")
       assert.deepInclude(failure, { relations: ['"public"."t8"'], pids: [pid] })

@@ -1,7 +1,7 @@
 /** A copy under test: `Copy.run` in a fiber of its own, and when the target has all that the source has committed. */
 import { Lsn } from "@replicant/core"
 import { Copy } from "@replicant/node"
-import { Effect, Fiber, Redacted, References, type Scope } from "effect"
+import { Effect, Fiber, Redacted, References, type Scope, Stream, SubscriptionRef } from "effect"
 import { eventually } from "./eventually.ts"
 import type { Workspace } from "./Workspace.ts"
 
@@ -55,6 +55,8 @@ export const endMark = Effect.fnUntraced(function* (source: Workspace, target: W
 
 export interface Copying {
   readonly totals: Copy.CopyTotals
+  /** What it has told of itself, one after the other. */
+  readonly states: ReadonlyArray<Copy.State>
   /** Ends it as a program would. */
   readonly stop: Effect.Effect<void>
   /** What it failed with. */
@@ -67,13 +69,16 @@ export interface Copying {
 export const startCopy = Effect.fnUntraced(function* (
   options: Copy.Options
 ): Effect.fn.Return<Copying, never, Scope.Scope> {
-  const totals = Copy.makeTotals()
-  const fiber = yield* Copy.run({ totals, ...options }).pipe(
-    Effect.provideService(References.MinimumLogLevel, "Warn"),
-    Effect.forkScoped
+  const copy = yield* Copy.make(options)
+  const states: Array<Copy.State> = []
+  yield* SubscriptionRef.changes(copy.state).pipe(
+    Stream.runForEach((state) => Effect.sync(() => states.push(state))),
+    Effect.forkScoped({ startImmediately: true })
   )
+  const fiber = yield* copy.run.pipe(Effect.provideService(References.MinimumLogLevel, "Warn"), Effect.forkScoped)
   return {
-    totals: options.totals ?? totals,
+    totals: copy.totals,
+    states,
     stop: Fiber.interrupt(fiber),
     failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("40 seconds")),
     during: (effect) => Effect.raceFirst(effect, Fiber.join(fiber))

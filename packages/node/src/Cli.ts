@@ -3,7 +3,8 @@
  * and the cure on standard error. `bin.ts` runs it.
  */
 import { createRequire } from "node:module"
-import { identifySystem, Lsn } from "@replicant/core"
+import { Lsn } from "@replicant/core"
+import { identifySystem } from "@replicant/core/driver"
 import * as Cause from "effect/Cause"
 import * as CliConfig from "effect/cli/CliConfig"
 import * as CliError from "effect/cli/CliError"

@@ -31,7 +31,7 @@ import { withRequests } from "./Requests.ts"
 import * as StreamState from "./StreamState.ts"
 
 export type { RateLimit } from "../copying/RateLimit.ts"
-export { defaultReconnect } from "../replication/Reconnect.ts"
+export { defaultReconnect, type Retrying, retrying, type Verdict } from "../replication/Reconnect.ts"
 export type { Checkpoint } from "../replication/StartPosition.ts"
 export type { Memory, Timing } from "../replication/StreamOptions.ts"
 export type { SlotPolicy } from "../server/SlotSetup.ts"

@@ -97,8 +97,7 @@ const unchangedOf = ({ unchanged }: { readonly unchanged: ReadonlyArray<string> 
   unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
 
 /** What a snapshot has is as of its seam: what follows it has no smaller `lsn`. */
-const seam = ({ consistentPoint }: Snapshot.SnapshotRow["snapshot"]): string =>
-  `,"lsn":"${Lsn.format(consistentPoint)}"`
+const seam = ({ consistentPoint }: Snapshot.Row["snapshot"]): string => `,"lsn":"${Lsn.format(consistentPoint)}"`
 
 const lowerFirst = (tag: string): string => `${tag.charAt(0).toLowerCase()}${tag.slice(1)}`
 
@@ -117,7 +116,7 @@ const content = (bytes: Uint8Array): string => {
 }
 
 /** An element of a snapshot, or of a table read anew, as one line without its line break. */
-const encodeSnapshot = (change: Snapshot.SnapshotChange | Snapshot.TableSnapshotChange): string => {
+const encodeSnapshot = (change: Snapshot.Change | Snapshot.OneTableChange): string => {
   switch (change._tag) {
     case "SnapshotRow":
       return `${place("snapshotRow", change.relation)}${seam(change.snapshot)},"row":${encodeObject(change.row)}}`

@@ -2,7 +2,6 @@
  * `replicant copy`: published tables in another PostgreSQL, and then in step with it. It says on standard error what it makes
  * and how far it is; Ctrl-C and SIGTERM let what is being applied end, which is how it is meant to end.
  */
-import { Snapshot } from "@replicant/core"
 import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -10,13 +9,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Copy from "../copy/Copy.ts"
-import { showCopy } from "./CopyStatus.ts"
 import * as LiveLine from "./LiveLine.ts"
 import { Ending, exitCodes, UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
 import { Output } from "./StandardOutput.ts"
 import { formatTotals } from "./Status.ts"
+import { showStream } from "./StreamLine.ts"
 import { formatCount } from "./Table.ts"
 
 interface CopyFlags {
@@ -50,7 +50,7 @@ const summary = ({ changes, missing, rows, transactions }: Copy.CopyTotals): str
   return `copied ${formatCount(rows)} rows, then ${formatTotals({ changes, transactions })}${strays}`
 }
 
-const run = Effect.fnUntraced(function* (flags: CopyFlags) {
+const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
   const shared = yield* Root.command
   const line = yield* LiveLine.Standard
   const output = yield* Output
@@ -64,10 +64,8 @@ const run = Effect.fnUntraced(function* (flags: CopyFlags) {
   }
   const from = yield* Root.connection({ ...shared, url: Option.orElse(flags.from, () => shared.url) })
   const to = yield* target(flags, shared)
-  const progress = yield* Snapshot.makeProgress
-  const totals = Copy.makeTotals()
   const { slot } = flags
-  const copy = Copy.run({
+  const { run, state, totals } = yield* Copy.make({
     from,
     to,
     publications,
@@ -78,12 +76,12 @@ const run = Effect.fnUntraced(function* (flags: CopyFlags) {
     triggers: flags.fireTriggers ? "fire" : "quiet",
     origin: flags.origin ? "marked" : "unmarked",
     replicated: flags.localOnly ? "skip" : "apply",
-    connections: flags.connections,
-    progress,
-    totals
+    connections: flags.connections
   })
   return yield* Effect.onExit(
-    Effect.raceFirst(copy, showCopy({ slot, progress, totals })),
+    line.isTerminal
+      ? Effect.raceFirst(run, showStream({ slot, state: SubscriptionRef.get(state), totals, shows: "all" }))
+      : run,
     Effect.fnUntraced(function* (exit) {
       if (Exit.isSuccess(exit) || !Cause.hasInterruptsOnly(exit.cause)) return
       ending.interruptedCode = exitCodes.ok
@@ -137,7 +135,7 @@ export const command = Command.make(
       Flag.withDefault(2)
     )
   },
-  run
+  runCommand
 ).pipe(
   Command.withDescription("Copies published tables into another PostgreSQL, and keeps them in step"),
   Command.withExamples([

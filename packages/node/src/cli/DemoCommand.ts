@@ -2,7 +2,7 @@
  * `replicant demo`, which is `npm start`: a real PostgreSQL, changed in the background, and its changes on the terminal as
  * they are committed. With a database named it shows that one's changes instead, and writes nothing to it but what it says.
  */
-import { Pgoutput, Publication, type ReplicationError } from "@replicant/core"
+import { LogicalStream, Pgoutput, Publication, type ReplicationError } from "@replicant/core"
 import type { WalSender } from "@replicant/core/driver"
 import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
@@ -12,6 +12,7 @@ import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as PgWalSender from "../pg/PgWalSender.ts"
 import type { PgServerFailed, PgServerShape } from "../testing/index.ts"
 import { encodeChange, types } from "./ChangeJson.ts"
@@ -22,8 +23,9 @@ import * as LiveLine from "./LiveLine.ts"
 import * as OwnPublication from "./OwnPublication.ts"
 import { DemoFailed } from "./Report.ts"
 import * as Root from "./Root.ts"
-import { formatTotals, showStatus } from "./Status.ts"
+import { formatTotals } from "./Status.ts"
 import { generatedSlot } from "./StreamCommand.ts"
+import { showStream } from "./StreamLine.ts"
 import { isCounted } from "./StreamWindow.ts"
 
 interface DemoFlags {
@@ -87,13 +89,14 @@ const show = Effect.fnUntraced(function* (
   const shared = yield* Root.command
   const slot = yield* generatedSlot
   const text = new ChangeText(yield* Root.palette(shared))
+  const stream = yield* LogicalStream.make({
+    slot,
+    plugin: Pgoutput.make({ publications: source.publications, types }),
+    createSlot: "temporary",
+    timing: { acknowledgeDelay: "200 millis" }
+  })
   const followed = follow({
-    stream: {
-      slot,
-      plugin: Pgoutput.make({ publications: source.publications, types }),
-      createSlot: "temporary",
-      acknowledgeDelay: "200 millis"
-    },
+    stream,
     window: {},
     format: shared.json
       ? (change) => (isCounted(change) ? encodeChange(change) : undefined)
@@ -104,7 +107,8 @@ const show = Effect.fnUntraced(function* (
     onNone: () => Effect.never,
     onSome: (seconds) => Effect.sleep(seconds * 1000)
   })
-  yield* Effect.raceAllFirst([followed, source.write, showStatus(slot, totals), timeIsOver])
+  const shown = showStream({ slot, state: SubscriptionRef.get(stream.state), totals, shows: "all" })
+  yield* Effect.raceAllFirst([followed, source.write, shown, timeIsOver])
 })
 
 const summary = (totals: { changes: number; transactions: number }, since: number): string =>

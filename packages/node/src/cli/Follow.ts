@@ -2,14 +2,7 @@
  * A stream on its way to standard output. What was acknowledged is what the operating system has taken: a read's changes
  * are written with one write, and only when it is done may the server forget them. While a write waits, nothing is read.
  */
-import {
-  type CheckpointStore,
-  isSnapshotChange,
-  type LogicalStreamOptions,
-  type NextLsn,
-  Snapshot,
-  withLogicalStreamArray
-} from "@replicant/core"
+import { Handler, isSnapshotChange, type LogicalStream, type Snapshot } from "@replicant/core"
 import type { WalSender } from "@replicant/core/driver"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Deferred from "effect/Deferred"
@@ -27,23 +20,19 @@ type Change = Snapshot.ChangeAfterSnapshot
 /** A change as a line without its break; `undefined` is not shown. */
 export type Formatter = (change: Change) => string | undefined
 
-/** A snapshot to begin with, and where it tells how far it is. */
-export interface FollowSnapshot {
-  readonly snapshot: "initial" | "only"
-  readonly connections: number | undefined
-  /** Where it is kept how far it is, so that another run goes on. */
-  readonly checkpoints: CheckpointStore.CheckpointStore["Service"] | undefined
-  readonly rateLimit: Snapshot.RateLimit | undefined
-  readonly progress: Snapshot.ProgressRef
+/** A stream of any options, as far as it is followed here. */
+export interface Followed {
+  readonly options: Pick<LogicalStream.Options, "slot" | "snapshot">
+  readonly state: LogicalStream.LogicalStream<LogicalStream.Options>["state"]
+  readonly run: <E>(handler: Handler.Handler<Change, E>) => Effect.Effect<unknown, Snapshot.Error | E, WalSender>
 }
 
 export interface FollowOptions {
-  readonly stream: LogicalStreamOptions
-  readonly snapshot?: FollowSnapshot | undefined
+  readonly stream: Followed
   readonly window: WindowOptions
   readonly format: Formatter
   /** Counts what was written. */
-  readonly totals: Totals
+  readonly totals: { -readonly [Key in keyof Totals]: Totals[Key] }
 }
 
 const formatLines = (changes: ReadonlyArray<Change>, format: Formatter): string => {
@@ -55,7 +44,7 @@ const formatLines = (changes: ReadonlyArray<Change>, format: Formatter): string 
   return text
 }
 
-const count = (totals: Totals, changes: ReadonlyArray<Change>): void => {
+const count = (totals: FollowOptions["totals"], changes: ReadonlyArray<Change>): void => {
   for (const change of changes) {
     if (isCounted(change) && !isSnapshotChange(change)) totals.changes++
     if (change._tag === "Commit") totals.transactions++
@@ -98,45 +87,38 @@ const awaitUntilLsn = (slot: string, { untilLsn }: WindowOptions): Effect.Effect
       )
 
 /** A snapshot is done when the slot that goes on from it is there, which is after its last line was written. */
-const awaitSlot = ({ snapshot }: FollowOptions): Effect.Effect<void> =>
-  snapshot?.snapshot !== "initial"
+const awaitSlot = ({ options: { snapshot }, state }: Followed): Effect.Effect<void> =>
+  snapshot !== "initial"
     ? Effect.void
-    : SubscriptionRef.changes(snapshot.progress).pipe(
-        Stream.takeUntil(({ phase }) => phase === "streaming"),
+    : SubscriptionRef.changes(state).pipe(
+        Stream.takeUntil((now) => now._tag === "Streaming" || (now._tag === "Copying" && now.isCompleted)),
         Stream.runDrain
       )
-
-type Handler<E> = (changes: NonEmptyReadonlyArray<Change>) => Effect.Effect<NextLsn | undefined, E>
-
-/** The stream, from what the snapshot is to bring, or from where the slot stands. */
-const streamArrays = <E>({ snapshot, stream }: FollowOptions, handler: Handler<E>) =>
-  snapshot === undefined
-    ? withLogicalStreamArray(stream, handler)
-    : Snapshot.withSnapshotStreamArray({ ...stream, ...snapshot }, handler)
 
 /** Streams to standard output until the window ends or the reader goes; fails when the stream or the writing does. */
 export const follow = Effect.fnUntraced(function* (
   options: FollowOptions
-): Effect.fn.Return<void, Snapshot.SnapshotError | OutputFailed, WalSender> {
+): Effect.fn.Return<void, Snapshot.Error | OutputFailed, WalSender> {
+  const { stream } = options
   const finished = yield* Deferred.make<void>()
   const window = new StreamWindow(options.window)
   const write = yield* makeWriter
-  const stream = streamArrays(options, (changes) =>
-    Effect.suspend(() => {
-      const shown = window.take(changes)
-      return write(changes, formatLines(shown.changes, options.format)).pipe(
-        Effect.andThen(
-          Effect.suspend(() => {
-            count(options.totals, shown.changes)
-            // The stream ends in good order when it is interrupted: with this acknowledgement.
-            return shown.isFinished ? Deferred.succeed(finished, undefined) : Effect.void
-          })
-        ),
-        Effect.as(shown.nextLsn)
-      )
-    })
+  const handler = Handler.arrays((changes: NonEmptyReadonlyArray<Change>) => {
+    const shown = window.take(changes)
+    return write(changes, formatLines(shown.changes, options.format)).pipe(
+      Effect.andThen(
+        Effect.suspend(() => {
+          count(options.totals, shown.changes)
+          // The stream ends in good order when it is interrupted: with this acknowledgement.
+          return shown.isFinished ? Deferred.succeed(finished, undefined) : Effect.void
+        })
+      ),
+      Effect.as(shown.nextLsn)
+    )
+  })
+  const isOver = Effect.andThen(Deferred.await(finished), awaitSlot(stream))
+  const ended = Effect.raceFirst(isOver, awaitUntilLsn(stream.options.slot, options.window))
+  yield* Effect.raceFirst(Effect.asVoid(stream.run(handler)), ended).pipe(
+    Effect.catchTag("OutputClosed", () => Effect.void)
   )
-  const isOver = Effect.andThen(Deferred.await(finished), awaitSlot(options))
-  const ended = Effect.raceFirst(isOver, awaitUntilLsn(options.stream.slot, options.window))
-  yield* Effect.raceFirst(Effect.asVoid(stream), ended).pipe(Effect.catchTag("OutputClosed", () => Effect.void))
 })

@@ -1,6 +1,6 @@
 /** A publication that lives as long as a scope: for commands that leave nothing behind. */
-import { Publication, quoteIdentifier, type ReplicationError } from "@replicant/core"
-import type { WalSender } from "@replicant/core/driver"
+import { Publication, type ReplicationError } from "@replicant/core"
+import { quoteIdentifier, type WalSender } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { withConnection } from "./Root.ts"

@@ -35,7 +35,7 @@ export class DemoFailed extends Data.TaggedError("DemoFailed")<{
 
 /** Every way a command fails; a reader that goes away is none. */
 export type CommandError =
-  | Snapshot.SnapshotError
+  | Snapshot.Error
   | CopyError
   | ConfigError
   | UsageError

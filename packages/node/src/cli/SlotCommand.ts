@@ -1,6 +1,6 @@
 /** `replicant slot`: the replication slots of a server. */
-import { identifySystem, Lsn, ReplicationSlot } from "@replicant/core"
-import type { ReplicantConnection } from "@replicant/core/driver"
+import { Lsn, ReplicationSlot } from "@replicant/core"
+import { identifySystem, type ReplicantConnection } from "@replicant/core/driver"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"

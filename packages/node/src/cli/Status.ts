@@ -1,17 +1,17 @@
 /**
- * How a stream is doing, as one line: how much, how fast, how far behind. Read from core's metrics, which cost nothing per
- * change, and shown by `LiveLine`.
+ * How a stream is doing while it streams: how much, how fast, how far behind, and as one line. Read from core's metrics, which
+ * cost nothing per change.
  */
 import { Lsn, Metrics } from "@replicant/core"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
-import * as LiveLine from "./LiveLine.ts"
 import { formatBytes, formatCount, plural } from "./Table.ts"
 
 export interface Status {
   readonly changes: number
   readonly transactions: number
-  /** Over the time since the last status. */
+  /** Over the last seconds. */
   readonly changesPerSecond: number
   /** WAL received and not confirmed to the server yet. */
   readonly lagBytes: bigint
@@ -45,10 +45,10 @@ export const formatStatus = (status: Status): string =>
     `acknowledged ${status.acknowledged === Lsn.zero ? "nothing yet" : Lsn.format(status.acknowledged)}`
   ].join(" | ")
 
-/** What a stream has shown so far: its owner counts here. */
+/** What a stream has come to so far: its owner goes on counting here. */
 export interface Totals {
-  changes: number
-  transactions: number
+  readonly changes: number
+  readonly transactions: number
 }
 
 /** The last position reported as flushed on this slot; `0/0` before the first report. */
@@ -65,41 +65,30 @@ const read = (slot: string) =>
     lagSeconds: Metric.value(Metrics.lagSeconds)
   }).pipe(Effect.provideService(Metric.CurrentMetricAttributes, { slot }))
 
-/** How often a terminal's line is rewritten, and how often a line is added where there is no terminal. */
-const pace = { terminal: 250, lines: 5000 } as const
-
 /** Over how many milliseconds the rate is taken, so that it does not flicker. */
 const rateWindow = 2000
 
-/** Shows the status of a stream until interrupted, and takes the live line away then. */
-export const showStatus = Effect.fnUntraced(function* (slot: string, totals: Totals): Effect.fn.Return<never> {
-  const line = yield* LiveLine.Standard
-  const interval = line.isTerminal ? pace.terminal : pace.lines
-  const samples: Array<{ readonly at: number; readonly changes: number }> = []
-  const sample = (): number => {
-    const now = { at: performance.now(), changes: totals.changes }
+const nanosPerMilli = 1_000_000
+
+/** Reads the status of a stream, each time anew. */
+export const statusReader = Effect.fnUntraced(function* (
+  slot: string,
+  totals: Totals
+): Effect.fn.Return<Effect.Effect<Status>> {
+  const millis = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / nanosPerMilli)
+  const samples = [{ at: yield* millis, changes: totals.changes }]
+  const sample = (at: number): number => {
+    const now = { at, changes: totals.changes }
     samples.push(now)
-    while (samples.length > 2 && now.at - samples[1]!.at >= rateWindow) samples.shift()
+    while (samples.length > 2 && at - samples[1]!.at >= rateWindow) samples.shift()
     const first = samples[0]!
-    return now.at === first.at ? 0 : ((now.changes - first.changes) * 1000) / (now.at - first.at)
+    return at === first.at ? 0 : ((now.changes - first.changes) * 1000) / (at - first.at)
   }
-  sample()
-  return yield* Effect.sleep(interval).pipe(
-    Effect.andThen(read(slot)),
-    Effect.tap(({ flushed, lagSeconds, received }) =>
-      Effect.sync(() =>
-        line.show(
-          formatStatus({
-            ...totals,
-            changesPerSecond: sample(),
-            lagBytes: received.value > flushed.value ? received.value - flushed.value : 0n,
-            lagMillis: lagSeconds.value * 1000,
-            acknowledged: Lsn.make(flushed.value) ?? Lsn.zero
-          })
-        )
-      )
-    ),
-    Effect.forever,
-    Effect.ensuring(Effect.sync(() => line.hide()))
-  )
+  return Effect.zipWith(millis, read(slot), (at, { flushed, lagSeconds, received }) => ({
+    ...totals,
+    changesPerSecond: sample(at),
+    lagBytes: received.value > flushed.value ? received.value - flushed.value : 0n,
+    lagMillis: lagSeconds.value * 1000,
+    acknowledged: Lsn.make(flushed.value) ?? Lsn.zero
+  }))
 })

@@ -5,23 +5,21 @@
 import { randomBytes } from "node:crypto"
 import {
   CheckpointStore,
-  identifySystem,
+  LogicalStream,
   Lsn,
   Publication,
   type ReplicationError,
   ReplicationSlot,
   SlotAlreadyExists,
-  Snapshot,
   TransactionSpill
 } from "@replicant/core"
-import type { WalSender } from "@replicant/core/driver"
-import * as Context from "effect/Context"
+import { identifySystem, type WalSender } from "@replicant/core/driver"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
+import * as SubscriptionRef from "effect/SubscriptionRef"
 import { encodeChange } from "./ChangeJson.ts"
 import { ChangeText } from "./ChangeText.ts"
 import { type Formatter, follow } from "./Follow.ts"
@@ -30,9 +28,8 @@ import * as OwnPublication from "./OwnPublication.ts"
 import { tableFlag } from "./PublicationCommand.ts"
 import * as Root from "./Root.ts"
 import { createSlot } from "./SlotCommand.ts"
-import { showSnapshot } from "./SnapshotStatus.ts"
 import { Output } from "./StandardOutput.ts"
-import { showStatus } from "./Status.ts"
+import { showStream } from "./StreamLine.ts"
 import { type StreamFlags, type StreamPlan, streamPlan } from "./StreamPlan.ts"
 import { isFrame } from "./StreamWindow.ts"
 
@@ -97,14 +94,11 @@ const prepare = Effect.fnUntraced(function* (
   )
 })
 
-/** The store that `--checkpoint` names. */
-const checkpointStore = ({ checkpoint }: StreamFlags) =>
+/** Keeps checkpoints where `--checkpoint` says. */
+const withCheckpoints = <A, E, R>(self: Effect.Effect<A, E, R>, { checkpoint }: StreamFlags) =>
   Option.match(checkpoint, {
-    onNone: () => Effect.undefined,
-    onSome: (directory) =>
-      Effect.map(Layer.build(CheckpointStore.file({ directory })), (context) =>
-        Context.get(context, CheckpointStore.CheckpointStore)
-      )
+    onNone: () => self,
+    onSome: (directory) => Effect.provide(self, CheckpointStore.file({ directory }))
   })
 
 const formatter = Effect.fnUntraced(function* (flags: StreamFlags, shared: Root.Shared): Effect.fn.Return<Formatter> {
@@ -120,23 +114,23 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
   const plan = yield* Effect.fromResult(streamPlan(flags, yield* generatedSlot))
   const format = yield* formatter(flags, shared)
   const totals = { changes: 0, transactions: 0 }
-  const progress = yield* Snapshot.makeProgress
-  const stream = Effect.gen(function* () {
+  const stream = yield* LogicalStream.make({
+    slot: plan.slot,
+    plugin: plan.plugin,
+    snapshot: plan.snapshot,
+    copy: {
+      connections: Option.getOrUndefined(flags.connections),
+      rateLimit: Option.getOrUndefined(Option.map(flags.rateLimit, (rows) => ({ rows })))
+    },
+    createSlot: plan.snapshot === undefined && plan.createSlot === "temporary" ? "temporary" : undefined,
+    slotPolicy: { inUseTimeout: slotInUseMillis },
+    timing: { acknowledgeDelay: "200 millis" }
+  })
+  const following = Effect.gen(function* () {
     yield* prepare(plan)
     if (plan.snapshot === "initial" && plan.createSlot === "temporary") yield* dropAtEnd(plan.slot)
-    const { snapshot } = plan
-    const connections = Option.getOrUndefined(flags.connections)
-    const rateLimit = Option.getOrUndefined(Option.map(flags.rateLimit, (rows) => ({ rows })))
-    const checkpoints = yield* checkpointStore(flags)
     const followed = follow({
-      snapshot: snapshot === undefined ? undefined : { snapshot, connections, checkpoints, rateLimit, progress },
-      stream: {
-        slot: plan.slot,
-        plugin: plan.plugin,
-        createSlot: plan.createSlot === "temporary" ? "temporary" : undefined,
-        slotInUseTimeout: slotInUseMillis,
-        acknowledgeDelay: "200 millis"
-      },
+      stream,
       window: {
         limit: Option.getOrUndefined(flags.limit),
         untilLsn: Option.getOrUndefined(flags.untilLsn),
@@ -146,15 +140,18 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
       totals
     })
     const { isTerminal } = yield* LiveLine.Standard
+    if (!isTerminal) return yield* followed
     // Lines that go to a file or a pipe show nothing of themselves: a terminal beside them shows how it goes.
-    const isSilent = !(yield* Output).isTerminal
-    const shown = Effect.andThen(
-      plan.snapshot === undefined ? Effect.void : showSnapshot(progress),
-      isSilent ? showStatus(plan.slot, totals) : Effect.never
+    const shows = (yield* Output).isTerminal ? "before" : "all"
+    return yield* Effect.raceFirst(
+      followed,
+      showStream({ slot: plan.slot, state: SubscriptionRef.get(stream.state), totals, shows })
     )
-    yield* isTerminal ? Effect.raceFirst(followed, shown) : followed
   })
-  yield* Effect.scoped(stream).pipe(Effect.provide(Root.walSender(shared)), Effect.provide(TransactionSpill.layer()))
+  yield* Effect.scoped(withCheckpoints(following, flags)).pipe(
+    Effect.provide(Root.walSender(shared)),
+    Effect.provide(TransactionSpill.layer())
+  )
 })
 
 const lsn = Flag.String("until-lsn").pipe(

@@ -2,7 +2,8 @@
  * What `replicant stream` is to do, from its flags: pure, and everything that the flags alone can tell to be wrong is
  * told here, before a connection is opened.
  */
-import { type Lsn, type OutputPlugin, Pgoutput, Publication, type Snapshot, Wal2Json } from "@replicant/core"
+import { type Lsn, Pgoutput, Publication, type Snapshot, Wal2Json } from "@replicant/core"
+import type { OutputPlugin } from "@replicant/core/driver"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as ChangeJson from "./ChangeJson.ts"
@@ -21,7 +22,7 @@ export interface StreamFlags {
   readonly boundaries: boolean
   readonly streaming: Option.Option<"on" | "parallel">
   readonly twoPhase: boolean
-  readonly snapshot: Option.Option<Snapshot.SnapshotMode>
+  readonly snapshot: Option.Option<Snapshot.Mode>
   readonly connections: Option.Option<number>
   readonly checkpoint: Option.Option<string>
   readonly rateLimit: Option.Option<number>

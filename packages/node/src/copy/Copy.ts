@@ -4,38 +4,24 @@
  * One session at the target and one stream from the source are one attempt. Where either is lost in a way that may pass, both
  * are begun again, from the position that the target has: there is no other memory.
  */
-import {
-  CheckpointStore,
-  type Handled,
-  InvalidOption,
-  isSnapshotChange,
-  type LogicalStreamOptions,
-  Lsn,
-  makeStreamState,
-  Pgoutput,
-  Snapshot,
-  type StreamStateRef,
-  withLogicalStreamArray
-} from "@replicant/core"
+import { CheckpointStore, InvalidOption, LogicalStream, Lsn, Pgoutput } from "@replicant/core"
 import { WalSender } from "@replicant/core/driver"
-import type { NonEmptyReadonlyArray } from "effect/Array"
-import type * as Duration from "effect/Duration"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as PgConfig from "../pg/PgConfig.ts"
 import * as PgWalSender from "../pg/PgWalSender.ts"
 import type { CopyError } from "./CopyError.ts"
+import { copyHandler } from "./CopyHandler.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import { type Setup, setup } from "./CopySetup.ts"
 import type { CopyTotals } from "./CopyTotals.ts"
-import { SnapshotWriter } from "./SnapshotWriter.ts"
 import * as TargetSession from "./TargetSession.ts"
 import { TargetWriter, type WriteError } from "./TargetWriter.ts"
-import { TransactionWriter } from "./TransactionWriter.ts"
 
 export * from "./CopyError.ts"
 export type { CopyTotals } from "./CopyTotals.ts"
@@ -64,94 +50,91 @@ export interface Options {
   readonly connections?: number | undefined
   /** Pages (mostly of 8 kB) that are copied at a time, and committed at the target with their checkpoint: 2048. */
   readonly piecePages?: number | undefined
-  /** Told how far the first copy is. */
-  readonly progress?: Snapshot.ProgressRef | undefined
-  /** Told every change of the stream's state. */
-  readonly state?: StreamStateRef | undefined
-  /** Counted here, where it is given. */
-  readonly totals?: CopyTotals | undefined
   /** How long what is being applied may take to end when the program is interrupted: 5 s. */
   readonly shutdownTimeout?: Duration.Input | undefined
 }
 
-/** A place for a copy to count in. */
-export const makeTotals = (): CopyTotals => ({ rows: 0, changes: 0, transactions: 0, missing: 0 })
+/** What a copy is doing: as its stream, but that it also goes on after a failure of the target. */
+export type State =
+  | Exclude<LogicalStream.StreamState, { readonly _tag: "Reconnecting" }>
+  | { readonly _tag: "Reconnecting"; readonly attempt: number; readonly cause: CopyError }
+
+/** A copy to be run. Nothing is opened yet. */
+export interface Copy {
+  readonly options: Options
+  /** Copies, then follows; see {@link run}. Once: it never ends by itself. */
+  readonly run: Effect.Effect<never, CopyError>
+  /** What it is doing. To be watched with `SubscriptionRef.changes`. */
+  readonly state: SubscriptionRef.SubscriptionRef<State>
+  /** What it has done so far: it goes on counting here. */
+  readonly totals: Readonly<CopyTotals>
+}
 
 /** What outlives an attempt. */
 interface Run {
   readonly options: Options
-  readonly from: PgConfig.PgConfig
   readonly to: PgConfig.PgConfig
   readonly totals: CopyTotals
+  readonly state: SubscriptionRef.SubscriptionRef<State>
   /** Everything was found to be well once: from then on, what fails may pass. */
   hasBegun: boolean
+  /** When the attempt under way was begun. */
+  since: bigint
+  /** How many failed since one has proved itself. */
   failures: number
 }
 
-/**
- * The checkpoint of the first copy lies in our own row, and is stored with the rows. It is loaded by each attempt before it
- * makes a slot: what the one before has left open is undone first, for a slot waits for every transaction of its cluster.
- */
-const checkpointStore = (
-  writer: TargetWriter,
-  inTurn: <A, E>(effect: Effect.Effect<A, E>) => Effect.Effect<A, E>
-): CheckpointStore.CheckpointStore["Service"] => {
+/** The checkpoint of the first copy lies in our own row, and is stored with the rows. */
+const checkpointStore = (writer: TargetWriter): CheckpointStore.CheckpointStore["Service"] => {
   const during = (name: "load" | "remove", key: string) => (error: { readonly message: string }) =>
     new CheckpointStore.CheckpointError({ during: name, key, problem: error.message })
   return {
     load: (key) =>
-      inTurn(Effect.andThen(writer.rollback(), CopyPosition.load(writer.session, writer.slot))).pipe(
+      CopyPosition.load(writer.session, writer.slot).pipe(
         Effect.map((position) => Option.fromUndefinedOr(position?.snapshot)),
         Effect.mapError(during("load", key))
       ),
     save: () => Effect.void,
-    remove: (key) =>
-      writer.isOpen
-        ? Effect.void
-        : writer.run([CopyPosition.forget(writer.slot)], ["position"]).pipe(Effect.mapError(during("remove", key)))
+    remove: (key) => Effect.mapError(writer.store(CopyPosition.forget(writer.slot)), during("remove", key))
   }
 }
 
 /** From PostgreSQL 16 on the server leaves out what came to it from elsewhere; before, `TransactionWriter` does. */
 const originSince = 160_000
 
-const streamOptions = (
-  run: Run,
-  { position, sourceVersion }: Setup,
-  transactions: TransactionWriter
-): LogicalStreamOptions => ({
-  slot: run.options.slot,
-  plugin: Pgoutput.make({
-    publications: run.options.publications,
-    // The target takes back what the source printed.
-    types: "text",
-    messages: false,
-    origin: run.options.replicated === "skip" && sourceVersion >= originSince ? "none" : undefined
-  }),
-  checkpoint:
-    position.endLsn === Lsn.zero
-      ? undefined
-      : {
-          endLsn: position.endLsn,
-          systemId: position.systemId,
-          timeline: position.timeline,
-          idleFlush: position.idleFlush
-        },
-  storeIdleFlush: (lsn) => transactions.storeIdleFlush(lsn),
-  slotInUseTimeout: "30 seconds",
-  shutdownTimeout: run.options.shutdownTimeout
-})
-
-type Handler = (changes: NonEmptyReadonlyArray<Snapshot.ChangeAfterSnapshot>) => Effect.Effect<Handled, WriteError>
-
-const isOfSnapshot = (
-  changes: ReadonlyArray<Snapshot.ChangeAfterSnapshot>
-): changes is ReadonlyArray<Snapshot.SnapshotChange> => changes[0] !== undefined && isSnapshotChange(changes[0])
+const streamOptions = (options: Options, { position, sourceVersion }: Setup, writer: TargetWriter) => {
+  const { endLsn, idleFlush, systemId, timeline } = position
+  const isAtStart = endLsn === Lsn.zero
+  // Without a checkpoint there is nothing to go on with but the stream.
+  const hasRows = position.state === "copying" || position.snapshot !== undefined
+  return {
+    slot: options.slot,
+    plugin: Pgoutput.make({
+      publications: options.publications,
+      // The target takes back what the source printed.
+      types: "text",
+      messages: false,
+      origin: options.replicated === "skip" && sourceVersion >= originSince ? "none" : undefined
+    }),
+    snapshot: hasRows ? "initial" : undefined,
+    copy: { connections: options.connections, piecePages: options.piecePages },
+    createSlot: !hasRows && isAtStart ? "permanent" : undefined,
+    checkpoint: isAtStart ? undefined : { endLsn, systemId, timeline, idleFlush },
+    storeIdleFlush: (lsn: Lsn.Lsn) =>
+      Effect.suspend((): Effect.Effect<void, WriteError | "busy"> => {
+        // It would become part of the transaction that is open.
+        return writer.isIdle ? writer.store(CopyPosition.idle(options.slot, lsn)) : Effect.fail("busy")
+      }),
+    slotPolicy: { inUseTimeout: "30 seconds" },
+    timing: { shutdownTimeout: options.shutdownTimeout }
+  } as const
+}
 
 /** One session at the target, and one stream into it. */
 const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, CopyError, WalSender | Scope.Scope> {
-  const { options } = run
-  const { slot } = options
+  run.since = yield* Clock.monotonicTimeNanos
+  const { options, state, totals } = run
+  const { origin = "marked", replicated = "apply", slot } = options
   const session = yield* TargetSession.open({ config: run.to, slot, triggers: options.triggers ?? "quiet" })
   const prepared = yield* Effect.scoped(
     Effect.flatMap(WalSender, (sender) =>
@@ -162,78 +145,74 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
           whenMissing: options.whenMissing ?? "fail",
           whenFilled: options.whenFilled ?? "fail",
           rows: options.rows ?? "copy",
-          origin: options.origin ?? "marked"
+          origin
         })
       )
     )
   )
   run.hasBegun = true
   const { position, tables } = prepared
-  const writer = new TargetWriter({ session, slot, tables, totals: run.totals })
-  const rows = new SnapshotWriter(writer)
-  const transactions = new TransactionWriter(writer, {
-    origin: options.origin ?? "marked",
-    replicated: options.replicated ?? "apply",
-    committed: position.endLsn
-  })
-  const inTurn = Semaphore.withPermit(yield* Semaphore.make(1))
-  const state = options.state ?? (yield* makeStreamState)
-  // What a lost stream has brought in part comes again: it must not stay open, with its locks, until then.
-  const undo = Effect.flatMap(SubscriptionRef.get(state), ({ _tag }) =>
-    _tag === "Reconnecting" ? writer.rollback() : Effect.void
-  )
-  yield* SubscriptionRef.changes(state).pipe(
-    Stream.filter(({ _tag }) => _tag === "Reconnecting"),
-    Stream.runForEach(() => Effect.ignore(inTurn(undo))),
+  const writer = new TargetWriter({ session, slot, tables, totals, committed: position.endLsn })
+  const stream = yield* LogicalStream.make(streamOptions(options, prepared, writer))
+  yield* SubscriptionRef.changes(stream.state).pipe(
+    Stream.filter(({ _tag }) => _tag !== "Idle" && _tag !== "Stopped"),
+    Stream.runForEach((now) => SubscriptionRef.set(state, now)),
     Effect.forkScoped
   )
-  const handle: Handler = (changes) =>
-    Effect.tap(
-      isOfSnapshot(changes)
-        ? rows.handle(changes)
-        : transactions.handle(changes as Parameters<TransactionWriter["handle"]>[0]),
-      () =>
-        Effect.sync(() => {
-          run.failures = 0
-        })
+  return yield* stream
+    .run(copyHandler(writer, { origin, replicated }))
+    .pipe(Effect.provideService(CheckpointStore.CheckpointStore, checkpointStore(writer)))
+})
+
+/** An attempt that lasted this long has proved itself: the next failure counts as the first. */
+const proven = Duration.toNanosUnsafe("30 seconds")
+
+/** Attempts one after the other, while another may mend it. At the start nothing is waited for: it is wrong, and told. */
+const attempts = (run: Run): Effect.Effect<never, CopyError, WalSender> =>
+  LogicalStream.retrying(Effect.scoped(attempt(run)), {
+    decide: (error: CopyError) =>
+      Effect.map(Clock.monotonicTimeNanos, (now): LogicalStream.Verdict<CopyError> => {
+        if (!run.hasBegun || !error.isRetryable) return { _tag: "GiveUp", error }
+        const hasGotOn = now - run.since >= proven
+        run.failures = hasGotOn ? 1 : run.failures + 1
+        return { _tag: "Again", hasGotOn, attempt: run.failures }
+      }),
+    onFailure: (cause, attempt) =>
+      Effect.andThen(
+        SubscriptionRef.set(run.state, { _tag: "Reconnecting", attempt, cause }),
+        Effect.logWarning(`the copy goes on (${attempt}) after ${cause._tag}: ${cause.message}`)
+      )
+  })
+
+/**
+ * A copy as a value: to be run, and watched.
+ *
+ * @example
+ * const copy = yield* Copy.make(options)
+ * yield* SubscriptionRef.changes(copy.state).pipe(Stream.runForEach((now) => Effect.logInfo(now)), Effect.forkScoped)
+ * yield* copy.run
+ */
+export const make = (options: Options): Effect.Effect<Copy> =>
+  Effect.map(SubscriptionRef.make<State>({ _tag: "Idle" }), (state) => {
+    const totals: CopyTotals = { rows: 0, changes: 0, transactions: 0, missing: 0 }
+    const run = Effect.gen(function* () {
+      if (options.publications.length === 0) {
+        return yield* new InvalidOption({ option: "publications", problem: "names none" })
+      }
+      const settings = { ...options.from.settings, ...TargetSession.sharedSettings }
+      const from = yield* Effect.fromResult(PgConfig.resolve({ ...options.from, settings }))
+      const to = yield* Effect.fromResult(PgConfig.resolve(options.to))
+      yield* SubscriptionRef.set(state, { _tag: "Connecting" })
+      return yield* attempts({ options, to, totals, state, hasBegun: false, since: 0n, failures: 0 }).pipe(
+        Effect.provideService(WalSender, PgWalSender.make(from))
+      )
+    }).pipe(
+      Effect.ensuring(SubscriptionRef.set(state, { _tag: "Stopped" })),
+      Effect.annotateLogs({ slot: options.slot }),
+      Effect.withSpan("Replicant.copy")
     )
-  const handler: Handler = (changes) => inTurn(handle(changes))
-  const streaming = { ...streamOptions(run, prepared, transactions), state }
-  // Without a checkpoint there is nothing to go on with but the stream.
-  if (position.state !== "copying" && position.snapshot === undefined) {
-    const createSlot = position.endLsn === Lsn.zero ? ("permanent" as const) : undefined
-    return yield* withLogicalStreamArray({ ...streaming, createSlot }, handler)
-  }
-  return yield* Snapshot.withSnapshotStreamArray(
-    {
-      ...streaming,
-      snapshot: "initial",
-      connections: options.connections,
-      piecePages: options.piecePages,
-      progress: options.progress,
-      checkpoints: checkpointStore(writer, inTurn)
-    },
-    handler
-  )
-})
-
-/** What another attempt may mend. At the start nothing is waited for: it is wrong, and told. */
-const mayPass = (run: Run, error: CopyError): boolean => run.hasBegun && error.isRetryable
-
-/** In milliseconds: a quarter of a second, doubled up to ten, each shortened by up to a half. */
-const delay = (failures: number): Effect.Effect<number> =>
-  Effect.sync(() => Math.min(10_000, 250 * 2 ** failures) * (0.5 + Math.random() / 2))
-
-const forever = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, CopyError, WalSender> {
-  while (true) {
-    const failure = yield* Effect.flip(Effect.scoped(attempt(run)))
-    if (!mayPass(run, failure)) return yield* Effect.fail(failure)
-    const millis = yield* delay(run.failures)
-    run.failures += 1
-    yield* Effect.logWarning(`the copy goes on in ${Math.round(millis)} ms after ${failure._tag}: ${failure.message}`)
-    yield* Effect.sleep(millis)
-  }
-})
+    return { options, run, state, totals }
+  })
 
 /**
  * Copies the rows of what is published into tables of the same names in another PostgreSQL, and then applies every
@@ -252,18 +231,5 @@ const forever = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
  *   whenMissing: "create"
  * })
  */
-export const run = Effect.fn("Replicant.copy")(function* (options: Options): Effect.fn.Return<never, CopyError> {
-  if (options.publications.length === 0) {
-    return yield* new InvalidOption({ option: "publications", problem: "names none" })
-  }
-  const shared = TargetSession.sharedSettings
-  const { from: source } = options
-  const from = yield* Effect.fromResult(PgConfig.resolve({ ...source, settings: { ...source.settings, ...shared } }))
-  const to = yield* Effect.fromResult(PgConfig.resolve(options.to))
-  const totals = options.totals ?? makeTotals()
-  const started: Run = { options, from, to, totals, hasBegun: false, failures: 0 }
-  return yield* forever(started).pipe(
-    Effect.provideService(WalSender, PgWalSender.make(from)),
-    Effect.annotateLogs({ slot: options.slot })
-  )
-})
+export const run = (options: Options): Effect.Effect<never, CopyError> =>
+  Effect.flatMap(make(options), (copy) => copy.run)

@@ -1,7 +1,8 @@
 /**
  * Ways to fail that only a copy knows; the rest are core's. Messages name tables, columns and constraints, and never a value.
  */
-import { logText, type ReplicationError, type Snapshot } from "@replicant/core"
+import type { ReplicationError, Snapshot } from "@replicant/core"
+import { logText } from "@replicant/core/driver"
 import * as Schema from "effect/Schema"
 
 const errorId = <const Name extends string>(name: Name): `@replicant/node/${Name}` => `@replicant/node/${name}`
@@ -162,4 +163,4 @@ export type TargetError =
   | TargetFailed
 
 /** Every way in which a copy fails. */
-export type CopyError = Snapshot.SnapshotError | ReplicationError | TargetError
+export type CopyError = Snapshot.Error | ReplicationError | TargetError

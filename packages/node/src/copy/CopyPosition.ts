@@ -2,7 +2,8 @@
  * How far a copy is, in a table of the target: written in the transactions that it is the position of, so that no crash can
  * come between the two. What a lost connection leaves in doubt, this row decides.
  */
-import { Lsn, quoteLiteral } from "@replicant/core"
+import { Lsn } from "@replicant/core"
+import { quoteLiteral } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import type { Statement, Step } from "./PgBatch.ts"
 import type { SessionError, TargetSession } from "./TargetSession.ts"

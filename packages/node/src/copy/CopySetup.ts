@@ -2,8 +2,8 @@
  * What must hold before the first row: who the two servers are, what is published, whether the target's tables fit, and where
  * an earlier run stood. Whatever is to be made is made here, and only where that was asked for.
  */
-import { identifySystem, Lsn, Publication, ReplicationSlot } from "@replicant/core"
-import type { ReplicantConnection } from "@replicant/core/driver"
+import { Lsn, Publication, ReplicationSlot } from "@replicant/core"
+import { identifySystem, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import {
   type CopyError,

@@ -4,7 +4,8 @@
  *
  * Source: https://www.postgresql.org/docs/current/replication-origins.html
  */
-import { Lsn, PgTimestamp, quoteLiteral } from "@replicant/core"
+import { Lsn, PgTimestamp } from "@replicant/core"
+import { quoteLiteral } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import { TargetDenied } from "./CopyError.ts"

@@ -1,16 +1,17 @@
 /**
  * Writes the rows of a first copy, by COPY, and with them how far it is: the checkpoint is stored in the transaction of the
- * rows that it tells of. A copy that goes on writes over rows that are there already, by way of a temporary table.
+ * rows that it tells of. A copy that goes on writes over rows that are there already, by way of a temporary table. One is made
+ * for each attempt: rows of one that is over are nobody's.
  */
 import type { Lsn, Relation, Snapshot } from "@replicant/core"
-import { quoteIdentifier } from "@replicant/core"
+import { quoteIdentifier } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import { CopyMismatch } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import { CopyBuffer } from "./CopyRows.ts"
 import type { TableStatements } from "./TableStatements.ts"
 import { tableKey, type UniqueKey } from "./TargetCatalog.ts"
-import { begin, commit, type TargetWriter, type WriteError } from "./TargetWriter.ts"
+import type { TargetWriter, WriteError } from "./TargetWriter.ts"
 import { copyCommand } from "./TransactionWriter.ts"
 
 /** So many characters of one table go in one COPY: large enough for the round trip not to show. */
@@ -47,23 +48,23 @@ export class SnapshotWriter {
   }
 
   /** Takes what a snapshot hands over. All before a mark that must be durable is, when it has ended. */
-  handle(changes: ReadonlyArray<Snapshot.SnapshotChange>): Effect.Effect<undefined, WriteError> {
-    const self = this
-    return Effect.gen(function* () {
+  handle(changes: ReadonlyArray<Snapshot.Change>): Effect.Effect<undefined, WriteError> {
+    return Effect.gen({ self: this }, function* () {
       for (const change of changes) {
         if ("relation" in change && CopyPosition.isPositionTable(change.relation)) {
-          if (change._tag === "SnapshotRangeCompleted") yield* self.commit(change.checkpoint, undefined)
+          if (change._tag === "SnapshotRangeCompleted") yield* this.commit(change.checkpoint, undefined)
         } else if (change._tag === "SnapshotRow") {
-          const copy = self.copies.get(change.relation) ?? (yield* self.begin(change.relation))
+          const copy = this.copies.get(change.relation) ?? (yield* this.begin(change.relation))
           copy.buffer.add(change.row)
-          if (copy.buffer.size >= maxBuffer) yield* self.flush(copy)
-        } else yield* self.mark(change)
+          if (copy.buffer.size >= maxBuffer) yield* this.flush(copy)
+        } else yield* this.mark(change)
       }
+      yield* this.writer.send()
       return undefined
     })
   }
 
-  private mark(change: Exclude<Snapshot.SnapshotChange, Snapshot.SnapshotRow>): Effect.Effect<void, WriteError> {
+  private mark(change: Exclude<Snapshot.Change, Snapshot.Row>): Effect.Effect<void, WriteError> {
     switch (change._tag) {
       case "SnapshotStarted":
         return this.start(change)
@@ -71,7 +72,7 @@ export class SnapshotWriter {
         return this.resume(change)
       case "SnapshotTableRestarted":
         this.resumed.delete(tableKey(change.relation))
-        return Effect.andThen(this.open(), this.writer.execute(emptyTables([change.relation])))
+        return this.empty([change.relation])
       case "SnapshotRowDeleted":
         return this.deleteRow(change)
       case "SnapshotRangeCompleted":
@@ -84,54 +85,43 @@ export class SnapshotWriter {
   }
 
   /** What an earlier attempt has brought is void. What was found empty is left alone. */
-  private start({ checkpoint, tables }: Snapshot.SnapshotStarted): Effect.Effect<void, WriteError> {
-    const self = this
-    return Effect.gen(function* () {
-      yield* self.reset()
-      yield* self.open()
-      const filled = yield* self.filled(
+  private start({ checkpoint, tables }: Snapshot.Started): Effect.Effect<void, WriteError> {
+    return Effect.gen({ self: this }, function* () {
+      const filled = yield* this.filled(
         tables.map(({ relation }) => relation).filter((table) => !CopyPosition.isPositionTable(table))
       )
-      if (filled.length > 0) yield* self.writer.execute(emptyTables(filled))
-      yield* self.commit(checkpoint, undefined)
+      yield* this.empty(filled)
+      yield* this.commit(checkpoint, undefined)
     })
   }
 
-  private resume({ checkpoint, tables, unpublished }: Snapshot.SnapshotResumed): Effect.Effect<void, WriteError> {
-    const self = this
-    return Effect.gen(function* () {
-      yield* self.reset()
-      yield* self.commit(checkpoint, undefined)
+  private resume({ checkpoint, tables, unpublished }: Snapshot.Resumed): Effect.Effect<void, WriteError> {
+    return Effect.gen({ self: this }, function* () {
+      yield* this.commit(checkpoint, undefined)
       const count = (wanted: string) => tables.filter(({ state }) => state === wanted).length
       yield* Effect.logInfo(
         `the first copy goes on: ${count("complete")} tables are complete, ${count("partial")} in part, ${count("pending")} to come`
       )
       for (const { relation, state } of tables) {
         if (state !== "partial" || CopyPosition.isPositionTable(relation)) continue
-        self.resumed.add(tableKey(relation))
-        const { statements } = yield* self.begin(relation)
+        this.resumed.add(tableKey(relation))
+        const { statements } = yield* this.begin(relation)
         if (!statements.canUpsert) {
           return yield* new CopyMismatch({
             problems: [`${statements.table} has no unique index over the key that its rows are found by`]
           })
         }
       }
-      const left = unpublished.filter((table) => !CopyPosition.isPositionTable(table))
-      if (left.length > 0) {
-        yield* self.open()
-        yield* self.writer.execute(emptyTables(left))
-      }
+      yield* this.empty(unpublished.filter((table) => !CopyPosition.isPositionTable(table)))
       return undefined
     })
   }
 
-  private deleteRow({ old, relation }: Snapshot.SnapshotRowDeleted): Effect.Effect<void, WriteError> {
-    const self = this
-    return Effect.gen(function* () {
-      const { statements } = self.copies.get(relation) ?? (yield* self.begin(relation))
-      yield* self.open()
-      yield* self.writer.run([statements.delete({ old })], [undefined])
-    })
+  private deleteRow({ old, relation }: Snapshot.RowDeleted): Effect.Effect<void, WriteError> {
+    const known = this.copies.get(relation)
+    return Effect.map(known === undefined ? this.begin(relation) : Effect.succeed(known), ({ statements }) =>
+      this.writer.add(statements.delete({ old }))
+    )
   }
 
   private begin(relation: Relation.Relation): Effect.Effect<TableCopy, WriteError> {
@@ -143,17 +133,10 @@ export class SnapshotWriter {
     })
   }
 
-  /** Rows of an attempt that is over are nobody's. */
-  private reset(): Effect.Effect<void, WriteError> {
-    this.copies.clear()
-    this.resumed.clear()
-    return this.writer.rollback()
-  }
-
-  private open(): Effect.Effect<void, WriteError> {
-    if (this.writer.isOpen) return Effect.void
-    this.writer.isOpen = true
-    return this.writer.run([begin], [undefined])
+  private empty(tables: ReadonlyArray<Named>): Effect.Effect<void> {
+    return Effect.sync(() => {
+      if (tables.length > 0) this.writer.execute(emptyTables(tables))
+    })
   }
 
   /** Those that hold rows. */
@@ -172,21 +155,17 @@ export class SnapshotWriter {
     this.writer.totals.rows += buffer.rows
     const count = buffer.rows
     const rows = buffer.take()
-    if (statements.columns.length === 0) {
-      return Effect.andThen(this.open(), this.writer.execute(statements.defaultRows(count)))
-    }
-    const isOver = this.resumed.has(statements.table)
-    return Effect.andThen(
-      this.open(),
-      isOver ? this.writeOver(copy, rows) : this.writer.session.copyIn(copyCommand(statements), rows)
-    )
+    if (statements.columns.length === 0) this.writer.execute(statements.defaultRows(count))
+    else if (this.resumed.has(statements.table)) this.writeOver(copy, rows)
+    else this.writer.copy(copyCommand(statements), rows)
+    return this.writer.send()
   }
 
   /**
    * Rows that may be there in an older version. A row of which another has now a unique value is an older version too, whose
    * newer one is still to come, or it is gone: so it makes way.
    */
-  private writeOver(copy: TableCopy, rows: Uint8Array): Effect.Effect<void, WriteError> {
+  private writeOver(copy: TableCopy, rows: Uint8Array): void {
     const { statements } = copy
     const { columnList, key, table, target } = statements
     const made = copy.stage
@@ -206,17 +185,15 @@ export class SnapshotWriter {
       ),
       `INSERT INTO ${table} (${columnList}) OVERRIDING SYSTEM VALUE SELECT ${columnList} FROM ${stage}${statements.onConflict()}`
     ]
-    const steps = texts.map((text, index) => ({ statement: { name: `${name}_${index}`, text }, values: [] }))
-    return this.writer
-      .execute(
-        made === undefined
-          ? `CREATE TEMP TABLE ${quoteIdentifier(name)} ON COMMIT DELETE ROWS AS SELECT ${columnList} FROM ${table} WITH NO DATA`
-          : `DELETE FROM ${stage}`
-      )
-      .pipe(
-        Effect.andThen(this.writer.session.copyIn(`COPY ${stage} (${columnList}) FROM STDIN`, rows)),
-        Effect.andThen(this.writer.run(steps, []))
-      )
+    this.writer.execute(
+      made === undefined
+        ? `CREATE TEMP TABLE ${quoteIdentifier(name)} ON COMMIT DELETE ROWS AS SELECT ${columnList} FROM ${table} WITH NO DATA`
+        : `DELETE FROM ${stage}`
+    )
+    this.writer.copy(`COPY ${stage} (${columnList}) FROM STDIN`, rows)
+    for (const [index, text] of texts.entries()) {
+      this.writer.add({ statement: { name: `${name}_${index}`, text }, values: [] })
+    }
   }
 
   /** Everything so far, and the checkpoint that tells of it, in one transaction. */
@@ -224,17 +201,15 @@ export class SnapshotWriter {
     checkpoint: string | undefined,
     consistentPoint: Lsn.Lsn | undefined
   ): Effect.Effect<void, WriteError> {
-    const self = this
-    return Effect.gen(function* () {
-      for (const copy of self.copies.values()) yield* self.flush(copy)
-      yield* self.open()
-      const { slot } = self.writer
+    return Effect.gen({ self: this }, function* () {
+      for (const copy of this.copies.values()) yield* this.flush(copy)
+      const { slot } = this.writer
       const position =
         consistentPoint === undefined
           ? CopyPosition.copying(slot, checkpoint)
           : CopyPosition.copied(slot, consistentPoint, checkpoint)
-      yield* self.writer.run([position, commit], ["position", undefined])
-      self.writer.isOpen = false
+      this.writer.commit(position)
+      yield* this.writer.send()
     })
   }
 }

@@ -5,15 +5,8 @@
  * Rows are found by the replica identity, with the equality of the target's own index, so that it is used; without a key by
  * all columns, where of equal rows one is taken.
  */
-import {
-  type Delete,
-  type Insert,
-  quoteIdentifier,
-  quoteLiteral,
-  type Relation,
-  type Row,
-  type Update
-} from "@replicant/core"
+import type { Delete, Insert, Relation, Row, Update } from "@replicant/core"
+import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import type { Statement, Step } from "./PgBatch.ts"
 import { type TargetColumn, type TargetTable, tableKey, type UniqueKey } from "./TargetCatalog.ts"
 

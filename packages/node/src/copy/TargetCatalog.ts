@@ -2,7 +2,8 @@
  * The tables of both sides as their catalogs have them, and how the target's fit what the source publishes: pure comparison,
  * and what each side is asked.
  */
-import { quoteIdentifier, type ReplicantConnection, type ReplicationError, Tables } from "@replicant/core"
+import { type ReplicationError, Tables } from "@replicant/core"
+import { quoteIdentifier, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import { type SessionError, sharedSettings, type TargetSession } from "./TargetSession.ts"
 

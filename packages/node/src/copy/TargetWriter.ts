@@ -1,9 +1,12 @@
 /**
- * What the two writers of a copy, of rows and of transactions, have in common: the session and its transaction, the
- * statements of each relation, and what is counted. It holds the state of one session: a new one begins with a new writer.
+ * What is written at the target, whether it is of rows or of changes: put down first, then sent. It alone knows whether a
+ * transaction is open there: the first step begins one, `commit` ends it, and the scope of a handler undoes what is left.
+ *
+ * It has the state of one session, statements of each relation above all: a new session begins with a new writer.
  */
-import type { Relation } from "@replicant/core"
+import type { Lsn, Relation } from "@replicant/core"
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import { CopyMismatch, CopyPositionLost } from "./CopyError.ts"
 import type { CopyTotals } from "./CopyTotals.ts"
 import type { Step } from "./PgBatch.ts"
@@ -14,37 +17,69 @@ import type { SessionError, TargetSession } from "./TargetSession.ts"
 /** How writing fails. */
 export type WriteError = SessionError | CopyMismatch | CopyPositionLost
 
-const sql = (name: string, text: string): Step => ({ statement: { name: `replicant_${name}`, text }, values: [] })
+const sql = (name: string, text: string): Step => ({ statement: { name, text }, values: [] })
 
-export const begin: Step = sql("begin", "BEGIN")
-export const commit: Step = sql("commit", "COMMIT")
+const begin: Step = sql("replicant_begin", "BEGIN")
+const commit: Step = sql("replicant_commit", "COMMIT")
 
 /** What a step must meet: one row of a table, or that of our position, or nothing in particular. */
 export type Expected = "position" | TableStatements | undefined
+
+/** What is sent to the target one after the other: statements in one round trip, or rows by one COPY. */
+type Work =
+  | { readonly _tag: "Steps"; readonly steps: Array<Step>; readonly expected: Array<Expected> }
+  | { readonly _tag: "Copy"; readonly command: string; readonly rows: Uint8Array }
+
+/** One round trip takes no more steps than this, so that memory is bounded. */
+const maxSteps = 4000
+
+/** A target that does not answer undoes it by itself, once its session has ended. */
+const rollbackTimeout = "2 seconds"
 
 export class TargetWriter {
   readonly session: TargetSession
   readonly slot: string
   readonly totals: CopyTotals
-  /** A transaction of the target is open, and what it holds is nobody's yet. */
-  isOpen = false
+  /** Everything of the stream before it is in the target. */
+  committed: Lsn.Lsn
   /** Temporary tables that the session has made. */
   stages = 0
   private readonly tables: Map<string, TargetTable>
   private readonly statements = new WeakMap<Relation.Relation, TableStatements>()
   private readonly warned = new Set<string>()
   private described = 0
+  /** Put down, and not in the target yet. */
+  private works: Array<Work> = []
+  /** Once these are sent, a transaction is open. */
+  private isOpen = false
 
   constructor(options: {
     readonly session: TargetSession
     readonly slot: string
     readonly tables: ReadonlyMap<string, TargetTable>
     readonly totals: CopyTotals
+    readonly committed: Lsn.Lsn
   }) {
     this.session = options.session
     this.slot = options.slot
     this.tables = new Map(options.tables)
     this.totals = options.totals
+    this.committed = options.committed
+  }
+
+  /** What is not committed when the scope ends is undone: it comes again. */
+  get transaction(): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.acquireRelease(
+      Effect.suspend(() =>
+        this.isIdle ? Effect.void : Effect.die(new Error("a session at the target that was cut off is used again"))
+      ),
+      () => this.rollback()
+    )
+  }
+
+  /** No transaction is open, and nothing is on its way. */
+  get isIdle(): boolean {
+    return !this.isOpen && this.works.length === 0
   }
 
   /** The statements of a relation that was described before; `undefined` for one that was not. */
@@ -54,42 +89,97 @@ export class TargetWriter {
 
   /** Describes a relation. The target is asked once more where it does not fit: it may have been altered meanwhile. */
   describe(relation: Relation.Relation): Effect.Effect<TableStatements, WriteError> {
-    const self = this
-    return Effect.gen(function* () {
+    return Effect.gen({ self: this }, function* () {
       const label = tableKey(relation)
-      let target = self.tables.get(label)
+      let target = this.tables.get(label)
       if (target === undefined || missingColumns(relation, target).length > 0) {
-        target = (yield* targetTables(self.session, [relation])).tables.get(label)
+        target = (yield* targetTables(this.session, [relation])).tables.get(label)
       }
       if (target === undefined) return yield* new CopyMismatch({ problems: [`${label} is missing`] })
       const missing = missingColumns(relation, target)
       if (missing.length > 0) {
         return yield* new CopyMismatch({ problems: missing.map((name) => `${label}, column "${name}" is missing`) })
       }
-      self.tables.set(label, target)
-      const made = new TableStatements(relation, target, { id: self.described++, triggers: self.session.triggers })
-      self.statements.set(relation, made)
+      this.tables.set(label, target)
+      const made = new TableStatements(relation, target, { id: this.described++, triggers: this.session.triggers })
+      this.statements.set(relation, made)
       return made
     })
   }
 
-  /** Ends a transaction that came to nothing: what it held comes again. */
-  rollback(): Effect.Effect<void, SessionError> {
+  /** Puts down a statement, in a transaction. */
+  add(step: Step, expected?: Expected): void {
+    this.open()
+    this.push(step, expected)
+  }
+
+  /** Puts down SQL that is not worth to be prepared. */
+  execute(text: string): void {
+    this.add(sql("", text))
+  }
+
+  /** Puts down rows in COPY's text format. */
+  copy(command: string, rows: Uint8Array): void {
+    this.open()
+    this.works.push({ _tag: "Copy", command, rows })
+  }
+
+  /** Puts down the end of the transaction, with the position that it is of. */
+  commit(position: Step, ...more: ReadonlyArray<Step>): void {
+    this.add(position, "position")
+    for (const step of [...more, commit]) this.push(step, undefined)
+    this.isOpen = false
+  }
+
+  /** Sends all that was put down. After a failure the session is of no more use. */
+  send(): Effect.Effect<void, WriteError> {
+    return Effect.suspend(() =>
+      Effect.andThen(
+        Effect.forEach(
+          this.works,
+          (work) =>
+            work._tag === "Copy" ? this.session.copyIn(work.command, work.rows) : this.run(work.steps, work.expected),
+          { discard: true }
+        ),
+        Effect.sync(() => {
+          this.works = []
+        })
+      )
+    )
+  }
+
+  /** Moves our position by itself. Not while a transaction is open, whose part it would become. */
+  store(position: Step): Effect.Effect<void, WriteError> {
+    return this.run([position], ["position"])
+  }
+
+  private open(): void {
+    if (this.isOpen) return
+    this.isOpen = true
+    this.push(begin, undefined)
+  }
+
+  private push(step: Step, expected: Expected): void {
+    const current = this.works.at(-1)
+    if (current?._tag === "Steps" && current.steps.length < maxSteps) {
+      current.steps.push(step)
+      current.expected.push(expected)
+    } else this.works.push({ _tag: "Steps", steps: [step], expected: [expected] })
+  }
+
+  private rollback(): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (!this.isOpen) return Effect.void
+      // One that was cut off amid a statement, or refused it, is about to be closed: the server undoes what it held.
+      if (!this.isOpen || this.works.length > 0) return Effect.void
       this.isOpen = false
-      return Effect.asVoid(this.session.query("ROLLBACK"))
+      const undone = Effect.interruptible(this.session.query("ROLLBACK"))
+      return Effect.ignore(Effect.timeoutOption(undone, rollbackTimeout))
     })
   }
 
   /** Runs steps in one round trip, and counts what they met. */
-  run(steps: ReadonlyArray<Step>, expected: ReadonlyArray<Expected>): Effect.Effect<void, WriteError> {
+  private run(steps: ReadonlyArray<Step>, expected: ReadonlyArray<Expected>): Effect.Effect<void, WriteError> {
     return Effect.flatMap(this.session.batch(steps), (counts) => this.check(counts, expected))
-  }
-
-  /** A step by itself. */
-  execute(text: string): Effect.Effect<void, SessionError> {
-    return Effect.asVoid(this.session.query(text))
   }
 
   private check(

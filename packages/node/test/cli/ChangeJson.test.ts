@@ -177,7 +177,7 @@ describe("encodeChange", () => {
     const [started] = snapshot("0/90", [])
     assert(started?._tag === "SnapshotStarted")
     const [{ relation: of } = { relation: orders }] = started.tables
-    const resumed: Snapshot.SnapshotResumed = {
+    const resumed: Snapshot.Resumed = {
       ...started,
       _tag: "SnapshotResumed",
       tables: [{ relation: of, estimatedRows: 7, state: "partial" }],
@@ -185,7 +185,7 @@ describe("encodeChange", () => {
       checkpoint: "SECRET"
     }
     const table = { schema: "public", table: "orders" }
-    const elements: ReadonlyArray<Snapshot.SnapshotChange> = [
+    const elements: ReadonlyArray<Snapshot.Change> = [
       resumed,
       { _tag: "SnapshotTableRestarted", snapshot: resumed, relation: of },
       { _tag: "SnapshotRowDeleted", snapshot: resumed, relation: of, old: { _tag: "Key", row: { id: 1 } } },

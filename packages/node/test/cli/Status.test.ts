@@ -1,9 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Lsn, Metrics } from "@replicant/core"
-import { Effect, Fiber, Metric } from "effect"
+import { Effect, Metric } from "effect"
 import { TestClock } from "effect/testing"
-import * as LiveLine from "../../src/cli/LiveLine.ts"
-import { acknowledgedLsn, formatStatus, formatTotals, showStatus } from "../../src/cli/Status.ts"
+import { acknowledgedLsn, formatStatus, formatTotals, statusReader } from "../../src/cli/Status.ts"
 import { lsn } from "../support/Changes.ts"
 
 describe("Status", () => {
@@ -32,24 +31,25 @@ describe("Status", () => {
 
   it.effect("reads what this slot has acknowledged, and no other's", () =>
     Effect.gen(function* () {
-      yield* Metrics.reported(lsn("0/42")).pipe(Effect.provideService(Metric.CurrentMetricAttributes, { slot: "one" }))
+      yield* Metric.update(Metrics.flushedLsn, lsn("0/42")).pipe(
+        Effect.provideService(Metric.CurrentMetricAttributes, { slot: "one" })
+      )
       assert.strictEqual(yield* acknowledgedLsn("one"), lsn("0/42"))
       assert.strictEqual(yield* acknowledgedLsn("two"), Lsn.zero)
     })
   )
 
-  it.effect("adds a line every 5 s where there is no terminal", () =>
+  it.effect("takes the rate over the last seconds, and not over all of it", () =>
     Effect.gen(function* () {
-      const lines: Array<string> = []
-      const line = new LiveLine.LiveLine({ write: (text) => lines.push(text) })
-      const fiber = yield* showStatus("three", { changes: 7, transactions: 2 }).pipe(
-        Effect.provideService(LiveLine.Standard, line),
-        Effect.forkChild({ startImmediately: true })
-      )
-      yield* TestClock.adjust("10 seconds")
-      yield* Fiber.interrupt(fiber)
-      assert.lengthOf(lines, 2)
-      assert.include(lines[0], "7 changes in 2 transactions")
+      const totals = { changes: 0, transactions: 0 }
+      const status = yield* statusReader("four", totals)
+      const rates: Array<number> = []
+      for (const changes of [100, 200, 200, 200, 200]) {
+        totals.changes = changes
+        yield* TestClock.adjust("1 second")
+        rates.push(Math.round((yield* status).changesPerSecond))
+      }
+      assert.deepStrictEqual(rates, [100, 100, 50, 0, 0])
     })
   )
 })

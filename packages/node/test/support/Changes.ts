@@ -6,13 +6,12 @@ import {
   type Insert,
   Lsn,
   type Message,
-  OutputPlugin,
   PgTimestamp,
   type Relation,
   type Row,
-  type Snapshot,
-  WalProgress
+  type Snapshot
 } from "@replicant/core"
+import { OutputPlugin, WalProgress } from "@replicant/core/driver"
 
 const { run } = WalProgress.initial()
 
@@ -89,8 +88,8 @@ export const snapshot = (
   consistentPoint: string,
   rows: ReadonlyArray<Row>,
   attempt = 1
-): ReadonlyArray<Snapshot.SnapshotChange> => {
-  const started: Snapshot.SnapshotStarted = {
+): ReadonlyArray<Snapshot.Change> => {
+  const started: Snapshot.Started = {
     _tag: "SnapshotStarted",
     attempt,
     consistentPoint: lsn(consistentPoint),
@@ -99,7 +98,7 @@ export const snapshot = (
   const volume = { snapshot: started, rows: rows.length, bytes: 20 }
   return [
     started,
-    ...rows.map((row): Snapshot.SnapshotRow => ({ _tag: "SnapshotRow", snapshot: started, relation: orders, row })),
+    ...rows.map((row): Snapshot.Row => ({ _tag: "SnapshotRow", snapshot: started, relation: orders, row })),
     { _tag: "SnapshotTableCompleted", relation: orders, ...volume },
     { _tag: "SnapshotCompleted", ...volume }
   ]

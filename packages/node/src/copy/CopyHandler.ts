@@ -1,0 +1,29 @@
+/**
+ * The copy as a sink: a handler of rows and of changes. What it has begun at the target belongs to the connection that
+ * brought it: where that is lost, or an attempt at the first copy, the scope undoes it before anything comes again.
+ */
+import { Handler, isSnapshotChange, type Snapshot } from "@replicant/core"
+import * as Effect from "effect/Effect"
+import { SnapshotWriter } from "./SnapshotWriter.ts"
+import type { TargetWriter, WriteError } from "./TargetWriter.ts"
+import { type TransactionOptions, TransactionWriter } from "./TransactionWriter.ts"
+
+type Change = Snapshot.ChangeAfterSnapshot
+
+/** One read brings rows or changes, never both. No table is asked for anew. */
+const areRows = (changes: ReadonlyArray<Change>): changes is ReadonlyArray<Snapshot.Change> =>
+  changes[0] !== undefined && isSnapshotChange(changes[0])
+
+/** Writes at the target what a stream brings. */
+export const copyHandler = (writer: TargetWriter, options: TransactionOptions): Handler.Handler<Change, WriteError> =>
+  Handler.make((session) =>
+    Effect.flatMap(writer.transaction, () => {
+      const rows = new SnapshotWriter(writer)
+      const transactions = new TransactionWriter(writer, options)
+      return Handler.arrays((changes: ReadonlyArray<Change>) =>
+        areRows(changes)
+          ? rows.handle(changes)
+          : transactions.handle(changes as Parameters<TransactionWriter["handle"]>[0])
+      ).make(session)
+    })
+  )
