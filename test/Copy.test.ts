@@ -62,6 +62,73 @@ describe("a copy into another database", () => {
     { timeout: 90_000 }
   )
 
+  onServer("postgres", "brings tables of which no column is written, in the first copy and after it", (server) =>
+    Effect.gen(function* () {
+      const none = `CREATE TABLE none (); ${markTable}`
+      const source = yield* makeWorkspace(server, {
+        sql: `${none}; CREATE TABLE made (a int); INSERT INTO none SELECT FROM generate_series(1, 3); INSERT INTO made VALUES (1), (2)`
+      })
+      const target = yield* makeWorkspace(server, {
+        sql: `${none}; CREATE TABLE made (x int DEFAULT 7, a int GENERATED ALWAYS AS (x * 2) STORED)`
+      })
+      const copying = yield* startCopy(copyOptions(source, target))
+      yield* copying.during(caughtUp(source, target))
+      yield* source.sql("INSERT INTO none SELECT FROM generate_series(1, 100); INSERT INTO made VALUES (3)")
+      yield* copying.during(caughtUp(source, target))
+      const counts = "SELECT (SELECT count(*)::int FROM none) AS none, (SELECT count(*)::int FROM made) AS made"
+      assert.deepStrictEqual(yield* target.sql(counts), [{ none: 103, made: 3 }])
+      assert.deepStrictEqual(yield* target.sql("SELECT DISTINCT x, a FROM made"), [{ x: 7, a: 14 }])
+    })
+  )
+
+  onServer("postgres", "finds rows by a key of a composite type", (server) =>
+    Effect.gen(function* () {
+      const sql = `CREATE TYPE pair AS (a int, b text); CREATE TABLE t (k pair, n int, v text, PRIMARY KEY (k, n)); ${markTable}`
+      const source = yield* makeWorkspace(server, { sql })
+      const target = yield* makeWorkspace(server, { sql })
+      const copying = yield* startCopy(copyOptions(source, target))
+      yield* source.sql("INSERT INTO t VALUES ('(1,a)', 1, 'x'), ('(2,b)', 1, 'y'), ('(3,)', 1, 'z')")
+      yield* source.sql(
+        "UPDATE t SET v = 'u' WHERE n = 1; UPDATE t SET k = '(9,z)' WHERE v = 'u' AND k = '(1,a)'::pair"
+      )
+      yield* source.sql("DELETE FROM t WHERE k = '(2,b)'::pair")
+      yield* copying.during(caughtUp(source, target))
+      const rows = "SELECT k::text, n, v FROM t ORDER BY 1"
+      assert.deepStrictEqual(yield* target.sql(rows), yield* source.sql(rows))
+      assert.strictEqual(copying.totals.missing, 0)
+    })
+  )
+
+  for (const triggers of ["quiet", "fire"] as const) {
+    const title = triggers === "fire" ? "where triggers fire" : "where they do not"
+    onServer(
+      "postgres",
+      `updates a row with an identity column, also one that moves, and its children stay: ${title}`,
+      (server) =>
+        Effect.gen(function* () {
+          const sql = `CREATE TABLE parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            n int GENERATED ALWAYS AS IDENTITY, v text, twice int GENERATED ALWAYS AS (id * 2) STORED);
+          CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent ON DELETE CASCADE ON UPDATE CASCADE); ${markTable}`
+          const source = yield* makeWorkspace(server, { sql })
+          const target = yield* makeWorkspace(server, { sql })
+          const copying = yield* startCopy(copyOptions(source, target, { triggers }))
+          yield* copying.during(caughtUp(source, target))
+          yield* source.sql("INSERT INTO parent (v) VALUES ('a'), ('b'); INSERT INTO child VALUES (10, 1), (11, 2)")
+          yield* source.sql("UPDATE parent SET v = 'c' WHERE id = 1")
+          yield* source.sql(
+            "UPDATE parent SET n = DEFAULT WHERE id = 1; UPDATE parent SET n = DEFAULT, v = 'd' WHERE id = 2"
+          )
+          yield* source.sql("UPDATE parent SET id = DEFAULT WHERE id = 2")
+          yield* copying.during(caughtUp(source, target))
+          for (const table of ["parent", "child"]) {
+            const rows = `SELECT * FROM ${table} ORDER BY id`
+            assert.deepStrictEqual(yield* target.sql(rows), yield* source.sql(rows), table)
+          }
+          assert.strictEqual(copying.totals.missing, 0)
+        })
+    )
+  }
+
   onServer(
     "postgres",
     "of the newest version equals its source of the oldest",

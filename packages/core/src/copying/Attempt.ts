@@ -18,6 +18,7 @@ import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import { connect, excludeOthers } from "../snapshot/SnapshotSession.ts"
 import { type Deliver, type HandlerFailed, runSnapshot, type SnapshotRun } from "./CopyRun.ts"
 import { copyProgress, describeTables, snapshotTable, type TableCopy } from "./CopyTables.ts"
+import type { StreamPatience } from "./DeletedRows.ts"
 import { type ExportedSnapshot, type ExportOptions, exportSnapshot, type OpenReaders } from "./ExportedSnapshot.ts"
 import type { RateLimit } from "./RateLimit.ts"
 import type { SeamFilter } from "./SeamFilter.ts"
@@ -35,6 +36,8 @@ export interface AttemptOptions {
   readonly piecePages: number
   readonly tellProgress: TellProgress
   readonly rateLimit: RateLimit | undefined
+  /** As the stream's own. */
+  readonly streaming?: StreamPatience | undefined
 }
 
 /** What outlives an attempt. */

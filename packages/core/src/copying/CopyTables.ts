@@ -212,14 +212,11 @@ const copyEveryPiece = Effect.fnUntraced(function* (
     }),
     { concurrency: "unbounded", discard: true }
   )
-  // The locks were held to the end, if who holds them is there at the end.
-  const [table] = copying.tables
-  if (table !== undefined) yield* shares[0]!.read(copying, table, "COPY (SELECT WHERE false) TO STDOUT")
 })
 
 /**
- * Copies everything, and ends when all of it has been handed over. `readers` are in the snapshot, and the first of them
- * holds the locks.
+ * Copies everything, and ends when all of it has been handed over. `readers` are in the snapshot, and each of them
+ * holds the locks: so what one has read was as it is, whatever becomes of the others.
  */
 export const copyTables = Effect.fnUntraced(function* (
   job: CopyJob,

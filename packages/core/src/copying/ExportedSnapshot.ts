@@ -2,7 +2,7 @@
  * The seam: a set of connections that see the database as it was at one position of its WAL, and a slot from which
  * everything after that position comes. Or, for a copy that goes on, as it is now, and which transactions that takes in.
  *
- * In this order, so that nothing falls between: what is published is listed; its tables are locked; a temporary slot is
+ * In this order, so that nothing falls between: what is published is listed; every connection locks its tables; a temporary slot is
  * made, which exports a snapshot; every connection takes that snapshot over; what is published is listed again, and must be
  * the same. The slot goes with its connection, so whatever fails before the end leaves nothing behind.
  *
@@ -22,7 +22,7 @@ import { createReplicationSlot } from "../server/ReplicationSlot.ts"
 import type { ReplicantConnection, WalSender } from "../server/WalSender.ts"
 import { isSameListing, type Listing, listPublishedTables } from "../snapshot/PublishedTables.ts"
 import { SnapshotDisturbed, type SnapshotError } from "../snapshot/SnapshotError.ts"
-import { beginReading, connect, lockTables, query } from "../snapshot/SnapshotSession.ts"
+import { connect, lockTables, query } from "../snapshot/SnapshotSession.ts"
 import * as TransactionSnapshot from "../snapshot/TransactionSnapshot.ts"
 import type { NewSnapshot } from "./ResumePlan.ts"
 
@@ -46,7 +46,7 @@ export interface ExportOptions {
 /** A snapshot, held. */
 export interface HeldSnapshot {
   readonly listing: Listing
-  /** Each in a transaction that sees the snapshot. They hold the locks, and are closed with the scope they were opened in. */
+  /** Each in a transaction that sees the snapshot and holds the locks. Closed with the scope they were opened in. */
   readonly readers: ReadonlyArray<ReplicantConnection>
 }
 
@@ -57,7 +57,7 @@ export interface ExportedSnapshot extends HeldSnapshot {
   readonly temporarySlot: string
 }
 
-/** Opens the readers, and locks the tables on the first of them. */
+/** Opens the readers, and locks the tables on each of them. */
 const openReaders = Effect.fnUntraced(function* (
   keeper: ReplicantConnection,
   { connections, lockTimeout, openReaders, plugin }: ExportOptions
@@ -68,20 +68,16 @@ const openReaders = Effect.fnUntraced(function* (
       { concurrency: "unbounded" }
     )
   )
-  const listing = yield* lockTables([readers[0]!, keeper], { publications: plugin.tells.publications, lockTimeout })
+  const listing = yield* lockTables(readers, keeper, { publications: plugin.tells.publications, lockTimeout })
   return { listing, readers }
 })
 
-/** Has readers take a snapshot over. A transaction is begun on each. */
+/** Has readers take a snapshot over, each in the transaction that it has begun. */
 const importSnapshot = (readers: ReadonlyArray<ReplicantConnection>, name: string) =>
-  Effect.forEach(
-    readers,
-    (reader) => query(reader, `${beginReading}; SET TRANSACTION SNAPSHOT ${quoteLiteral(name)}`),
-    {
-      concurrency: "unbounded",
-      discard: true
-    }
-  )
+  Effect.forEach(readers, (reader) => query(reader, `SET TRANSACTION SNAPSHOT ${quoteLiteral(name)}`), {
+    concurrency: "unbounded",
+    discard: true
+  })
 
 /** What is published must be what was locked: ALTER PUBLICATION and ATTACH PARTITION do not wait for locks of ours. */
 const listAgain = Effect.fnUntraced(function* (
@@ -114,11 +110,7 @@ export const exportSnapshot = Effect.fn("Replicant.exportSnapshot")(function* (
       Effect.fail(new SlotCreationBlocked({ slot: options.slot, transactions }))
     )
   )
-  const name = created.snapshotName ?? ""
-  const [locker, ...others] = readers
-  yield* Effect.all([query(locker!, `SET TRANSACTION SNAPSHOT ${quoteLiteral(name)}`), importSnapshot(others, name)], {
-    concurrency: "unbounded"
-  })
+  yield* importSnapshot(readers, created.snapshotName ?? "")
   // From here on the readers hold the snapshot themselves, and the keeper may be asked again.
   const listing = yield* listAgain(keeper, plugin, listed)
   return { listing, readers, consistentPoint: created.consistentPoint, temporarySlot: created.name }
@@ -149,11 +141,11 @@ export const takeSnapshot = Effect.fn("Replicant.takeSnapshot")(function* (
   options: ExportOptions
 ): Effect.fn.Return<HeldSnapshot & NewSnapshot, SnapshotError, WalSender> {
   const { listing: listed, readers } = yield* openReaders(keeper, options)
-  const [locker, ...others] = readers
+  const [exporter, ...others] = readers
   // The first statement after the locks: it takes the snapshot, and so sees all that was done to the tables before.
-  const rows = yield* query(locker!, "SELECT pg_catalog.pg_export_snapshot() AS name")
+  const rows = yield* query(exporter!, "SELECT pg_catalog.pg_export_snapshot() AS name")
   const { name } = yield* Catalog.decodeRow(ExportedRow, rows[0], "pg_export_snapshot")
   yield* importSnapshot(others, name)
   const listing = yield* listAgain(keeper, options.plugin, listed)
-  return { listing, readers, ...(yield* readSnapshot(locker!)) }
+  return { listing, readers, ...(yield* readSnapshot(exporter!)) }
 })

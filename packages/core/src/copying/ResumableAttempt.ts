@@ -136,7 +136,7 @@ const resumeRun = Effect.fnUntraced(function* (
   before: SnapshotCheckpoint.SnapshotCheckpoint
 ): Effect.fn.Return<SnapshotRun, SnapshotError, WalSender> {
   const { closeReaders, keeper, options, store, workingSlot } = session
-  const { piecePages, plugin, rateLimit, tellProgress } = options
+  const { piecePages, plugin, rateLimit, streaming, tellProgress } = options
   const { listing, readers, seam, snapshot } = yield* takeSnapshot(keeper, exportOptions(session))
   const plan = planResume(before, listing, { seam, snapshot })
   const { checkpoint } = plan
@@ -163,7 +163,7 @@ const resumeRun = Effect.fnUntraced(function* (
         deletedUpTo === undefined ? [] : [[relation.oid, { relation, deletedUpTo }]]
     )
   )
-  const deleted = { slot: workingSlot, plugin, keeper, tables: partial, resumed: beginning, seam, snapshot }
+  const deleted = { slot: workingSlot, plugin, streaming, keeper, tables: partial, resumed: beginning, seam, snapshot }
   return {
     beginning,
     restarted: all

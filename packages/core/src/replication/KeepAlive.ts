@@ -178,6 +178,7 @@ export const sendStatusUpdate = Effect.fnUntraced(function* (
     )
   )
   yield* WalProgress.updateWalProgress(receiver.progress, (current) => WalProgress.reportFlushed(current, flushed))
+  if (progress.confirm === "nothing") return flushed
   yield* Measures.reported(flushed)
   if (flushed > receiver.startLsn) yield* Metric.update(Metrics.attempts, 0)
   return flushed

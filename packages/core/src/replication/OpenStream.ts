@@ -44,6 +44,8 @@ import { askStanding } from "./WalSenderStanding.ts"
 /** What the caller of one connection knows beside the stream's options. */
 export interface ConnectionOptions {
   readonly resume?: ResumeFrom | undefined
+  /** What the server is told to be done: what is; or nothing, so that the slot stays where it stands. */
+  readonly confirm?: WalProgress.WalProgress["confirm"] | undefined
   /** What becomes of transactions in progress, where the plugin streams them: gathered, unless told otherwise. */
   readonly inProgress?: InProgressMode | undefined
   /** How many times as long as usual to wait before a silent walsender is given up without proof. */
@@ -184,7 +186,7 @@ const misfit = ({ problems, publications, remedy }: DeclarationMismatch): Effect
 export const openReplicationStream = Effect.fn("Replicant.openReplicationStream")(function* (
   progress: WalProgress.WalProgressRef,
   options: StreamOptions,
-  { inProgress = "gather", onState = () => Effect.void, patience = 1, resume }: ConnectionOptions = {}
+  { confirm = "done", inProgress = "gather", onState = () => Effect.void, patience = 1, resume }: ConnectionOptions = {}
 ): Effect.fn.Return<Opening, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, slot } = options
   const maxFrameLength = yield* checkedFrameLength(options)
@@ -199,7 +201,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const { pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
   const system = { ...identified, pid }
   const known = { progress: yield* Ref.get(progress), resume, options }
-  const resumed = yield* resumeProgress(connection, system, known)
+  const resumed = { ...(yield* resumeProgress(connection, system, known)), confirm }
   yield* inTime(checkPublications(connection, plugin.tells.publications))
   if (options.check !== undefined) yield* Effect.catchTag(options.check(connection), "DeclarationMismatch", misfit)
   const ready = yield* readySlot({ connection, options, database: system.database, resume, onState })

@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type { Change } from "../change/Change.ts"
+import type * as Lsn from "../Lsn.ts"
 import { nanosPerMilli } from "../MonotonicTime.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
@@ -55,7 +56,9 @@ const receive = (stream: ReplicationStream, read: CopyRead): Effect.Effect<void>
       isOpen,
       delivered: batch.delivered
     })
-    const { received, reported } = progress
+    const { confirm, received, reported } = progress
+    // What is read beside the stream, and comes there again, is not counted twice.
+    if (confirm === "nothing") return Ref.set(stream.progress, progress)
     Measures.received(context, {
       bytes: read.bytes,
       changes: batch.changes.length,
@@ -94,14 +97,12 @@ const handOverGathered = Effect.fnUntraced(function* <E, R>(
 /** How long the last report may take on a connection that has failed: its peer may take nothing any more. */
 const lastReportMillis = 2000
 
-/**
- * Reads, decodes and hands on, for ever. `onChanges` is awaited: until it is done nothing more is read, which is how a
- * slow consumer holds the walsender back.
- */
-export const handleCopyOutData = Effect.fnUntraced(function* <E, R>(
+/** Reads, decodes and hands on: for ever, or until everything before a position has been handed on. */
+const copyOutData = Effect.fnUntraced(function* <E, R>(
   stream: ReplicationStream,
-  onChanges: OnChanges<E, R>
-): Effect.fn.Return<never, ReplicationError | E, R> {
+  onChanges: OnChanges<E, R>,
+  through?: Lsn.Lsn | undefined
+): Effect.fn.Return<void, ReplicationError | E, R> {
   const { copy, copyData, gathered, pace, reading } = stream
   const clock = yield* Clock.Clock
   const pull = Effect.tapError(copy.pull, () => markEnded(stream))
@@ -126,7 +127,10 @@ export const handleCopyOutData = Effect.fnUntraced(function* <E, R>(
     if (gathered !== undefined && read.batch.gathered.length > 0) yield* handOverGathered(gathered, read, onChanges)
     else if (isReadonlyArrayNonEmpty(changes)) yield* onChanges(changes, read.bytes)
     if (gathered !== undefined) yield* gathered.settle(copyData.gathering)
-    if (read.end === undefined) continue
+    if (read.end === undefined) {
+      if (through !== undefined && read.received >= through && !read.isOpen) return
+      continue
+    }
     if (read.end._tag === "Failed") {
       // What is done is reported even so, though nothing of this connection is read any more.
       yield* Effect.ignore(Effect.timeout(sendStatusUpdate(stream), lastReportMillis))
@@ -135,6 +139,15 @@ export const handleCopyOutData = Effect.fnUntraced(function* <E, R>(
     return yield* Effect.fail(streamEnded(read.end))
   }
 })
+
+/**
+ * Reads, decodes and hands on, for ever. `onChanges` is awaited: until it is done nothing more is read, which is how a
+ * slow consumer holds the walsender back.
+ */
+export const handleCopyOutData = <E, R>(
+  stream: ReplicationStream,
+  onChanges: OnChanges<E, R>
+): Effect.Effect<never, ReplicationError | E, R> => Effect.andThen(copyOutData(stream, onChanges), Effect.never)
 
 /**
  * Has idle positions stored before they may be reported. It has a fiber of its own: a store that hangs holds back idle
@@ -155,16 +168,29 @@ const storeIdleHandler = Effect.fnUntraced(function* (stream: ReplicationStream)
   }
 })
 
-/** Runs the fibers over an open stream until one fails. */
+/** Runs the fibers over an open stream until one fails, or the one that reads ends. */
+const runFibers = <A, E, R>(
+  stream: ReplicationStream,
+  reading: Effect.Effect<A, E, R>
+): Effect.Effect<A, ReplicationError | E, R> => {
+  // Who does not answer hears no goodbye either: to wait for a reply to it would only hold up the next attempt.
+  const keepAlive = Effect.tapError(keepAliveHandler(stream), () => markEnded(stream))
+  const run = Effect.raceFirst(reading, keepAlive)
+  return stream.storeIdleFlush === undefined ? run : Effect.raceFirst(run, storeIdleHandler(stream))
+}
+
+/** Runs an open stream until it fails. */
 export const runReplicationStream = <E, R>(
   stream: ReplicationStream,
   onChanges: OnChanges<E, R>
-): Effect.Effect<never, ReplicationError | E, R> => {
-  // Who does not answer hears no goodbye either: to wait for a reply to it would only hold up the next attempt.
-  const keepAlive = Effect.tapError(keepAliveHandler(stream), () => markEnded(stream))
-  const run = Effect.raceFirst(handleCopyOutData(stream, onChanges), keepAlive)
-  return stream.storeIdleFlush === undefined ? run : Effect.raceFirst(run, storeIdleHandler(stream))
-}
+): Effect.Effect<never, ReplicationError | E, R> => runFibers(stream, handleCopyOutData(stream, onChanges))
+
+/** Runs an open stream until all that was committed before `lsn` has been handed on. */
+export const readThrough = <E, R>(
+  stream: ReplicationStream,
+  lsn: Lsn.Lsn,
+  onChanges: OnChanges<E, R>
+): Effect.Effect<void, ReplicationError | E, R> => runFibers(stream, copyOutData(stream, onChanges, lsn))
 
 /** Hands the gap over, where there is one, then starts the stream and runs it. */
 export const runOpening = Effect.fnUntraced(function* <E, R>(

@@ -16,6 +16,11 @@ import * as Lsn from "../Lsn.ts"
 export interface WalProgress {
   /** The copy stream whose units may be acknowledged here. */
   readonly run: Run
+  /**
+   * What may be reported as flushed: what is done; or nothing, for a slot that is read and stays where it stands. Then no
+   * unit is kept either, however many come.
+   */
+  readonly confirm: "done" | "nothing"
   /** The furthest position seen: of a message, or the walsender's word in a keep-alive. Reported as `write`. */
   readonly received: Lsn.Lsn
   /** A transaction has begun and not ended. */
@@ -39,6 +44,7 @@ export type WalProgressRef = Ref.Ref<WalProgress>
 /** Before the first connection: nothing received, nothing done. */
 export const initial = (): WalProgress => ({
   run: new Run(),
+  confirm: "done",
   received: Lsn.zero,
   isOpen: false,
   durable: Lsn.zero,
@@ -59,6 +65,7 @@ export const make = Ref.make(initial())
  */
 export const restart = (progress: WalProgress): WalProgress => ({
   ...initial(),
+  confirm: progress.confirm,
   durable: progress.durable,
   reported: progress.reported,
   idleLimit: progress.idleLimit
@@ -80,7 +87,8 @@ export interface Received {
 /** Enters a read. Must happen before its changes are handed on, else an idle position could overtake them. */
 export const receiveWal = (progress: WalProgress, read: Received): WalProgress => {
   let { first, last } = progress
-  for (const nextLsn of read.delivered) {
+  const delivered = progress.confirm === "nothing" ? [] : read.delivered
+  for (const nextLsn of delivered) {
     if (last === undefined) first = nextLsn
     else NextLsn.link(last, nextLsn)
     last = nextLsn
@@ -89,7 +97,7 @@ export const receiveWal = (progress: WalProgress, read: Received): WalProgress =
     ...progress,
     received: Lsn.max(progress.received, read.received),
     isOpen: read.isOpen,
-    pending: progress.pending + read.delivered.length,
+    pending: progress.pending + delivered.length,
     first,
     last
   }
@@ -157,10 +165,11 @@ export const allowIdle = (progress: WalProgress, lsn: Lsn.Lsn): WalProgress => (
  * What may be reported as flushed now. While a transaction is open or a unit pending it is `durable`; otherwise all that
  * was received is done, also what the publication left out, and a quiet slot need not pin WAL: up to `idleLimit`, where
  * there is one. Never below what was reported, never beyond what was received, and `0/0` (which the server ignores) until
- * there is something to report.
+ * there is something to report; for ever, where nothing is to be confirmed.
  */
 export const flushed = (progress: WalProgress): Lsn.Lsn => {
   const { durable, idleLimit, received } = progress
+  if (progress.confirm === "nothing") return Lsn.zero
   const idle = idleLimit === undefined ? received : Lsn.min(received, idleLimit)
   const done = isIdle(progress) ? Lsn.max(durable, idle) : durable
   return Lsn.min(Lsn.max(done, progress.reported), Lsn.max(progress.received, progress.reported))

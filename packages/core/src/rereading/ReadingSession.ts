@@ -2,12 +2,15 @@
  * A connection that is asked and copied from by turns, for as long as it lives. A driver's connection answers queries until
  * it is taken over for a copy, and nothing but bytes from then on: so here it is taken over once, and both are read.
  *
- * Rows of a copy are lent, one at a time, and whoever takes them may stop: what is left is not read then, and the session
- * is of no more use. So what a copy may fill memory with is up to who takes it, and not to the server.
+ * Rows of a copy are handed over as they are decoded, some at a time, and whoever takes them may stop: what is left is not
+ * read then, and the session is of no more use. So what a copy may fill memory with is up to who takes it, and not to the
+ * server. When a copy is over, `CopyOut.ts` knows.
  *
  * Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SIMPLE-QUERY
  */
 import * as Effect from "effect/Effect"
+import type { Row } from "../change/Change.ts"
+import type { Relation } from "../change/Relation.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader } from "../protocol/ByteReader.ts"
 import { Frames } from "../protocol/Frames.ts"
@@ -16,16 +19,24 @@ import { DecodeError, type ReplicationError, type ServerMessage } from "../Repli
 import { serverError } from "../refineServerError.ts"
 import { logNotice } from "../replication/OpenStream.ts"
 import type { CopyBoth, QueryRow, ReplicantConnection } from "../server/WalSender.ts"
+import { CopyOut, type CopyOutRead } from "../snapshot/CopyOut.ts"
+import type { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
 
 const dataRowTag = 0x44 // D
 const emptyQueryResponseTag = 0x49 // I
-const copyOutResponseTag = 0x48 // H
 const rowDescriptionTag = 0x54 // T
 
-/** Takes one row of a copy, in `bytes[start, end)`, in text format. False: no more is wanted. May throw `DecodeError`. */
-export type TakeRow = (bytes: Uint8Array, start: number, end: number) => boolean
-
-const nothing: TakeRow = () => true
+/** What is copied, and by whom its rows are taken. */
+export interface CopyOptions {
+  readonly command: string
+  /** What it is a copy of, as `decoder` describes it. */
+  readonly relation: Relation
+  readonly decoder: SnapshotDecoder
+  /** So many bytes, or a few hundred rows, are decoded before they are handed over. */
+  readonly portion: number
+  /** Takes the next rows, which came as so many bytes of text. False: no more is wanted. */
+  readonly take: (rows: ReadonlyArray<Row>, bytes: number) => boolean
+}
 
 const textOf = (reader: ByteReader, length: number): string => {
   const start = reader.skip(length)
@@ -37,30 +48,16 @@ class Answer {
   readonly rows: Array<QueryRow> = []
   readonly notices: Array<ServerMessage> = []
   error: ServerMessage | undefined
-  isStopped = false
   isDone = false
   private columns: ReadonlyArray<string> = []
-  private taken = 0
-  private readonly takeRow: TakeRow
-
-  constructor(takeRow: TakeRow) {
-    this.takeRow = takeRow
-  }
 
   /** Reads what is whole of a read. Throws `DecodeError`. */
   read(frames: Frames, reader: ByteReader): void {
     // To the end of the read, also behind the end of the answer: a notice may have begun there.
-    while (!this.isStopped && frames.next()) {
-      if (frames.tag === BackendMessage.copyDataTag) {
-        this.taken += 1
-        this.isStopped = !this.takeRow(frames.bytes, frames.start, frames.end)
-      } else {
-        this.readOther(frames.tag, reader.reset(frames.bytes, frames.start, frames.end))
-      }
-    }
+    while (frames.next()) this.readMessage(frames.tag, reader.reset(frames.bytes, frames.start, frames.end))
   }
 
-  private readOther(tag: number, reader: ByteReader): void {
+  private readMessage(tag: number, reader: ByteReader): void {
     switch (tag) {
       case rowDescriptionTag:
         this.rows.length = 0
@@ -73,17 +70,6 @@ class Answer {
       case dataRowTag:
         this.rows.push(this.dataRow(reader))
         return
-      case copyOutResponseTag:
-        this.taken = 0
-        if (reader.uint8() !== 0) reader.fail("a copy in another format than text")
-        return
-      case BackendMessage.commandCompleteTag: {
-        const count = /^COPY (\d+)$/.exec(reader.cstring())?.[1]
-        if (count !== undefined && Number(count) !== this.taken) {
-          reader.fail(`a copy of ${count} rows, of which ${this.taken} came`)
-        }
-        return
-      }
       case BackendMessage.errorResponseTag:
         this.error = BackendMessage.decodeServerMessage(reader)
         // Nothing follows the last word of a session.
@@ -95,7 +81,7 @@ class Answer {
       case BackendMessage.readyForQueryTag:
         this.isDone = true
         return
-      case BackendMessage.copyDoneTag:
+      case BackendMessage.commandCompleteTag:
       case BackendMessage.parameterStatusTag:
       case BackendMessage.notificationResponseTag:
       case emptyQueryResponseTag:
@@ -134,32 +120,45 @@ export class ReadingSession implements ReplicantConnection {
     this.reader = new ByteReader(connection.slices)
   }
 
-  readonly query = (text: string): Effect.Effect<ReadonlyArray<QueryRow>, ReplicationError> =>
-    Effect.map(this.ask(text, nothing), ({ rows }) => rows)
+  readonly query = Effect.fnUntraced({ self: this }, function* (text: string): Effect.fn.Return<
+    ReadonlyArray<QueryRow>,
+    ReplicationError
+  > {
+    const answer = new Answer()
+    const stream = yield* this.send(text)
+    while (!answer.isDone) {
+      this.frames.push(yield* stream.pull)
+      yield* Effect.try({
+        try: () => answer.read(this.frames, this.reader),
+        catch: (error) => {
+          if (!(error instanceof DecodeError)) throw error
+          return error
+        }
+      })
+      if (answer.notices.length > 0) yield* Effect.forEach(answer.notices.splice(0), logNotice, { discard: true })
+    }
+    if (answer.error !== undefined) return yield* serverError(answer.error, "Query")
+    return answer.rows
+  })
 
   readonly copyBoth = (): Effect.Effect<never> => Effect.die(new TypeError("a session that is taken over already"))
 
-  /** Runs one COPY … TO STDOUT. False: it was stopped, and the session with it. */
-  copy(command: string, takeRow: TakeRow): Effect.Effect<boolean, ReplicationError> {
-    return Effect.map(this.ask(command, takeRow), ({ isStopped }) => !isStopped)
-  }
-
-  private ask(text: string, takeRow: TakeRow): Effect.Effect<Answer, ReplicationError> {
+  /** Runs one COPY … TO STDOUT within a transaction. False: it was stopped, and the session with it, as by any failure. */
+  copy({ command, decoder, portion, relation, take }: CopyOptions): Effect.Effect<boolean, ReplicationError> {
     return Effect.gen({ self: this }, function* () {
-      const answer = new Answer(takeRow)
-      const stream = yield* this.send(text)
-      while (!answer.isDone && !answer.isStopped) {
-        this.frames.push(yield* stream.pull)
-        yield* Effect.try({
-          try: () => answer.read(this.frames, this.reader),
-          catch: DecodeError.caught
-        })
-        if (answer.notices.length > 0) yield* Effect.forEach(answer.notices.splice(0), logNotice, { discard: true })
+      const out = new CopyOut(decoder, this.slices, this.frames)
+      out.begin(relation)
+      const stream = yield* this.send(command)
+      let next: CopyOutRead["next"] = "due"
+      while (next !== "done") {
+        if (next === "due") out.push(yield* stream.pull)
+        const read = out.decode({ rows: Number.POSITIVE_INFINITY, bytes: portion })
+        if (read.notices.length > 0) yield* Effect.forEach(read.notices, logNotice, { discard: true })
+        if (read.rows.length > 0 && !take(read.rows, read.bytes)) return false
+        if (read.failure !== undefined) return yield* read.failure
+        next = read.next
       }
-      // Of a copy that stumbles over a row, the server's text may quote the row.
-      if (answer.error !== undefined)
-        return yield* serverError(answer.error, takeRow === nothing ? "Query" : "Streaming")
-      return answer
+      return true
     })
   }
 

@@ -192,21 +192,25 @@ class Taking {
     this.columns = request.chunk.key.map(({ name }) => name)
   }
 
-  take(bytes: Uint8Array, start: number, end: number, isAgain: boolean): boolean {
-    const { decoder, pace, relation, target } = this.request
-    this.bytes += end - start
-    const row = decoder.decodeRow(relation, bytes, start, end)
+  /** Takes rows that came as so many bytes; of a second copy, those that are there `again`. */
+  take(rows: ReadonlyArray<Row>, bytes: number, isAgain: boolean): boolean {
+    this.bytes += bytes
+    for (const row of rows) this.takeRow(row, isAgain)
+    return this.rows.size <= 1 || this.bytes <= outgrownBy * this.request.pace.maxBytes
+  }
+
+  private takeRow(row: Row, isAgain: boolean): void {
+    const { target } = this.request
     const values = keyValues(this.columns, row)
     if ("column" in values) {
       this.unusable ??= unusableKey(target.name, values.column, "is decoded to what cannot be compared")
-      return true
+      return
     }
     const key = keyText(values)
     if (!isAgain && this.rows.has(key)) {
       this.unusable ??= unusableKey(target.name, this.columns[0]!, "is decoded to the same value for different rows")
     }
     this.rows.set(key, row)
-    return this.rows.size <= 1 || this.bytes <= outgrownBy * pace.maxBytes
   }
 }
 
@@ -254,16 +258,16 @@ export const readChunk = Effect.fnUntraced(function* (
   if (shapeOf(now) !== shapeOf(chunk)) return "reshaped"
   const [end] = yield* query(session, chunkEndQuery(now, after, { rows: pace.rows, bytes: pace.maxBytes }))
   const taking = new Taking(request)
-  if (end !== undefined) {
-    const command = chunkCommand(now, after, Number(end.chunk_rows))
-    const isWhole = yield* session.copy(command, (bytes, from, to) => taking.take(bytes, from, to, false))
-    if (!isWhole) return "outgrown"
-  }
-  if (again.size > 0) {
-    const command = rereadCommand(now, Array.from(again.values()))
-    const isWhole = yield* session.copy(command, (bytes, from, to) => taking.take(bytes, from, to, true))
-    if (!isWhole) return "outgrown"
-  }
+  const copy = (command: string, isAgain: boolean) =>
+    session.copy({
+      command,
+      relation: request.relation,
+      decoder: request.decoder,
+      portion: pace.maxBytes,
+      take: (rows, bytes) => taking.take(rows, bytes, isAgain)
+    })
+  if (end !== undefined && !(yield* copy(chunkCommand(now, after, Number(end.chunk_rows)), false))) return "outgrown"
+  if (again.size > 0 && !(yield* copy(rereadCommand(now, Array.from(again.values())), true))) return "outgrown"
   if (taking.unusable !== undefined) return yield* taking.unusable
   return {
     snapshot,

@@ -45,7 +45,7 @@ export const BooleanFromText = Schema.Literals(["t", "f"]).pipe(
  * just as well. With an empty search path `regclass` and its kin bear their schema, and our own queries mean
  * PostgreSQL's operators and no others. `lc_monetary` is left alone: it decides what currency an amount of `money` is in.
  */
-const sessionSettings = [
+const textSettings = [
   "SET client_encoding = 'UTF8'",
   "SET datestyle = 'ISO'",
   "SET intervalstyle = 'postgres'",
@@ -54,11 +54,25 @@ const sessionSettings = [
   "SET timezone = 'UTC'",
   "SET quote_all_identifiers = off",
   "SET search_path = ''"
-].join("; ")
+]
 
-/** Pins the settings that change how values are printed. */
+/**
+ * No limit of the role's or the database's ends a session that waits: for changes, for a slow consumer, for the transactions
+ * that a slot begins after. From PostgreSQL 17 on one of them ends walsenders, too, amid a transaction (25P04).
+ */
+const limitSettings = (serverVersion: number): ReadonlyArray<string> => [
+  "SET statement_timeout = 0",
+  "SET lock_timeout = 0",
+  "SET idle_in_transaction_session_timeout = 0",
+  "SET idle_session_timeout = 0",
+  ...(serverVersion < 170_000 ? [] : ["SET transaction_timeout = 0"])
+]
+
+/** Pins the settings that change how values are printed, and those that would end the session. */
 export const pinSession = (connection: ReplicantConnection): Effect.Effect<void, ReplicationError> =>
-  Effect.asVoid(queryAt(connection, sessionSettings, { stage: "Query" }))
+  Effect.asVoid(
+    queryAt(connection, [...limitSettings(connection.serverVersion), ...textSettings].join("; "), { stage: "Query" })
+  )
 
 /** Settings as the session sees them. Times are milliseconds. */
 export interface ServerSettings {

@@ -105,6 +105,7 @@ const look = (slot: string): Effect.Effect<ReplicationSlot, ReplicationError, Wa
   Effect.scoped(
     Effect.gen(function* () {
       const connection = yield* (yield* WalSender).connect
+      yield* Catalog.pinSession(connection)
       const found = yield* getReplicationSlot(connection, slot)
       return found ?? (yield* new SlotNotFound({ slot }))
     })

@@ -101,7 +101,7 @@ const prepareToWait = Effect.fnUntraced(function* (connection: ReplicantConnecti
 
 const endWait = (connection: ReplicantConnection): Effect.Effect<void> =>
   Effect.forEach(
-    ["SET lock_timeout = DEFAULT", "SET client_connection_check_interval = DEFAULT"],
+    ["SET lock_timeout = 0", "SET client_connection_check_interval = DEFAULT"],
     (text) => Effect.ignore(connection.query(text)),
     { discard: true }
   )

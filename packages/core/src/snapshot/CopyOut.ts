@@ -43,9 +43,9 @@ export interface CopyOutRead {
   readonly failure: ReplicationError | undefined
 }
 
-/** Reads the copies of one connection, one after the other. */
+/** Reads the copies of one connection, one after the other: whoever asks it other things in between lends its frames. */
 export class CopyOut {
-  private readonly frames = new Frames()
+  private readonly frames: Frames
   private readonly reader: ByteReader
   private readonly decoder: SnapshotDecoder
   private readRow: CopiedRows["readRow"] | undefined
@@ -53,8 +53,9 @@ export class CopyOut {
   private told: number | undefined
   private stage: "asked" | "copying" | "copied" | "ready" = "ready"
 
-  constructor(decoder: SnapshotDecoder, slices: TextSlices) {
+  constructor(decoder: SnapshotDecoder, slices: TextSlices, frames: Frames = new Frames()) {
     this.decoder = decoder
+    this.frames = frames
     this.reader = new ByteReader(slices)
   }
 

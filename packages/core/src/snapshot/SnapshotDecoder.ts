@@ -4,19 +4,16 @@
  *
  * One serves a whole snapshot, also of several connections: it decodes one row at a time and waits for nothing.
  */
-import type { Row } from "../change/Change.ts"
 import type { CopiedRows, CopiedTable, Decoder, OutputPlugin } from "../change/OutputPlugin.ts"
 import type { Relation } from "../change/Relation.ts"
-import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
+import type { TextSlices } from "../protocol/ByteReader.ts"
 
 export class SnapshotDecoder {
   private readonly decoder: Decoder
-  private readonly reader: ByteReader
   private readonly copied = new Map<Relation, CopiedRows["readRow"]>()
 
   constructor(plugin: OutputPlugin, slices: TextSlices) {
     this.decoder = plugin.makeDecoder(slices)
-    this.reader = new ByteReader(slices)
   }
 
   /** Describes a table, and gives the relation of its rows. Throws `DecodeError` for one that the stream would refuse. */
@@ -30,10 +27,5 @@ export class SnapshotDecoder {
   /** Reads the rows of a relation that was described here. */
   rowsOf(relation: Relation): CopiedRows["readRow"] {
     return this.copied.get(relation)!
-  }
-
-  /** One row of theirs, in `bytes[start, end)`, as COPY sends it. Throws `DecodeError` and nothing else. */
-  decodeRow(relation: Relation, bytes: Uint8Array, start: number, end: number): Row {
-    return this.rowsOf(relation)(this.reader.reset(bytes, start, end))
   }
 }

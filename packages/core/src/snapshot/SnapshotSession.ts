@@ -10,23 +10,18 @@ import * as Catalog from "../server/Catalog.ts"
 import { type ReplicantConnection, WalSender } from "../server/WalSender.ts"
 import { lockCommand } from "./CopyCommand.ts"
 import { type Listing, listPublishedTables, unreadable } from "./PublishedTables.ts"
-import { type SnapshotError, SnapshotLocked } from "./SnapshotError.ts"
+import { SnapshotDisturbed, type SnapshotError, SnapshotLocked } from "./SnapshotError.ts"
 
-/** No limit of the role's, the database's or the server's may end a session that waits for a slow consumer. */
-const sessionSettings = (serverVersion: number, lockTimeout: number): string =>
+const sessionSettings = (lockTimeout: number): string =>
   [
-    "SET statement_timeout = 0",
     `SET lock_timeout = ${lockTimeout}`,
-    "SET idle_in_transaction_session_timeout = 0",
-    "SET idle_session_timeout = 0",
-    ...(serverVersion < 170_000 ? [] : ["SET transaction_timeout = 0"]),
     // Rows that a policy would hide are an error then, and never left out.
     "SET row_security = off",
     "SET synchronize_seqscans = off"
   ].join("; ")
 
 /** Begins a transaction that can take a snapshot over, as long as it has none. */
-export const beginReading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+const beginReading = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 /** Asks. */
 export const query = (connection: ReplicantConnection, text: string) =>
@@ -38,7 +33,7 @@ export const connect = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ReplicantConnection, ReplicationError, WalSender | Scope.Scope> {
   const connection = yield* (yield* WalSender).connect
   yield* Catalog.pinSession(connection)
-  yield* query(connection, sessionSettings(connection.serverVersion, lockTimeout))
+  yield* query(connection, sessionSettings(lockTimeout))
   return connection
 })
 
@@ -53,10 +48,15 @@ export const excludeOthers = Effect.fnUntraced(function* (connection: ReplicantC
 export const isLockTimeout = (error: ReplicationError): boolean =>
   error._tag === "ServerError" && error.sqlState === "55P03"
 
-const LockRow = Schema.Struct({ schema: Schema.String, name: Schema.String, pid: Schema.NumberFromString })
+const LockRow = Schema.Struct({
+  schema: Schema.String,
+  name: Schema.String,
+  pid: Schema.NumberFromString,
+  granted: Catalog.BooleanFromText
+})
 
 /**
- * Who keeps us from locking tables, asked on another connection than the one that holds what locks we have. `published` is
+ * Who keeps us from locking tables: who has them, or waits for them, which lets nobody pass either. Asked on another connection than the one that holds what locks we have. `published` is
  * left out where not even a list of them was to be had.
  */
 export const lockedBy = Effect.fnUntraced(function* (
@@ -67,13 +67,15 @@ export const lockedBy = Effect.fnUntraced(function* (
   const parts = published?.tables.flatMap((table) => table.parts.map((part) => part.oid))
   const rows = yield* query(
     connection,
-    `SELECT n.nspname AS schema, c.relname AS name, l.pid FROM pg_catalog.pg_locks l
+    `SELECT n.nspname AS schema, c.relname AS name, l.pid, l.granted FROM pg_catalog.pg_locks l
      JOIN pg_catalog.pg_class c ON c.oid = l.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-     WHERE l.locktype = 'relation' AND l.granted AND l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p')
+     WHERE l.locktype = 'relation' AND l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p')
      AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
      ${parts === undefined ? "" : `AND c.oid IN (${parts.join(", ")})`} ORDER BY 1, 2, 3`
   )
-  const locks = yield* Effect.forEach(rows, (row) => Catalog.decodeRow(LockRow, row, "pg_locks"))
+  const found = yield* Effect.forEach(rows, (row) => Catalog.decodeRow(LockRow, row, "pg_locks"))
+  const granted = found.filter((lock) => lock.granted)
+  const locks = granted.length > 0 ? granted : found
   return yield* new SnapshotLocked({
     relations: Array.from(new Set(locks.map(qualifiedName))),
     pids: Array.from(new Set(locks.map((lock) => lock.pid))),
@@ -89,13 +91,19 @@ export interface LockOptions {
 }
 
 /**
- * Lists what is published, checks that it can be read, and locks it in a transaction on `locker` that has no snapshot yet.
- * `other` is asked meanwhile.
+ * Lists what is published, checks that it can be read, and locks it on every reader, in a transaction that has no snapshot
+ * yet. `other` is asked meanwhile.
+ *
+ * Every reader: an ALTER TABLE that waits for the first one's lock lets nobody pass who has none, and so would hold up all
+ * others until the copy fails. Once the first has its locks, nothing but such a one can be in the others' way: it waits
+ * for us, so they do not wait for it, and all locks are let go.
  */
 export const lockTables = Effect.fnUntraced(function* (
-  [locker, other]: readonly [ReplicantConnection, ReplicantConnection],
+  readers: ReadonlyArray<ReplicantConnection>,
+  other: ReplicantConnection,
   { lockTimeout, publications }: LockOptions
 ): Effect.fn.Return<Listing, SnapshotError> {
+  const [first, ...others] = readers
   // The size of a table, and the tree of its partitions, are not told without a lock either.
   const listing = yield* Effect.catchIf(listPublishedTables(other, publications), isLockTimeout, () =>
     lockedBy(other, lockTimeout)
@@ -103,10 +111,13 @@ export const lockTables = Effect.fnUntraced(function* (
   const problem = unreadable(listing)
   if (problem !== undefined) return yield* problem
   // LOCK takes no snapshot of its own, so that this transaction can still take one over.
-  yield* query(locker, beginReading)
+  yield* Effect.forEach(readers, (reader) => query(reader, beginReading), { concurrency: "unbounded", discard: true })
   const lock = lockCommand(listing.tables)
-  if (lock !== undefined) {
-    yield* Effect.catchIf(query(locker, lock), isLockTimeout, () => lockedBy(other, lockTimeout, listing))
-  }
+  if (lock === undefined) return listing
+  yield* Effect.catchIf(query(first!, lock), isLockTimeout, () => lockedBy(other, lockTimeout, listing))
+  yield* Effect.forEach(others, (reader) => query(reader, `${lock} NOWAIT`), {
+    concurrency: "unbounded",
+    discard: true
+  }).pipe(Effect.catchIf(isLockTimeout, () => Effect.fail(new SnapshotDisturbed({ publications }))))
   return listing
 })

@@ -59,7 +59,8 @@ const validated = ({ options, tellProgress }: FirstCopy): Effect.Effect<AttemptO
     lockTimeout: lockMillis(copy),
     piecePages,
     tellProgress,
-    rateLimit
+    rateLimit,
+    streaming: { timing: options.timing, memory: options.memory }
   })
 }
 

@@ -6,7 +6,7 @@ import type { Batch, Decoder, OutputPlugin, Tells } from "../../src/change/Outpu
 import type { Relation } from "../../src/change/Relation.ts"
 import * as PgTimestamp from "../../src/PgTimestamp.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { type ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
+import { ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
 import { SnapshotDecoder } from "../../src/snapshot/SnapshotDecoder.ts"
 import { make, withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
@@ -128,7 +128,10 @@ describe("a third plugin", () => {
     const decoder = new SnapshotDecoder(words(), portableText)
     const relation = decoder.describe(table())
     const bytes = new TextEncoder().encode("1\ttwo\n")
-    assert.deepEqual(decoder.decodeRow(relation, bytes, 0, bytes.length), { id: "1", "a b": "two" })
+    assert.deepEqual(decoder.rowsOf(relation)(new ByteReader(portableText).reset(bytes, 0, bytes.length)), {
+      id: "1",
+      "a b": "two"
+    })
   })
 
   it.effect("is taken by what it tells and refused by what it lacks, whatever its name", () =>

@@ -110,4 +110,19 @@ describe("WalProgress", () => {
     assert.strictEqual(progress.durable, lsn(10))
     assert.strictEqual(progress.pending, 0)
   })
+
+  it("reports nothing and keeps no unit where nothing is to be confirmed, whatever comes and is acknowledged", () => {
+    let [progress, units] = deliver({ ...WalProgress.initial(), confirm: "nothing" }, 10, 20, 30)
+    progress = WalProgress.acknowledge(progress, units[0]!)
+    progress = WalProgress.acknowledgeThrough(progress, units[2]!)
+    progress = WalProgress.restart(receive(progress, 300))
+    assert.strictEqual(WalProgress.flushed(receive(progress, 400)), Lsn.zero)
+    assert.deepInclude(progress, {
+      confirm: "nothing",
+      pending: 0,
+      first: undefined,
+      last: undefined,
+      durable: Lsn.zero
+    })
+  })
 })

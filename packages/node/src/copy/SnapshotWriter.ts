@@ -153,8 +153,10 @@ export class SnapshotWriter {
     const { buffer, statements } = copy
     if (buffer.rows === 0) return Effect.void
     this.writer.totals.rows += buffer.rows
+    const count = buffer.rows
     const rows = buffer.take()
-    if (this.resumed.has(statements.table)) this.writeOver(copy, rows)
+    if (statements.columns.length === 0) this.writer.execute(statements.defaultRows(count))
+    else if (this.resumed.has(statements.table)) this.writeOver(copy, rows)
     else this.writer.copy(copyCommand(statements), rows)
     return this.writer.send()
   }

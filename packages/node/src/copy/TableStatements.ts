@@ -6,7 +6,7 @@
  * all columns, where of equal rows one is taken.
  */
 import type { Delete, Insert, Relation, Row, Update } from "@replicant/core"
-import { quoteIdentifier } from "@replicant/core/driver"
+import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import type { Statement, Step } from "./PgBatch.ts"
 import { type TargetColumn, type TargetTable, tableKey, type UniqueKey } from "./TargetCatalog.ts"
 
@@ -47,8 +47,17 @@ const namesOf = (columns: ReadonlyArray<{ readonly name: string }>): string =>
 
 const byKey = (key: UniqueKey, of: "row" | "old", parameters: Parameters): string =>
   key.columns
-    .map(({ name, operator }) => `${quoteIdentifier(name)} ${operator} ${parameters.add(of, name)}`)
+    .map(({ name, operator, record }) => {
+      const value = parameters.add(of, name)
+      return `${quoteIdentifier(name)} ${operator} ${record === null ? value : `CAST(${value} AS ${record})`}`
+    })
     .join(" AND ")
+
+/** Of one relation's description alone, among all of a session; and whether triggers act there on what is written. */
+export interface StatementsOptions {
+  readonly id: number
+  readonly triggers: "quiet" | "fire"
+}
 
 /** The columns that a relation sends and the target lacks. */
 export const missingColumns = (relation: Relation.Relation, target: TargetTable): ReadonlyArray<string> =>
@@ -64,15 +73,14 @@ export class TableStatements {
   readonly key: UniqueKey | undefined
   readonly target: TargetTable
   readonly relation: Relation.Relation
-  private readonly id: number
+  private readonly options: StatementsOptions
   private readonly from: string
   private readonly shapes = new Map<string, Shaped>()
 
-  /** `id` is of this relation's description alone, among all of a session. */
-  constructor(relation: Relation.Relation, target: TargetTable, id: number) {
+  constructor(relation: Relation.Relation, target: TargetTable, options: StatementsOptions) {
     this.relation = relation
     this.target = target
-    this.id = id
+    this.options = options
     this.table = tableKey(target)
     this.from = target.isPartitioned ? this.table : `ONLY ${this.table}`
     const found = relation.columns.flatMap(({ isKey, name }) => {
@@ -96,6 +104,11 @@ export class TableStatements {
   /** Whether a row that is there already can be told, and written over. */
   get canUpsert(): boolean {
     return this.key !== undefined
+  }
+
+  /** Rows of which no column is written: COPY has no list for them. What the target has beside is its default. */
+  defaultRows(count: number): string {
+    return `INSERT INTO ${this.table} SELECT FROM pg_catalog.generate_series(1, ${count})`
   }
 
   insert(change: Insert): Step {
@@ -131,7 +144,7 @@ export class TableStatements {
       (column) => Object.hasOwn(row, column.name) && !this.isKnownUnchanged(column, change)
     )
     if (set.length === 0) return undefined
-    if (set.some(({ isAlwaysIdentity }) => isAlwaysIdentity)) return this.rewrite(change)
+    if (set.some(({ isAlwaysIdentity }) => isAlwaysIdentity)) return this.updateIdentity(change, set)
     const shape = `update ${old?._tag} ${set.length === this.columns.length ? "all" : namesOf(set)}`
     return this.step(shape, { row, old: old?.row ?? row }, (parameters) => {
       const assignments = set.map(({ name, quoted }) => `${quoted} = ${parameters.add("row", name)}`)
@@ -165,20 +178,44 @@ export class TableStatements {
     return isAlwaysIdentity && Object.hasOwn(old.row, name) && old.row[name] === row[name]
   }
 
-  /** For a column that no UPDATE may set: the row is taken out, and put in again with what it kept. */
-  private rewrite({ old, row }: Update): Step {
-    const sent = this.columns.filter(({ name }) => Object.hasOwn(row, name))
-    return this.step(`rewrite ${old?._tag} ${namesOf(sent)}`, { row, old: old?.row ?? row }, (parameters) => {
+  /**
+   * Where a column may have changed that no UPDATE sets but to its default: where it has not, this is an UPDATE of the
+   * others. Where it has, the row is taken out and put in again with what it kept; or where triggers would take that for a
+   * deletion, the default is made to be the new value. Counted as one row either way.
+   */
+  private updateIdentity({ old, row }: Update, set: ReadonlyArray<PublishedColumn>): Step {
+    const { triggers } = this.options
+    const identities = set.filter(({ isAlwaysIdentity }) => isAlwaysIdentity)
+    const others = set.filter(({ isAlwaysIdentity }) => !isAlwaysIdentity)
+    return this.step(`identity ${old?._tag} ${namesOf(set)}`, { row, old: old?.row ?? row }, (parameters) => {
+      const value = ({ name, type }: TargetColumn) => `CAST(${parameters.add("row", name)} AS ${type})`
+      const where = () => this.where("old", old?.row ?? row, parameters)
+      const assign = () => others.map(({ name, quoted }) => `${quoted} = ${parameters.add("row", name)}`)
+      const isSame = () => identities.map((column) => `${column.quoted} IS NOT DISTINCT FROM ${value(column)}`)
+      const isMoved = () => `${where()} AND NOT (${isSame().join(" AND ")})`
+      const update = (assignments: ReadonlyArray<string>, condition: string) =>
+        `UPDATE ${this.from} SET ${assignments.join(", ")} WHERE ${condition} RETURNING 1`
+      const kept = assign()
+      const isKept = [where(), ...isSame()].join(" AND ")
+      const same = kept.length === 0 ? `SELECT 1 FROM ${this.from} WHERE ${isKept}` : update(kept, isKept)
+      if (triggers === "fire") {
+        const defaults = identities.map(({ quoted }) => `${quoted} = DEFAULT`)
+        const areNext = identities.map((column) => {
+          const of = `${quoteLiteral(this.table)}, ${quoteLiteral(column.name)}`
+          const sequence = `pg_catalog.pg_get_serial_sequence(${of})::pg_catalog.regclass`
+          return `pg_catalog.setval(${sequence}, CAST(${value(column)} AS pg_catalog.int8), false) IS NOT NULL`
+        })
+        const moved = update([...assign(), ...defaults], [isMoved(), ...areNext].join(" AND "))
+        return `WITH same AS (${same}), moved AS (${moved}) SELECT FROM same UNION ALL SELECT FROM moved`
+      }
       const columns = this.target.columns.filter(({ isGenerated }) => !isGenerated)
-      const values = columns.map(({ name, type }) =>
-        sent.some((column) => column.name === name)
-          ? `CAST(${parameters.add("row", name)} AS ${type})`
-          : `gone.${quoteIdentifier(name)}`
+      const gone = `DELETE FROM ${this.from} WHERE ${isMoved()} RETURNING *`
+      const values = columns.map((column) =>
+        set.some(({ name }) => name === column.name) ? value(column) : `gone.${quoteIdentifier(column.name)}`
       )
-      const where = this.where("old", old?.row ?? row, parameters)
-      return `WITH gone AS (DELETE FROM ${this.from} WHERE ${where} RETURNING *)
-        INSERT INTO ${this.table} (${columns.map(({ name }) => quoteIdentifier(name)).join(", ")})
-        OVERRIDING SYSTEM VALUE SELECT ${values.join(", ")} FROM gone`
+      const put = `INSERT INTO ${this.table} (${columns.map(({ name }) => quoteIdentifier(name)).join(", ")})
+        OVERRIDING SYSTEM VALUE SELECT ${values.join(", ")} FROM gone RETURNING 1`
+      return `WITH same AS (${same}), gone AS (${gone}), put AS (${put}) SELECT FROM same UNION ALL SELECT FROM put`
     })
   }
 
@@ -221,7 +258,7 @@ export class TableStatements {
     if (shaped === undefined) {
       const parameters = new Parameters()
       const text = build(parameters)
-      const name = `replicant_${this.id}_${this.shapes.size}`
+      const name = `replicant_${this.options.id}_${this.shapes.size}`
       shaped = { statement: { name, text }, sources: parameters.sources }
       this.shapes.set(shape, shaped)
     }

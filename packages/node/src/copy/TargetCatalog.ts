@@ -33,7 +33,9 @@ const UniqueKey = Schema.Struct({
     Schema.Struct({
       name: Schema.String,
       /** The index's own equality, as SQL has it: `OPERATOR(pg_catalog.=)`. */
-      operator: Schema.String
+      operator: Schema.String,
+      /** The column's type, where that operator takes rows of any: what it is compared with has to say which. */
+      record: Schema.NullOr(Schema.String)
     })
   )
 })
@@ -72,7 +74,9 @@ const array = (element: string, rest: string): string => `(SELECT coalesce(json_
 const uniqueKeys = array(
   `json_build_object('isPrimary', i.indisprimary, 'columns', ${array(
     `json_build_object('name', a.attname,
-      'operator', format('OPERATOR(%I.%s)', opn.nspname, op.oprname)) ORDER BY k.position`,
+      'operator', format('OPERATOR(%I.%s)', opn.nspname, op.oprname),
+      'record', CASE WHEN oc.opcintype = 'pg_catalog.record'::pg_catalog.regtype
+        THEN format_type(a.atttypid, a.atttypmod) END) ORDER BY k.position`,
     `FROM unnest(i.indkey::int2[], i.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, position)
       JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
       JOIN pg_catalog.pg_opclass oc ON oc.oid = k.opclass

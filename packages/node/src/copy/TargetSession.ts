@@ -23,6 +23,8 @@ export type TargetRow = Readonly<Record<string, string | null>>
 
 export interface TargetSession {
   readonly serverVersion: number
+  /** Whether the target's triggers act on what is written. */
+  readonly triggers: SessionOptions["triggers"]
   /** SQL of ours, one statement or several; the rows of the last. */
   readonly query: (text: string) => Effect.Effect<ReadonlyArray<TargetRow>, SessionError>
   /** Statements in one round trip; how many rows each met. After a failure the session is of no more use. */
@@ -89,7 +91,10 @@ const failure = (thrown: Error, config: PgConfig, lost: unknown): SessionError =
       )
     : connectionError(lost ?? thrown, config)
 
-const make = (self: PgClient.PgClient, serverVersion: number): TargetSession => {
+const make = (
+  self: PgClient.PgClient,
+  { serverVersion, triggers }: Pick<TargetSession, "serverVersion" | "triggers">
+): TargetSession => {
   const prepared = new Set<string>()
   // A query under way cannot be called back: it is waited for, or ends with the session.
   const submit = (
@@ -104,6 +109,7 @@ const make = (self: PgClient.PgClient, serverVersion: number): TargetSession => 
     })
   return {
     serverVersion,
+    triggers,
     query: (text) =>
       Effect.mapError(PgClient.query(self, text), (error) =>
         error._tag === "ServerError" ? withoutValues(error) : error
@@ -176,7 +182,7 @@ export const open = Effect.fnUntraced(function* (
   const client = yield* openSession(options.config)
   const [row] = yield* PgClient.query(client, "SHOW server_version_num")
   const serverVersion = Number(row?.server_version_num)
-  const session = make(client, serverVersion)
+  const session = make(client, { serverVersion, triggers: options.triggers })
   const settings = [
     ...Object.entries(targetSettings),
     ...settingsSince.flatMap(([since, name, value]) => (serverVersion >= since ? [[name, value] as const] : []))

@@ -101,7 +101,7 @@ export class TargetWriter {
         return yield* new CopyMismatch({ problems: missing.map((name) => `${label}, column "${name}" is missing`) })
       }
       this.tables.set(label, target)
-      const made = new TableStatements(relation, target, this.described++)
+      const made = new TableStatements(relation, target, { id: this.described++, triggers: this.session.triggers })
       this.statements.set(relation, made)
       return made
     })

@@ -84,6 +84,17 @@ const textSettings = {
   bytea_output: "hex"
 }
 
+/**
+ * Limits of the role or the database that would end a session of ours while it waits, of every supported version. What came
+ * later is set once the version is known: a startup message that names it is refused by servers that lack it.
+ */
+const limitSettings = {
+  statement_timeout: "0",
+  lock_timeout: "0",
+  idle_in_transaction_session_timeout: "0",
+  idle_session_timeout: "0"
+}
+
 /** Text for the startup message, where NUL ends a value. */
 const text = (option: string, value: string): string => {
   if (value === "") throw refuse(option, "must not be empty")
@@ -116,7 +127,9 @@ const lowerCaseNames = (settings: NonNullable<Options["settings"]>): NonNullable
   Object.fromEntries(Object.entries(settings).map(([name, value]) => [name.toLowerCase(), value]))
 
 const startupOptions = ({ options, settings }: Options): string => {
-  const chosen = Object.entries({ ...textSettings, ...lowerCaseNames(settings ?? {}) }).map(settingOption)
+  const chosen = Object.entries({ ...textSettings, ...limitSettings, ...lowerCaseNames(settings ?? {}) }).map(
+    settingOption
+  )
   return options === undefined ? chosen.join(" ") : `${text("options", options)} ${chosen.join(" ")}`
 }
 

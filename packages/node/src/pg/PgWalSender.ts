@@ -18,13 +18,17 @@ import * as PgConfig from "./PgConfig.ts"
 import { attemptInTime, firstServer, openChecked } from "./PgConnect.ts"
 import type { TargetSessionAttrs } from "./PgOptions.ts"
 
+/** Of PostgreSQL 17 and later, where it is: it would end a walsender amid a transaction. */
+const withoutTransactionTimeout =
+  "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'"
+
 const handshake = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
   history: PasswordHistory,
   wanted: TargetSessionAttrs
 ): Effect.fn.Return<Omit<ReplicantConnection, "inConnectTimeout">, ReplicationError, Scope.Scope> {
   const client = yield* openChecked(config, history, { wanted })
-  const [row] = yield* PgClient.query(client, "SHOW server_version_num")
+  const [row] = yield* PgClient.query(client, `${withoutTransactionTimeout}; SHOW server_version_num`)
   return {
     serverVersion: Number(row?.server_version_num),
     query: (text) => PgClient.query(client, text),

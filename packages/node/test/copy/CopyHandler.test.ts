@@ -19,6 +19,7 @@ const makeTarget = (overrides: Partial<TargetSession> = {}) => {
   const acknowledged: Array<string> = []
   const session: TargetSession = {
     serverVersion: 180_000,
+    triggers: "quiet",
     query: (text) => Effect.sync(() => void sent.push(short(text))).pipe(Effect.as([])),
     batch: (steps) =>
       Effect.sync(() => {

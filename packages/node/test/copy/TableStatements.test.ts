@@ -18,8 +18,8 @@ const relation = (replicaIdentity: Relation.ReplicaIdentity = "default"): Relati
   }))
 })
 
-const of = (target: TargetTable = table(), identity?: Relation.ReplicaIdentity) =>
-  new TableStatements(relation(identity), target, 0)
+const of = (target: TargetTable = table(), identity?: Relation.ReplicaIdentity, triggers: "quiet" | "fire" = "quiet") =>
+  new TableStatements(relation(identity), target, { id: 0, triggers })
 
 const place = { begin: {} as Begin, ordinal: 0, relation: relation() }
 const insert = (row: Row): Insert => ({ _tag: "Insert", ...place, row, unchanged: [] })
@@ -74,15 +74,34 @@ describe("TableStatements", () => {
     assert.isUndefined(of().update(update({ id: "1" }, undefined, ["a", "b"])))
   })
 
-  it("takes a row out and puts it in again where an UPDATE could not set its identity column", () => {
+  it("updates a row whose identity column is what it was, and takes it out and puts it in again where it is not", () => {
     const target = table({ columns: [column("id"), column("a", { isAlwaysIdentity: true }), column("b")] })
-    const step = of(target).update(update({ id: "1", a: "2" }, undefined, ["b"]))
-    assert.include(step?.statement.text, "WITH gone AS (DELETE FROM")
-    assert.include(
-      step?.statement.text,
-      'OVERRIDING SYSTEM VALUE SELECT CAST($1 AS integer), CAST($2 AS integer), gone."b"'
-    )
-    assert.deepStrictEqual(step?.values, ["1", "2", "1"])
+    const { statement, values } = of(target).update(update(row))!
+    assert.include(statement.text, 'WITH same AS (UPDATE ONLY "public"."t" SET "b" = $1 WHERE "id" OPERATOR')
+    assert.include(statement.text, '"a" IS NOT DISTINCT FROM CAST($3 AS integer) RETURNING 1)')
+    assert.include(statement.text, "gone AS (DELETE FROM")
+    assert.include(statement.text, "OVERRIDING SYSTEM VALUE SELECT")
+    assert.deepStrictEqual(values.slice(0, 3), [null, "1", "2"])
+    // What did not come is what it was.
+    const unsent = of(target).update(update({ id: "1", a: "2" }, undefined, ["b"]))!
+    assert.include(unsent.statement.text, 'gone."b"')
+  })
+
+  it("deletes nothing where triggers would act on it", () => {
+    const target = table({ columns: [column("id"), column("a", { isAlwaysIdentity: true }), column("b")] })
+    const { statement } = of(target, "default", "fire").update(update(row))!
+    assert.notInclude(statement.text, "DELETE")
+    assert.include(statement.text, '"a" = DEFAULT WHERE')
+  })
+
+  it("says of which type a key is whose operator takes rows of any", () => {
+    const pair = { name: "id", operator: "OPERATOR(pg_catalog.=)", record: "public.pair" }
+    const step = of(table({ uniqueKeys: [{ isPrimary: true, columns: [pair] }] })).delete(gone({ _tag: "Key", row }))
+    assert.include(step.statement.text, '"id" OPERATOR(pg_catalog.=) CAST($1 AS public.pair)')
+  })
+
+  it("puts rows in of which no column is written", () => {
+    assert.strictEqual(of().defaultRows(3), 'INSERT INTO "public"."t" SELECT FROM pg_catalog.generate_series(1, 3)')
   })
 
   it("finds rows under FULL by the target's primary key, and without one by all columns, one of equal rows", () => {

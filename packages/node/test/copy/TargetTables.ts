@@ -19,6 +19,6 @@ export const table = (overrides: Partial<TargetTable> = {}): TargetTable => ({
   denied: [],
   hasRowSecurity: false,
   columns: [column("id"), column("a"), column("b")],
-  uniqueKeys: [{ isPrimary: true, columns: [{ name: "id", operator: "OPERATOR(pg_catalog.=)" }] }],
+  uniqueKeys: [{ isPrimary: true, columns: [{ name: "id", operator: "OPERATOR(pg_catalog.=)", record: null }] }],
   ...overrides
 })

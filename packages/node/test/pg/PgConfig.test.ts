@@ -20,7 +20,9 @@ const environment = (variables: Record<string, string>) =>
     Effect.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: variables })))
   )
 
-const textSettings = "-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex"
+const limitSettings =
+  "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"
+const ownSettings = `-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex ${limitSettings}`
 
 /** As `pg_split_opts` reads bytes: white space is C's, and a backslash protects the byte after it. */
 const splitOptions = (options: string): ReadonlyArray<string> => {
@@ -66,8 +68,8 @@ describe("PgConfig.resolve", () => {
     assert.strictEqual(resolve({ ...url("postgresql://db"), host: undefined }).host, "db")
   })
 
-  it("sets what keeps the text of values apart from the role's settings", () => {
-    assert.strictEqual(resolve({}).startupOptions, textSettings)
+  it("sets what keeps the text of values, and the session, apart from the role's settings", () => {
+    assert.strictEqual(resolve({}).startupOptions, ownSettings)
   })
 
   it("escapes backslashes and white space in settings, which beat ours in any spelling", () => {
@@ -75,6 +77,7 @@ describe("PgConfig.resolve", () => {
     assert.strictEqual(
       resolve({ settings }).startupOptions,
       "-c datestyle=German -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex " +
+        `${limitSettings} ` +
         '-c search_path=a,\\ "b\\\\c" -c wal_sender_timeout=0'
     )
   })
@@ -86,14 +89,14 @@ describe("PgConfig.resolve", () => {
       const value = Array.from({ length: random.below(9) }, () => random.pick(pieces)).join("")
       const given = splitOptions(resolve({ settings: { "a.b": value, "c.d": "after" } }).startupOptions)
       assert.deepStrictEqual(given.slice(-4), ["-c", `a.b=${value}`, "-c", "c.d=after"], JSON.stringify(value))
-      assert.strictEqual(given.length, 12)
+      assert.strictEqual(given.length, 20)
     }
   })
 
   it("puts options as they are before the settings that beat them", () => {
     assert.strictEqual(
       resolve(url("postgresql://db?options=-c%20geqo%3Doff")).startupOptions,
-      `-c geqo=off ${textSettings}`
+      `-c geqo=off ${ownSettings}`
     )
   })
 
@@ -255,7 +258,7 @@ describe("PgConfig.fromEnvironment", () => {
         sslrootcert: "/ca.pem",
         sslcert: "/cert.pem",
         applicationName: "app",
-        startupOptions: `-c geqo=off ${textSettings}`
+        startupOptions: `-c geqo=off ${ownSettings}`
       })
       assert.deepStrictEqual([...(config.requireAuth ?? [])], ["scram-sha-256"])
       assert.strictEqual(Redacted.value((yield* config.password)!), "secret")
