@@ -21,7 +21,7 @@ export interface GatheredCommit {
 
 /** What one read decoded to. The decoder fills it, the stream hands it on; its arrays are not used again. */
 export class Batch {
-  /** With transactions in progress as they come, these hold `StreamedChange`s too: see `ReplicationInProgress.ts`. */
+  /** With transactions in progress as they come, these hold `StreamedChange`s too: see `InProgress.ts`. */
   readonly changes: Array<Change> = []
   /** The units that ended in this read, in order of delivery. */
   readonly delivered: Array<NextLsn> = []

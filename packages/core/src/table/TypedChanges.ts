@@ -3,7 +3,7 @@
  * dropped; everything that is no row's change passes, so `nextLsn` loses nothing.
  *
  * A decoder remembers what it made of each relation, by the relation's identity, and nothing else: one serves any number of
- * streams and connections. It performs no effects; `stream/TypedTables.ts` puts it on streams.
+ * streams and connections. It performs no effects; `stream/Table.ts` puts it on streams.
  */
 import { isReadonlyArrayNonEmpty } from "effect/Array"
 import * as Result from "effect/Result"

@@ -202,7 +202,8 @@ describe("a peer that takes nothing of what it is told", () => {
           yield* TestClock.adjust("1 second")
           yield* settle
         }
-        assert.isAtMost(seconds, 35)
+        // 15 s to a ping, then the server's own patience, where nobody can tell what it is doing.
+        assert.isAtMost(seconds, 80)
         const leaving = yield* Effect.forkChild(Fiber.interrupt(fiber))
         yield* TestClock.adjust("1 minute")
         yield* Fiber.join(leaving)

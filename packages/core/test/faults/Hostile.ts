@@ -97,13 +97,18 @@ const spill = { maxBytesInMemory: 1 << 20, makeFile: Effect.die("nothing is to b
 export const client = Effect.fnUntraced(function* (options: AttackOptions = {}) {
   const seen: Array<ChangeInProgress> = []
   const fake = yield* Fake.make(options.script)
-  const streamOptions = { slot: "orders", plugin: options.plugin ?? plugin, maxFrameLength, ...options.stream }
+  const streamOptions = {
+    slot: "orders",
+    plugin: options.plugin ?? plugin,
+    memory: { maxFrameLength },
+    inProgress: options.mode,
+    ...options.stream
+  }
   const handler = (change: ChangeInProgress) => {
     seen.push(change)
     return Effect.succeed(nextLsn(change))
   }
-  const stream = options.mode === "deliver" ? withLogicalStream : withLogicalStream
-  const fiber = yield* stream(streamOptions, handler).pipe(
+  const fiber = yield* withLogicalStream(streamOptions, handler).pipe(
     Effect.provide(fake.layer),
     Effect.provideService(TransactionSpill, spill),
     Effect.forkChild

@@ -197,15 +197,15 @@ const run = Effect.fnUntraced(function* (recording: Recording, mode: Mode, reads
     if (next !== undefined) handled = Lsn.max(handled, next.lsn)
     return Effect.succeed(next)
   }
-  const stream = mode === "deliver" ? withLogicalStream : withLogicalStream
   const options = {
     slot: "orders",
     plugin: recording.plugin,
-    maxFrameLength,
+    inProgress: mode,
+    memory: { maxFrameLength },
     timing: { maxReadWait: 0 },
     reconnect: Schedule.recurs(0)
   }
-  const fiber = yield* stream(options, handler).pipe(
+  const fiber = yield* withLogicalStream(options, handler).pipe(
     Effect.provide(watched(fake, pulled)),
     Effect.provideService(TransactionSpill, spill),
     Effect.forkChild
