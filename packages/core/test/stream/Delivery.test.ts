@@ -10,6 +10,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
 import { type Change, nextLsn } from "../../src/change/Change.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import { ConnectionError } from "../../src/ReplicationError.ts"
 import { type QueryRow, WalSender } from "../../src/server/WalSender.ts"
 import { make } from "../../src/stream/LogicalStream.ts"
 import * as Replication from "../../src/stream/Replication.ts"
@@ -217,7 +218,10 @@ describe("a program that follows", () => {
         const { follow } = yield* make(options)
         assert.strictEqual(yield* follow(({ system }) => Effect.succeed(system.database)), "test")
         assert.deepStrictEqual(yield* Effect.flip(follow(() => new Broken())), new Broken())
-        assert.strictEqual(yield* server.attempts, 2)
+        // Of another connection than the stream's: a target's, for instance.
+        const refused = new ConnectionError({ reason: "Refused", detail: "the target" })
+        assert.strictEqual(yield* Effect.flip(follow(() => refused)), refused)
+        assert.strictEqual(yield* server.attempts, 3)
       })
     )
   )
