@@ -117,7 +117,8 @@ describe("a stream that is opened by hand", () => {
           const kept = { restart_lsn: "0/1", confirmed_flush_lsn: "0/1", wal_status: "reserved", retained: "0" }
           return [{ slot_name: "orders", ...free, ...kept, invalidation_reason: null }]
         }
-        if (command.includes("pg_publication_tables")) return [{ tables: "[]", fingerprint: "", role: "me" }]
+        if (command.includes("AS fingerprint")) return [{ fingerprint: "", role: "me" }]
+        if (command.includes("pg_get_publication_tables")) return []
         return /^(BEGIN|SET|COMMIT|ROLLBACK)/.test(command) ? [] : undefined
       }
       const layer = Layer.effect(
