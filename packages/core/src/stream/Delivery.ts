@@ -182,8 +182,15 @@ export interface Opening {
   readonly onState: (state: ConnectionState) => Effect.Effect<void>
 }
 
-/** What {@link open} gives, of any options. */
+/** A connection of any options. */
 export type AnyDelivery = Delivery<Anything, SnapshotError> & PlainDelivery<SnapshotError>
+
+/** What {@link open} gives. */
+export interface Opened {
+  readonly delivery: AnyDelivery
+  /** Before this is so, no failure is the connection's. */
+  readonly hasEnded: Effect.Effect<boolean>
+}
 
 /** The stream, once the rows are handed over. */
 const deliverChanges = Effect.fnUntraced(function* (
@@ -216,7 +223,7 @@ const deliverChanges = Effect.fnUntraced(function* (
 /** Opens a stream: it is there once its first element is, or the stream has begun. The scope ends it in good order. */
 export const open = Effect.fnUntraced(function* (
   opening: Opening
-): Effect.fn.Return<AnyDelivery, SnapshotError, WalSender | Scope.Scope> {
+): Effect.fn.Return<Opened, SnapshotError, WalSender | Scope.Scope> {
   const { continuity, copy } = opening
   const { options } = copy
   const reads = new ReadsAhead<Arrays, SnapshotError | Cause.Done>()
@@ -251,7 +258,7 @@ export const open = Effect.fnUntraced(function* (
       Effect.catchCause((cause) => Effect.andThen(Deferred.failCause(ended, cause), reads.fail(cause)))
     )
   const acknowledgeThrough = (unit: NextLsn) => acknowledging((current) => current.acknowledgeThrough(unit))
-  return {
+  const delivery = {
     changes: source(Effect.map(reads.take, ({ changes }) => changes)),
     transactions: Stream.unwrap(
       Effect.as(
@@ -273,4 +280,5 @@ export const open = Effect.fnUntraced(function* (
     ended: Deferred.await(ended),
     system: system as IdentifySystem
   } as AnyDelivery
+  return { delivery, hasEnded: Deferred.isDone(ended) }
 })

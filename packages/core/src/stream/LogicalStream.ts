@@ -122,23 +122,22 @@ const followAll = <A, E, R>(
 ): Effect.Effect<A, SnapshotError | E, R | WalSender> => {
   const { decide, ...retry } = opening.continuity.retry
   const copies = new CopyRetry()
-  return retrying(
-    Effect.scoped(
-      Effect.flatMap(Delivery.open(opening), (delivery) => Effect.raceFirst(use(delivery), delivery.ended))
-    ).pipe(Effect.mapError((error) => (isSnapshotError(error) ? error : new Final({ error })))) as Effect.Effect<
-      A,
-      SnapshotError | Final<E>,
-      R | WalSender
-    >,
-    {
-      ...(retry as Retrying<SnapshotError>),
-      decide: (error) => {
-        // Retried as one of the stream's, or as one of the copy's.
-        const isOfCopy = !isReplicationError(error) || error._tag === "SlotCreationBlocked" || isDeadlock(error)
-        return isOfCopy ? Effect.succeed(copyVerdict(copies, error)) : decide(error)
-      }
+  // The program's own failure is told from the connection's by which of them has failed: it may be of the same kind.
+  const ownOrLost = (error: E, hasEnded: boolean) => (hasEnded && isSnapshotError(error) ? error : new Final({ error }))
+  const connection = Effect.flatMap(Delivery.open(opening), ({ delivery, hasEnded }) => {
+    const used = Effect.catch(use(delivery), (error) =>
+      Effect.flatMap(hasEnded, (isOver) => Effect.fail(ownOrLost(error, isOver)))
+    )
+    return Effect.raceFirst(used, delivery.ended)
+  })
+  return retrying(Effect.scoped(connection) as Effect.Effect<A, SnapshotError | Final<E>, R | WalSender>, {
+    ...(retry as Retrying<SnapshotError>),
+    decide: (error) => {
+      // Retried as one of the stream's, or as one of the copy's.
+      const isOfCopy = !isReplicationError(error) || error._tag === "SlotCreationBlocked" || isDeadlock(error)
+      return isOfCopy ? Effect.succeed(copyVerdict(copies, error)) : decide(error)
     }
-  )
+  })
 }
 
 const runsAlready = new InvalidOption({
@@ -193,7 +192,12 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
         claim,
         Effect.flatMap(opening, (opened) => runAll(opened, from(handler)))
       ).pipe(Effect.scoped, labelled)
-    const open = labelled(Effect.andThen(claim, Effect.flatMap(opening, Delivery.open)))
+    const open = labelled(
+      Effect.andThen(
+        claim,
+        Effect.map(Effect.flatMap(opening, Delivery.open), ({ delivery }) => delivery)
+      )
+    )
     const follow = <A, E, R>(use: (delivery: Delivery.AnyDelivery) => Effect.Effect<A, E, R>) =>
       Effect.andThen(
         claim,

@@ -10,6 +10,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
 import { type Change, nextLsn } from "../../src/change/Change.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import { ConnectionError } from "../../src/ReplicationError.ts"
 import { type QueryRow, WalSender } from "../../src/server/WalSender.ts"
 import { make } from "../../src/stream/LogicalStream.ts"
 import * as Replication from "../../src/stream/Replication.ts"
@@ -116,7 +117,8 @@ describe("a stream that is opened by hand", () => {
           const kept = { restart_lsn: "0/1", confirmed_flush_lsn: "0/1", wal_status: "reserved", retained: "0" }
           return [{ slot_name: "orders", ...free, ...kept, invalidation_reason: null }]
         }
-        if (command.includes("pg_publication_tables")) return [{ tables: "[]", fingerprint: "", role: "me" }]
+        if (command.includes("AS fingerprint")) return [{ fingerprint: "", role: "me" }]
+        if (command.includes("pg_get_publication_tables")) return []
         return /^(BEGIN|SET|COMMIT|ROLLBACK)/.test(command) ? [] : undefined
       }
       const layer = Layer.effect(
@@ -217,7 +219,10 @@ describe("a program that follows", () => {
         const { follow } = yield* make(options)
         assert.strictEqual(yield* follow(({ system }) => Effect.succeed(system.database)), "test")
         assert.deepStrictEqual(yield* Effect.flip(follow(() => new Broken())), new Broken())
-        assert.strictEqual(yield* server.attempts, 2)
+        // Of another connection than the stream's: a target's, for instance.
+        const refused = new ConnectionError({ reason: "Refused", detail: "the target" })
+        assert.strictEqual(yield* Effect.flip(follow(() => refused)), refused)
+        assert.strictEqual(yield* server.attempts, 3)
       })
     )
   )

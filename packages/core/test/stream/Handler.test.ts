@@ -11,6 +11,7 @@ import { type Change, nextLsn } from "../../src/change/Change.ts"
 import type { NextLsn } from "../../src/change/NextLsn.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import { ConnectionError } from "../../src/ReplicationError.ts"
 import * as Handler from "../../src/stream/Handler.ts"
 import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as TransactionContext from "../../src/stream/TransactionContext.ts"
@@ -118,9 +119,10 @@ describe("a handler", () => {
     onServer(
       Effect.gen(function* () {
         const server = yield* TestWalSender
-        const sink = Handler.make<Change, Broken>(() => new Broken())
-        const exit = yield* Effect.exit(withLogicalStream(options, sink))
-        assert.deepStrictEqual(exit, Exit.fail(new Broken()))
+        // Of the kind that is retried where it is the stream's own.
+        const refused = new ConnectionError({ reason: "Refused", detail: "the target" })
+        const sink = Handler.make<Change, ConnectionError>(() => refused)
+        assert.strictEqual(yield* Effect.flip(withLogicalStream(options, sink)), refused)
         assert.strictEqual(yield* server.attempts, 1)
       })
     )
