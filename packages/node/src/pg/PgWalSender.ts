@@ -28,7 +28,7 @@ const handshake = Effect.fnUntraced(function* (
   return {
     serverVersion,
     query: (text) => PgClient.query(client, text),
-    copyBoth: (command) => PgClient.copyBoth(client, command),
+    copyBoth: (command, options) => PgClient.copyBoth(client, command, options),
     slices: nodeText
   }
 })
