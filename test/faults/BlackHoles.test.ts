@@ -321,3 +321,71 @@ describe("a network that goes black at each question", () => {
     )
   }
 })
+
+describe("a server that takes long to answer", () => {
+  fault(
+    "N14",
+    "is waited for while it is at work: on a query, and on a slot that waits for a transaction",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server)
+        const proxy = yield* FaultProxy.make(server)
+        const layer = PgWalSender.layer({
+          url: Redacted.make(workspace.url()),
+          ...limits,
+          connectTimeout: "10 seconds",
+          answerTimeout: "200 millis",
+          host: proxy.host,
+          port: proxy.port
+        })
+        const connection = yield* Effect.flatMap(WalSender, ({ connect }) => connect).pipe(Effect.provide(layer))
+        const asked = Effect.map(proxy.accepted, (accepted) => accepted - 1)
+        yield* connection.query("SELECT pg_sleep(1)")
+        assert.isAtLeast(yield* asked, 1)
+        const before = yield* asked
+        const session = yield* workspace.session
+        yield* session.query("BEGIN; SELECT pg_current_xact_id()")
+        const making = yield* ReplicationSlot.createReplicationSlot(connection, {
+          slot: workspace.slot,
+          plugin: "pgoutput",
+          snapshot: "nothing"
+        }).pipe(Effect.forkChild)
+        yield* eventually(
+          Effect.map(asked, (count) => count >= before + 3),
+          { deadline: "30 seconds", what: "it was asked about three times" }
+        )
+        yield* session.query("COMMIT")
+        assert.strictEqual((yield* Fiber.join(making)).name, workspace.slot)
+      }),
+    once
+  )
+
+  fault(
+    "N14",
+    "is told from one whose answer was lost: its connection is closed, and others go on",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server)
+        const proxy = yield* FaultProxy.make(server)
+        const layer = PgWalSender.layer({
+          url: Redacted.make(workspace.url()),
+          ...limits,
+          connectTimeout: "10 seconds",
+          host: proxy.host,
+          port: proxy.port
+        })
+        const connection = yield* Effect.flatMap(WalSender, ({ connect }) => connect).pipe(Effect.provide(layer))
+        yield* proxy.cutAfter(0, "silence", "toServer")
+        const error = yield* Effect.flip(connection.query("SELECT 1")).pipe(Effect.timeout("20 seconds"))
+        assert.deepInclude(error, { _tag: "ConnectionError", reason: "TimedOut", isRetryable: true })
+        assert.include(error.message, "the server waits for us: the connection is broken")
+        // Whoever asks on is told at once.
+        assert.strictEqual((yield* Effect.flip(connection.query("SELECT 1")))._tag, "ConnectionError")
+        yield* eventually(
+          Effect.map(proxy.open, (open) => open === 0),
+          { what: "its socket is closed" }
+        )
+      }),
+    once
+  )
+})
