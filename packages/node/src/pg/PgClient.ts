@@ -1,21 +1,15 @@
 /**
- * A `pg` client in replication mode, within a scope: opened, asked, and robbed of its socket. Or in an ordinary session.
+ * A `pg` client in replication mode, within a scope: opened, asked, and watched while an answer is due. Or in an ordinary
+ * session. How it is robbed of its socket is in `SocketTakeover.ts`.
  *
- * The only file that touches what `pg` keeps private: `Connection` with its `stream`, its `attachListeners` and its
+ * The two alone touch what `pg` keeps private: `Connection` with its `stream`, its `attachListeners` and its
  * events. Nothing that goes wrong in there reaches the process as an uncaught error.
  */
 import type { EventEmitter } from "node:events"
 import { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 import { DecodeError, InvalidOption, type ReplicationError } from "@replicant/core"
-import {
-  type CopyBoth,
-  type CopyBothOptions,
-  Frames,
-  FrontendMessage,
-  logText,
-  type QueryRow
-} from "@replicant/core/driver"
+import { Frames, FrontendMessage, logText, type QueryRow } from "@replicant/core/driver"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
@@ -24,8 +18,7 @@ import pg from "pg"
 import { type Standing, watchAnswers } from "./AnswerWatch.ts"
 import { authenticationFailed, guardAuthentication, maxScramIterations, noPassword } from "./PgAuthentication.ts"
 import type { PgConfig } from "./PgConfig.ts"
-import { address, connectionError, queryFailure } from "./PgServerError.ts"
-import { readOnDemand } from "./ReadOnDemand.ts"
+import { address, queryFailure } from "./PgServerError.ts"
 
 /** What of `pg`'s `Connection` is used here and missing in its types. */
 interface PrivateConnection extends EventEmitter {
@@ -265,7 +258,8 @@ const logNotices = (self: PgClient): Effect.Effect<void> =>
     )
   )
 
-const withoutNul = (text: string): Effect.Effect<void, InvalidOption> =>
+/** Text that ends where it seems to. */
+export const withoutNul = (text: string): Effect.Effect<void, InvalidOption> =>
   text.includes("\0")
     ? Effect.fail(new InvalidOption({ option: "query", problem: "must not contain a NUL character" }))
     : Effect.void
@@ -340,71 +334,3 @@ export const introduce = (self: PgClient): Effect.Effect<number, ReplicationErro
     self.backend = { pid: row?.pid ?? "", serverStart: row?.server_start ?? "" }
     return Number(row?.server_version_num)
   })
-
-const isClosed = ({ connection }: PgClient): boolean => connection.stream.destroyed || !connection.stream.writable
-
-/** Waits for the next bytes, or the end. */
-const somethingHappens = ({ connection }: PgClient): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    const { stream } = connection
-    const stopListening = (): void => {
-      stream.off("data", happened)
-      stream.off("close", happened)
-    }
-    const happened = (): void => {
-      stopListening()
-      resume(Effect.void)
-    }
-    stream.on("data", happened)
-    stream.on("close", happened)
-    return Effect.sync(stopListening)
-  })
-
-/** An answer wakes its fiber from within `pg`'s parser, with the rest of what was read still before it. */
-const parserReturns: Effect.Effect<void> = Effect.callback((resume) => {
-  const immediate = setImmediate(() => resume(Effect.void))
-  return Effect.sync(() => clearImmediate(immediate))
-})
-
-/** Takes the socket from `pg` once every answer has come, and no part of a message is left in its parser. */
-const takeSocket = Effect.fnUntraced(function* (self: PgClient): Effect.fn.Return<CopyBoth, ReplicationError> {
-  const { config, connection, frames } = self
-  yield* parserReturns
-  while (!isClosed(self) && (self.unanswered > 0 || frames.pending > 0)) yield* somethingHappens(self)
-  if (isClosed(self)) return yield* queryFailure(self.lost, config)
-  self.isTaken = true
-  connection.stream.removeAllListeners("data")
-  return readOnDemand(connection.stream, (thrown) => connectionError(thrown ?? self.lost, config))
-})
-
-/** Something is due while this runs. */
-const due = <A, E>(self: PgClient, step: Effect.Effect<A, E>): Effect.Effect<A, E> =>
-  Effect.suspend(() => {
-    self.isPulling = true
-    self.waits += 1
-    return Effect.onExit(step, () =>
-      Effect.sync(() => {
-        self.isPulling = false
-      })
-    )
-  })
-
-/** Takes the socket over and sends `command`: what comes back is for the first pull. */
-export const copyBoth = Effect.fnUntraced(function* (
-  self: PgClient,
-  command: string,
-  { mayBeSilent = false }: CopyBothOptions = {}
-): Effect.fn.Return<CopyBoth, ReplicationError> {
-  yield* withoutNul(command)
-  const copy = yield* takeSocket(self)
-  yield* copy.send(FrontendMessage.query(command))
-  const watched: CopyBoth = { pull: due(self, copy.pull), send: (bytes) => due(self, copy.send(bytes)) }
-  if (!mayBeSilent) return watched
-  // That the command was taken is told at once.
-  let hasHeard = false
-  const first = Effect.tap(watched.pull, () => {
-    hasHeard = true
-    return Effect.void
-  })
-  return { pull: Effect.suspend(() => (hasHeard ? copy.pull : first)), send: copy.send }
-})
