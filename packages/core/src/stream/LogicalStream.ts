@@ -57,9 +57,8 @@ export interface LogicalStream<O extends Options> {
    * next; it ends the stream by ending. Its own failures are never retried.
    *
    * @example
-   * yield* orders.follow(({ acknowledgeThrough, transactions }) =>
-   *   Stream.runForEach(transactions, (transaction) =>
-   *     Effect.andThen(store(transaction), acknowledgeThrough(transaction.nextLsn))))
+   * yield* orders.follow(({ acknowledgeChange, changes }) =>
+   *   Stream.runForEach(changes, (change) => Effect.andThen(store(change), acknowledgeChange(change))))
    */
   readonly follow: <A, E, R>(
     use: (delivery: Delivery.DeliveryOf<O>) => Effect.Effect<A, E, R>
