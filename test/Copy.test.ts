@@ -323,6 +323,67 @@ describe("a copy into another database", () => {
 
   onServer(
     "postgres",
+    "of changes alone never makes its slot twice: one that is gone is told, as are its changes",
+    (server) =>
+      Effect.gen(function* () {
+        const source = yield* makeWorkspace(server, { sql: orders })
+        const target = yield* makeWorkspace(server, { sql: orders })
+        const options = copyOptions(source, target, { rows: "leave" })
+        const first = yield* startCopy(options)
+        yield* first.during(eventually(source.isStreaming(), { what: "it streams" }))
+        yield* first.stop
+        yield* source.sql("INSERT INTO orders VALUES (1, 'kept by the slot')")
+        yield* source.sql(`SELECT pg_drop_replication_slot('${source.slot}')`)
+        for (const rows of ["leave", "copy"] as const) {
+          const failure = yield* refusal({ ...options, rows })
+          assert.strictEqual(failure._tag, "CopyPositionLost", rows)
+          assert.include(failure.message, "gone from the source")
+        }
+        assert.strictEqual(yield* slotsOf(source), 0)
+      })
+  )
+
+  onServer("postgres", "of changes alone that was killed before its slot stood makes it then", (server) =>
+    Effect.gen(function* () {
+      const source = yield* makeWorkspace(server, { sql: orders })
+      const target = yield* makeWorkspace(server, { sql: orders })
+      const options = copyOptions(source, target, { rows: "leave" })
+      const first = yield* startCopy(options)
+      yield* first.during(eventually(source.isStreaming(), { what: "it streams" }))
+      yield* first.stop
+      yield* source.sql(`SELECT pg_drop_replication_slot('${source.slot}')`)
+      yield* target.sql("UPDATE replicant.copy_position SET state = 'copied', end_lsn = '0/0', idle_flush = NULL")
+      assert.strictEqual((yield* refusal({ ...options, whenMissing: "fail" }))._tag, "CopyNotSetUp")
+      const second = yield* startCopy(options)
+      yield* second.during(eventually(source.isStreaming(), { what: "it streams" }))
+      yield* source.sql("INSERT INTO orders VALUES (1, 'one')")
+      yield* second.during(caughtUp(source, target))
+      assert.deepStrictEqual(yield* target.sql("SELECT id FROM orders"), [{ id: 1 }])
+    })
+  )
+
+  onServer("postgres", "leaves another database's slot alone, also one that is kept while rows are copied", (server) =>
+    Effect.gen(function* () {
+      const other = yield* makeWorkspace(server)
+      const source = yield* makeWorkspace(server, { sql: orders })
+      const target = yield* makeWorkspace(server, { sql: orders })
+      yield* other.sql(`SELECT pg_create_logical_replication_slot('${source.slot}', 'pgoutput')`)
+      const taken = yield* refusal(copyOptions(source, target))
+      assert.strictEqual(taken._tag, "CopyPositionLost")
+      assert.include(taken.message, `another database's at the source: of "${other.database}"`)
+      assert.notInclude(String(taken.remedy), "drop")
+      yield* other.sql(`SELECT pg_drop_replication_slot('${source.slot}')`)
+      const working = `${source.slot}_copying`
+      yield* other.sql(`SELECT pg_create_logical_replication_slot('${working}', 'pgoutput')`)
+      const kept = yield* refusal(copyOptions(source, target))
+      assert.strictEqual(kept._tag, "SlotMismatch")
+      assert.notInclude(String(kept.remedy), "drop")
+      assert.isDefined(yield* other.findSlot(working))
+    })
+  )
+
+  onServer(
+    "postgres",
     "is a command that says what is missing, makes it when told to, and ends well by a signal",
     (server) =>
       Effect.gen(function* () {

@@ -13,6 +13,7 @@ import { fault } from "../support/Faults.ts"
 import { runWorkload, workloadTables } from "../support/RandomWorkload.ts"
 import { type Replicant, startReplicant } from "../support/Replicant.ts"
 import { once, type Server } from "../support/Servers.ts"
+import { failOver, trustingServer } from "../support/Standby.ts"
 import { checksums } from "../support/TableChecksum.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -194,5 +195,42 @@ describe("P9: a copy into another database that is killed", () => {
         const lost = states.find((state) => state._tag === "Reconnecting")
         assert.strictEqual(lost?.cause._tag, "TargetFailed")
       })
+  )
+
+  fault(
+    "V7",
+    "a source that fails over: the copy goes on, in the same process and in those after it, with its position's timeline",
+    (server) =>
+      Effect.gen(function* () {
+        const from = yield* trustingServer()
+        const source = yield* makeWorkspace(from, { sql: `CREATE TABLE t (id int PRIMARY KEY); ${markTable}` })
+        const target = yield* makeWorkspace(server, { sql: `CREATE TABLE t (id int PRIMARY KEY); ${markTable}` })
+        const options = copyOptions(source, target)
+        const write = (id: number) => source.sql(`INSERT INTO t VALUES (${id})`)
+        const timeline = Effect.map(
+          target.sql("SELECT timeline FROM replicant.copy_position"),
+          ([row]) => row?.timeline
+        )
+        const first = yield* startCopy(options)
+        yield* write(1)
+        yield* first.during(caughtUp(source, target))
+        assert.strictEqual(yield* timeline, 1)
+        yield* first.during(failOver(from))
+        yield* write(2)
+        yield* first.during(caughtUp(source, target))
+        assert.strictEqual(yield* timeline, 2)
+        yield* first.stop
+        yield* failOver(from)
+        for (const id of [3, 4]) {
+          yield* write(id)
+          const next = yield* startCopy(options)
+          yield* next.during(caughtUp(source, target))
+          yield* next.stop
+          assert.strictEqual(yield* timeline, 3)
+        }
+        const ids = "SELECT id FROM t ORDER BY id"
+        assert.deepStrictEqual(yield* target.sql(ids), yield* source.sql(ids))
+      }),
+    { timeout: 90_000 }
   )
 })

@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Copy from "../copy/Copy.ts"
+import * as PgConfig from "../pg/PgConfig.ts"
 import * as LiveLine from "./LiveLine.ts"
 import { Ending, exitCodes, UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
@@ -23,7 +24,7 @@ interface CopyFlags {
   readonly from: Option.Option<Redacted.Redacted<string>>
   readonly to: Option.Option<Redacted.Redacted<string>>
   readonly publication: ReadonlyArray<string>
-  readonly slot: string
+  readonly slot: Option.Option<string>
   readonly create: boolean
   readonly truncate: boolean
   readonly changesOnly: boolean
@@ -64,7 +65,8 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
   }
   const from = yield* Root.connection({ ...shared, url: Option.orElse(flags.from, () => shared.url) })
   const to = yield* target(flags, shared)
-  const { slot } = flags
+  const { database } = yield* Effect.fromResult(PgConfig.resolve(from))
+  const slot = Option.getOrElse(flags.slot, () => Copy.defaultSlot(database))
   const { run, state, totals } = yield* Copy.make({
     from,
     to,
@@ -111,8 +113,10 @@ export const command = Command.make(
       Flag.atLeast(0)
     ),
     slot: Flag.String("slot").pipe(
-      Flag.withDescription("The slot at the source, and the name under which the target keeps its position"),
-      Flag.withDefault("replicant_copy")
+      Flag.withDescription(
+        "The slot at the source, and the name under which the target keeps its position: replicant_copy_ and the source's database"
+      ),
+      Flag.optional
     ),
     create: flag(
       "create",

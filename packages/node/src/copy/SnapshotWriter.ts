@@ -207,7 +207,7 @@ export class SnapshotWriter {
       const position =
         consistentPoint === undefined
           ? CopyPosition.copying(slot, checkpoint)
-          : CopyPosition.copied(slot, consistentPoint, checkpoint)
+          : CopyPosition.copied(slot, { lsn: consistentPoint, timeline: this.writer.timeline() }, checkpoint)
       this.writer.commit(position)
       yield* this.writer.send()
     })

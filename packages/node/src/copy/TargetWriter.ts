@@ -42,6 +42,8 @@ export class TargetWriter {
   readonly totals: CopyTotals
   /** Everything of the stream before it is in the target. */
   committed: Lsn.Lsn
+  /** Which timeline of the source positions are of now: a connection is accepted only where ours is part of its history. */
+  timeline: () => number
   /** Temporary tables that the session has made. */
   stages = 0
   private readonly tables: Map<string, TargetTable>
@@ -59,12 +61,14 @@ export class TargetWriter {
     readonly tables: ReadonlyMap<string, TargetTable>
     readonly totals: CopyTotals
     readonly committed: Lsn.Lsn
+    readonly timeline: number
   }) {
     this.session = options.session
     this.slot = options.slot
     this.tables = new Map(options.tables)
     this.totals = options.totals
     this.committed = options.committed
+    this.timeline = () => options.timeline
   }
 
   /** What is not committed when the scope ends is undone: it comes again. */

@@ -110,9 +110,10 @@ export class TransactionWriter {
 
   private planCommit(change: Commit): void {
     const { committed, slot } = this.writer
+    const timeline = this.writer.timeline()
     if (change.endLsn <= committed) return
     const origin = this.options.origin === "marked" ? [setupTransaction(change)] : []
-    this.writer.commit(CopyPosition.advance(slot, change.endLsn), ...origin)
+    this.writer.commit(CopyPosition.advance(slot, { lsn: change.endLsn, timeline }), ...origin)
   }
 
   /** A run of inserts into one table by COPY, where it is long enough. Gives the index of its last. */
