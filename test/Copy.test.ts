@@ -304,6 +304,38 @@ describe("a copy into another database", () => {
     { timeout: 60_000 }
   )
 
+  onServer(
+    "postgres",
+    "takes wider types, an extension's in another schema, and where asked whatever can be read",
+    (server) =>
+      Effect.gen(function* () {
+        const source = yield* makeWorkspace(server, {
+          sql: `CREATE EXTENSION citext; CREATE TABLE t (id int PRIMARY KEY, a citext, b numeric(4,2), c json, d int[]); ${markTable};
+          INSERT INTO t VALUES (1, 'A', 1.25, '{"a": 1}', '{1}')`
+        })
+        const columns = "id bigint PRIMARY KEY, a extensions.citext, b numeric(6,3), c jsonb"
+        const target = yield* makeWorkspace(server, {
+          sql: `CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions; CREATE TABLE t (${columns}, d text[]); ${markTable}`
+        })
+        const refused = yield* refusal(copyOptions(source, target))
+        assert.strictEqual(
+          refused.message,
+          [
+            "the target does not fit what is published:",
+            '"public"."t", column "d" is text[], and integer[] at the source'
+          ].join(" ")
+        )
+        const copying = yield* startCopy(copyOptions(source, target, { types: "any" }))
+        yield* copying.during(caughtUp(source, target))
+        yield* source.sql("UPDATE t SET d = '{2}' WHERE id = 1; INSERT INTO t VALUES (2, 'B', 2, NULL, '{}')")
+        yield* copying.during(caughtUp(source, target))
+        assert.deepStrictEqual(yield* target.sql("SELECT id, a::text, b::text, c::text, d::text FROM t ORDER BY id"), [
+          { id: "1", a: "A", b: "1.250", c: '{"a": 1}', d: "{2}" },
+          { id: "2", a: "B", b: "2.000", c: null, d: "{}" }
+        ])
+      })
+  )
+
   onServer("postgres", "names table and constraint of what the target refuses, and no value", (server) =>
     Effect.gen(function* () {
       const source = yield* makeWorkspace(server, { sql: orders })

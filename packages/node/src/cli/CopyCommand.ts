@@ -29,6 +29,7 @@ interface CopyFlags {
   readonly truncate: boolean
   readonly changesOnly: boolean
   readonly fireTriggers: boolean
+  readonly anyTypes: boolean
   readonly origin: boolean
   readonly localOnly: boolean
   readonly connections: number
@@ -76,6 +77,7 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
     whenFilled: flags.truncate ? "truncate" : "fail",
     rows: flags.changesOnly ? "leave" : "copy",
     triggers: flags.fireTriggers ? "fire" : "quiet",
+    types: flags.anyTypes ? "any" : "fitting",
     origin: flags.origin ? "marked" : "unmarked",
     replicated: flags.localOnly ? "skip" : "apply",
     connections: flags.connections
@@ -125,6 +127,10 @@ export const command = Command.make(
     truncate: flag("truncate", "Empty the target's tables before the first copy"),
     changesOnly: flag("changes-only", "Copy no rows, the target has them already: apply what is committed from now on"),
     fireTriggers: flag("fire-triggers", "Let triggers and foreign keys of the target act on what is written"),
+    anyTypes: flag(
+      "any-types",
+      "Take columns of whatever type at the target: its input functions decide, value by value"
+    ),
     origin: Flag.Boolean("origin").pipe(
       Flag.withDescription("Mark what is written with a replication origin; not with --no-origin"),
       Flag.withDefault(true)

@@ -43,6 +43,11 @@ export interface Options {
   readonly rows?: "copy" | "leave" | undefined
   /** Whether triggers and foreign keys of the target act on what is written: `quiet`, unless told otherwise. */
   readonly triggers?: "quiet" | "fire" | undefined
+  /**
+   * `fitting`, the default: a column of the target has a type that takes every value of the source's. `any`: that is left to
+   * the target's input functions, and a value that one refuses ends the copy.
+   */
+  readonly types?: "fitting" | "any" | undefined
   /** `marked`, the default: what is written at the target bears a replication origin. */
   readonly origin?: "marked" | "unmarked" | undefined
   /** What was itself replicated to the source: `apply`, unless told otherwise. `skip` in both directions keeps two in step. */
@@ -147,6 +152,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
           whenMissing: options.whenMissing ?? "fail",
           whenFilled: options.whenFilled ?? "fail",
           rows: options.rows ?? "copy",
+          types: options.types ?? "fitting",
           origin
         })
       )

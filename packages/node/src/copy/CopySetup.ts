@@ -22,6 +22,7 @@ import {
   type SourceTable,
   sourceTables,
   type TargetTables,
+  type Types,
   tableKey,
   targetTables
 } from "./TargetCatalog.ts"
@@ -35,6 +36,7 @@ export interface SetupOptions {
   readonly whenFilled: "truncate" | "fail"
   readonly rows: "copy" | "leave"
   readonly origin: "marked" | "unmarked"
+  readonly types: Types
 }
 
 /** All that the copy goes on with. */
@@ -79,7 +81,7 @@ const filledTables = Effect.fnUntraced(function* (target: TargetSession, tables:
 const checkTables = Effect.fnUntraced(function* (
   source: ReplicantConnection,
   target: TargetSession,
-  publications: ReadonlyArray<string>
+  { publications, types }: Pick<SetupOptions, "publications" | "types">
 ): Effect.fn.Return<TargetTables, CopyError> {
   const all = yield* sourceTables(source, publications)
   const published = all.filter((table) => !CopyPosition.isPositionTable(table))
@@ -87,7 +89,7 @@ const checkTables = Effect.fnUntraced(function* (
     return yield* new CopyMismatch({ problems: [`nothing is published by ${publications.join(", ")}`] })
   }
   const found = yield* targetTables(target, published)
-  const problems = [...mismatches(published, found), ...missingKeys(published, found)]
+  const problems = [...mismatches(published, found, types), ...missingKeys(published, found)]
   if (problems.length > 0) return yield* new CopyMismatch({ problems })
   const grants = missingGrants(found)
   if (grants.length > 0) {
@@ -192,7 +194,7 @@ export const setup = Effect.fnUntraced(function* (
   const [there] = yield* target.query(session)
   if (isSame(here, there)) return yield* new TargetIsSource({ database: database ?? "" })
   yield* Publication.checkPublications(source, publications)
-  const { tables } = yield* checkTables(source, target, publications)
+  const { tables } = yield* checkTables(source, target, options)
 
   const found = yield* whatIsThere(source, target, options)
   yield* checkTogether({ name: slot, database }, found.slot, found.position)
