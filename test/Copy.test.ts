@@ -5,7 +5,7 @@
 import { randomInt } from "node:crypto"
 import { assert, describe } from "@effect/vitest"
 import { quoteIdentifier } from "@replicant/core/driver"
-import type { Copy } from "@replicant/node"
+import { Copy } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"
 import { caughtUp, copyOptions, endMark, markTable, positionOf, startCopy } from "./support/Copying.ts"
@@ -412,6 +412,43 @@ describe("a copy into another database", () => {
       assert.notInclude(String(kept.remedy), "drop")
       assert.isDefined(yield* other.findSlot(working))
     })
+  )
+
+  onServer(
+    "postgres",
+    "that is given up is forgotten: slots, origin and position go, rows and others' slots stay",
+    (server) =>
+      Effect.gen(function* () {
+        const source = yield* makeWorkspace(server, { sql: orders })
+        const target = yield* makeWorkspace(server, { sql: orders })
+        yield* source.sql("INSERT INTO orders VALUES (1, 'one')")
+        const options = copyOptions(source, target)
+        const copying = yield* startCopy(options)
+        yield* copying.during(caughtUp(source, target))
+        assert.include(["TargetInUse", "SlotInUse"], (yield* Effect.flip(Copy.forget(options)))._tag)
+        yield* copying.stop
+        const working = `${source.slot}_copying`
+        yield* source.sql(`SELECT pg_create_logical_replication_slot('${working}', 'pgoutput')`)
+        const left = [
+          `slot "${working}" at the source`,
+          `slot "${source.slot}" at the source`,
+          `replication origin "replicant.${target.database}.${source.slot}" at the target`,
+          `the position of "${source.slot}" in replicant.copy_position at the target`
+        ]
+        const args = ["copy", "--from", source.url(), "--slot", source.slot, "--forget", "--json"]
+        const told = yield* replicant([...args, "--dry-run"], { TARGET_URL: target.url() })
+        assert.deepStrictEqual(JSON.parse(told.stdout), { slot: source.slot, forgotten: left, dryRun: true })
+        assert.strictEqual(yield* slotsOf(source), 2)
+        assert.deepStrictEqual(yield* Copy.forget(options), left)
+        assert.strictEqual(yield* slotsOf(source), 0)
+        assert.isUndefined(yield* positionOf(target, source.slot))
+        assert.deepStrictEqual(yield* target.sql("SELECT note FROM orders"), [{ note: "one" }])
+        // A slot of that name is somebody else's by now.
+        yield* source.sql(`SELECT pg_create_logical_replication_slot('${source.slot}', 'pgoutput')`)
+        assert.strictEqual((yield* Effect.flip(Copy.forget(options)))._tag, "CopyPositionLost")
+        assert.strictEqual(yield* slotsOf(source), 1)
+      }),
+    { timeout: 60_000 }
   )
 
   onServer(

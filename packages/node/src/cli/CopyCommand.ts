@@ -33,6 +33,8 @@ interface CopyFlags {
   readonly origin: boolean
   readonly localOnly: boolean
   readonly connections: number
+  readonly forget: boolean
+  readonly dryRun: boolean
 }
 
 /** What `--to` stands for, as DATABASE_URL does for `--url`: a password does not belong on a command line. */
@@ -58,7 +60,10 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
   const output = yield* Output
   const ending = yield* Ending
   const publications = flags.publication
-  if (publications.length === 0) {
+  if (flags.dryRun && !flags.forget) {
+    return yield* new UsageError({ message: "--dry-run says what --forget would do", remedy: "add --forget" })
+  }
+  if (publications.length === 0 && !flags.forget) {
     return yield* new UsageError({
       message: "no publication is named",
       remedy: "give --publication NAME; again for more"
@@ -68,6 +73,12 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
   const to = yield* target(flags, shared)
   const { database } = yield* Effect.fromResult(PgConfig.resolve(from))
   const slot = Option.getOrElse(flags.slot, () => Copy.defaultSlot(database))
+  if (flags.forget) {
+    const forgotten = yield* Copy.forget({ from, to, slot, remains: flags.dryRun ? "tell" : "drop" })
+    if (shared.json) yield* output.write(`${JSON.stringify({ slot, forgotten, dryRun: flags.dryRun })}\n`)
+    else if (flags.dryRun) for (const what of forgotten) line.writeLine(`would drop ${what}`)
+    return undefined
+  }
   const { run, state, totals } = yield* Copy.make({
     from,
     to,
@@ -143,7 +154,12 @@ export const command = Command.make(
         () => "Expected a whole number of 1 or more"
       ),
       Flag.withDefault(2)
-    )
+    ),
+    forget: flag(
+      "forget",
+      "Copy nothing: take away what a copy that is given up has left, its slots, its origin and its position; rows stay"
+    ),
+    dryRun: flag("dry-run", "With --forget: say what would go, and leave it")
   },
   runCommand
 ).pipe(
@@ -157,6 +173,10 @@ export const command = Command.make(
       command:
         "replicant copy --from postgres://me@b/shop --to postgres://me@a/shop --publication shop --slot back --changes-only --local-only --create",
       description: "The other direction of two-way, from tables that are equal"
+    },
+    {
+      command: "replicant copy --from postgres://me@old/shop --to postgres://me@new/shop --forget --dry-run",
+      description: "What a copy that is given up has left behind; without --dry-run it goes"
     }
   ])
 )

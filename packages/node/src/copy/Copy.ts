@@ -24,6 +24,7 @@ import * as TargetSession from "./TargetSession.ts"
 import { TargetWriter, type WriteError } from "./TargetWriter.ts"
 
 export * from "./CopyError.ts"
+export { type ForgetOptions, forget } from "./CopyForget.ts"
 export { defaultSlot } from "./CopySlot.ts"
 export type { CopyTotals } from "./CopyTotals.ts"
 
