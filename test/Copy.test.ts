@@ -336,6 +336,39 @@ describe("a copy into another database", () => {
       })
   )
 
+  onServer(
+    "postgres",
+    "names table and column of a value that the target cannot read, wherever it comes, and not the value",
+    (server) =>
+      Effect.gen(function* () {
+        for (const rows of [0, 1, 100]) {
+          const source = yield* makeWorkspace(server, {
+            sql: `CREATE TABLE t (id int PRIMARY KEY, note text); ${markTable}`
+          })
+          const target = yield* makeWorkspace(server, {
+            sql: `CREATE TABLE t (id int PRIMARY KEY, note int); ${markTable}`
+          })
+          const write = (count: number) =>
+            source.sql(`INSERT INTO t SELECT n, 'top secret' FROM generate_series(1, ${count}) n`)
+          // In the first copy; as one INSERT; as many, which go by COPY.
+          if (rows === 0) yield* write(5)
+          const copying = yield* startCopy(copyOptions(source, target, { types: "any" }))
+          if (rows > 0) {
+            yield* copying.during(caughtUp(source, target))
+            yield* write(rows)
+          }
+          const failure = yield* copying.failure
+          assert.deepInclude(failure, {
+            _tag: "TargetFailed",
+            sqlState: "22P02",
+            table: '"public"."t"',
+            column: "note"
+          })
+          assert.notInclude(JSON.stringify(failure) + failure.message, "secret")
+        }
+      })
+  )
+
   onServer("postgres", "names table and constraint of what the target refuses, and no value", (server) =>
     Effect.gen(function* () {
       const source = yield* makeWorkspace(server, { sql: orders })

@@ -157,7 +157,7 @@ export class SnapshotWriter {
     const rows = buffer.take()
     if (statements.columns.length === 0) this.writer.execute(statements.defaultRows(count))
     else if (this.resumed.has(statements.table)) this.writeOver(copy, rows)
-    else this.writer.copy(copyCommand(statements), rows)
+    else this.writer.copy(copyCommand(statements), rows, statements.written)
     return this.writer.send()
   }
 
@@ -190,9 +190,9 @@ export class SnapshotWriter {
         ? `CREATE TEMP TABLE ${quoteIdentifier(name)} ON COMMIT DELETE ROWS AS SELECT ${columnList} FROM ${table} WITH NO DATA`
         : `DELETE FROM ${stage}`
     )
-    this.writer.copy(`COPY ${stage} (${columnList}) FROM STDIN`, rows)
+    this.writer.copy(`COPY ${stage} (${columnList}) FROM STDIN`, rows, statements.written)
     for (const [index, text] of texts.entries()) {
-      this.writer.add({ statement: { name: `${name}_${index}`, text }, values: [] })
+      this.writer.add({ statement: { name: `${name}_${index}`, text }, values: [], written: { table, columns: [] } })
     }
   }
 

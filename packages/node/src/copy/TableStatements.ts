@@ -8,6 +8,7 @@
 import type { Delete, Insert, Relation, Row, Update } from "@replicant/core"
 import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import type { Statement, Step } from "./PgBatch.ts"
+import type { Written } from "./RefusedValue.ts"
 import { type TargetColumn, type TargetTable, tableKey, type UniqueKey } from "./TargetCatalog.ts"
 
 /** Where the value of each `$n` is taken from, in the order in which they are written. */
@@ -23,6 +24,7 @@ class Parameters {
 interface Shaped {
   readonly statement: Statement
   readonly sources: Parameters["sources"]
+  readonly written: Written
 }
 
 /** The rows that a change tells of. Every value is text, or null. */
@@ -94,6 +96,11 @@ export class TableStatements {
       relation.replicaIdentity === "full"
         ? target.uniqueKeys.find((key) => key.isPrimary && key.columns.every(({ name }) => sent.has(name)))
         : target.uniqueKeys.find((key) => isSameSet(key, identity))
+  }
+
+  /** What COPY writes. */
+  get written(): Written {
+    return { table: this.table, columns: this.columns.map(({ name }) => name) }
   }
 
   /** The names of all columns that are written, as COPY and INSERT take them. */
@@ -259,10 +266,12 @@ export class TableStatements {
       const parameters = new Parameters()
       const text = build(parameters)
       const name = `replicant_${this.options.id}_${this.shapes.size}`
-      shaped = { statement: { name, text }, sources: parameters.sources }
+      const { sources } = parameters
+      const written = { table: this.table, columns: sources.map((source) => source.name) }
+      shaped = { statement: { name, text }, sources, written }
       this.shapes.set(shape, shaped)
     }
     const values = shaped.sources.map(({ name, of }) => rows[of][name] as string | null)
-    return { statement: shaped.statement, values }
+    return { statement: shaped.statement, values, written: shaped.written }
   }
 }

@@ -138,7 +138,7 @@ export class TransactionWriter {
     const names = statements.columns.map(({ name }) => name)
     let text = ""
     for (const { row } of inserts) text += copyLine(names, row)
-    this.writer.copy(copyCommand(statements), Buffer.from(text))
+    this.writer.copy(copyCommand(statements), Buffer.from(text), statements.written)
   }
 
   /**
