@@ -160,6 +160,28 @@ describe("P9: a copy into another database that is killed", () => {
     })
   )
 
+  fault("P9", "in the middle of the first copy, and rows are renumbered before it goes on", (server) =>
+    Effect.gen(function* () {
+      const numbered = `CREATE TABLE bulk (id int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY UNIQUE, body text); ${markTable}`
+      const source = yield* makeWorkspace(server, { sql: numbered })
+      const target = yield* makeWorkspace(server, { sql: numbered })
+      yield* source.sql(
+        "INSERT INTO bulk (id, body) SELECT n, repeat(md5(n::text), 10) FROM generate_series(1, 12000) n"
+      )
+      const options = copyOptions(source, target, { piecePages: 8, connections: 1 })
+      const first = yield* startCopy(options)
+      const copied = Effect.map(target.sql("SELECT count(*)::int AS n FROM bulk"), ([row]) => Number(row?.n))
+      yield* first.during(eventually(Effect.map(copied, (rows) => rows > 100)))
+      yield* first.stop
+      assert.isBelow(yield* copied, 12_000, "the first copy was cut off")
+      yield* source.sql("UPDATE bulk SET n = DEFAULT WHERE id <= 60")
+      const second = yield* startCopy(options)
+      yield* second.during(caughtUp(source, target))
+      assert.deepStrictEqual(yield* checksums(target), yield* checksums(source))
+      assert.isBelow(second.totals.rows, 12_000, "what was copied did not come again")
+    })
+  )
+
   fault(
     "P9",
     "a session at the target that is lost in the middle of a large transaction: it is applied once, and its state tells of it",

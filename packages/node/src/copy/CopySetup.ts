@@ -3,7 +3,7 @@
  * an earlier run stood. Whatever is to be made is made here, and only where that was asked for.
  */
 import { Lsn, Publication, ReplicationSlot } from "@replicant/core"
-import { identifySystem, type ReplicantConnection } from "@replicant/core/driver"
+import { identifySystem, quoteLiteral, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import {
   type CopyError,
@@ -181,6 +181,21 @@ const adoptSlot = (target: TargetSession, slot: ReplicationSlot.ReplicationSlot 
     ? Effect.void
     : target.batch([CopyPosition.copied(slot.name, { lsn: slot.confirmedFlushLsn, timeline }, undefined)])
 
+/** What was deleted since is in the slot, and a publication may leave it out: rows that are copied already stay. */
+const warnOfKeptRows = Effect.fnUntraced(function* (
+  source: ReplicantConnection,
+  publications: ReadonlyArray<string>
+): Effect.fn.Return<void, CopyError> {
+  const rows = yield* source.query(
+    `SELECT pubname FROM pg_catalog.pg_publication WHERE pubname IN (${publications.map(quoteLiteral).join(", ")}) AND NOT pubdelete`
+  )
+  const names = rows.map(({ pubname }) => pubname).join(", ")
+  if (names === "") return
+  yield* Effect.logWarning(
+    `publication ${names} publishes no deletes: rows that an earlier run copied stay at the target where they were deleted since`
+  )
+})
+
 /** Checks all, and makes what is missing where that was asked for. The origin is the session's from then on. */
 export const setup = Effect.fnUntraced(function* (
   source: ReplicantConnection,
@@ -201,6 +216,9 @@ export const setup = Effect.fnUntraced(function* (
   const isFirst = found.position === undefined
   // A first copy makes its slot when all rows are there. Without one it is made here, before anything is applied.
   const lacksSlot = found.slot === undefined && (isFirst ? options.rows === "leave" : isUnmade(found.position))
+  if (found.position?.state === "copying" && found.position.snapshot !== undefined) {
+    yield* warnOfKeptRows(source, publications)
+  }
   const missing = [
     ...(found.hasTable
       ? []

@@ -111,6 +111,12 @@ export class SnapshotWriter {
             problems: [`${statements.table} has no unique index over the key that its rows are found by`]
           })
         }
+        if (this.writer.session.triggers === "fire" && statements.movingIdentities.length > 0) {
+          const names = statements.movingIdentities.join(", ")
+          yield* Effect.logWarning(
+            `${statements.table}: of rows that are there already, ${names} (GENERATED ALWAYS) stays as it is: while triggers fire no row is taken out`
+          )
+        }
       }
       yield* this.empty(unpublished.filter((table) => !CopyPosition.isPositionTable(table)))
       return undefined
@@ -178,11 +184,17 @@ export class SnapshotWriter {
       columns
         .map((column) => `t.${quoteIdentifier(column.name)} ${column.operator} s.${quoteIdentifier(column.name)}`)
         .join(" AND ")
+    // No INSERT … ON CONFLICT sets one: a row in which it has moved makes way. Where triggers fire, that would be a deletion.
+    const moving = this.writer.session.triggers === "fire" ? [] : statements.movingIdentities
+    const hasMoved = moving.map((name) => `t.${quoteIdentifier(name)} IS DISTINCT FROM s.${quoteIdentifier(name)}`)
     const others = target.uniqueKeys.filter((other) => other !== key && other.columns.every(isSent))
     const texts = [
       ...others.map(
         (other) => `DELETE FROM ${table} t USING ${stage} s WHERE ${equal(other)} AND NOT (${equal(key!)})`
       ),
+      ...(moving.length === 0
+        ? []
+        : [`DELETE FROM ${table} t USING ${stage} s WHERE ${equal(key!)} AND (${hasMoved.join(" OR ")})`]),
       `INSERT INTO ${table} (${columnList}) OVERRIDING SYSTEM VALUE SELECT ${columnList} FROM ${stage}${statements.onConflict()}`
     ]
     this.writer.execute(

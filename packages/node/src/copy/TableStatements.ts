@@ -108,6 +108,12 @@ export class TableStatements {
     return this.columns.map(({ quoted }) => quoted).join(", ")
   }
 
+  /** Columns that no UPDATE sets but to their default, and that are not what rows are found by. */
+  get movingIdentities(): ReadonlyArray<string> {
+    const isKey = (name: string) => this.key?.columns.some((column) => column.name === name) === true
+    return this.columns.filter(({ isAlwaysIdentity, name }) => isAlwaysIdentity && !isKey(name)).map(({ name }) => name)
+  }
+
   /** Whether a row that is there already can be told, and written over. */
   get canUpsert(): boolean {
     return this.key !== undefined
