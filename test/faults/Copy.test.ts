@@ -182,6 +182,32 @@ describe("P9: a copy into another database that is killed", () => {
     })
   )
 
+  fault("P9", "in the middle of the first copy of what publishes no deletes: rows that may stay are told", (server) =>
+    Effect.gen(function* () {
+      const source = yield* makeWorkspace(server, {
+        sql: bulk,
+        publication: "FOR ALL TABLES WITH (publish = 'insert')"
+      })
+      const target = yield* makeWorkspace(server, { sql: bulk })
+      yield* source.sql(fillBulk)
+      const options = copyOptions(source, target, { piecePages: 8, connections: 1 })
+      const first = yield* startCopy(options)
+      const copied = Effect.map(target.sql("SELECT count(*)::int AS n FROM bulk"), ([row]) => Number(row?.n))
+      yield* first.during(eventually(Effect.map(copied, (rows) => rows > 100)))
+      yield* first.stop
+      const args = ["copy", "--from", source.url(), "--publication", source.publication, "--slot", source.slot]
+      const second = yield* startReplicant(args, { TARGET_URL: target.url() })
+      yield* caughtUp(source, target)
+      yield* second.kill("SIGTERM")
+      const { code, stderr } = yield* second.ended
+      assert.strictEqual(code, 0, stderr)
+      assert.include(
+        stderr,
+        `publication ${source.publication} publishes no deletes: rows that an earlier run copied stay`
+      )
+    })
+  )
+
   fault(
     "P9",
     "a session at the target that is lost in the middle of a large transaction: it is applied once, and its state tells of it",
