@@ -38,11 +38,12 @@ const makeTarget = (overrides: Partial<TargetSession> = {}) => {
     committed: Lsn.zero,
     timeline: 1
   })
-  const connection: Handler.Session = {
+  const connection: Handler.Session<unknown> = {
     slot: "s",
     plugin: Pgoutput.make({ publications: ["p"] }),
     maxTransactionBytes: undefined,
     isOver: () => false,
+    fail: () => Effect.void,
     durable: Effect.succeed(Lsn.zero),
     acknowledge: () => Effect.void,
     acknowledgeThrough: (unit) => Effect.sync(() => void acknowledged.push(Lsn.format(unit.lsn)))
