@@ -29,6 +29,7 @@ export interface FakeOptions {
   readonly isMute?: boolean | undefined
   /** Whether it is a standby. */
   readonly isInRecovery?: boolean | undefined
+  readonly serverVersion?: number | undefined
   /** What another connection is told of the one that streams: that it waits for its client, unless told otherwise. */
   readonly standing?: Partial<QueryRow> | undefined
   /** The slot's row; `undefined` for a slot that is there and free. */
@@ -215,7 +216,7 @@ const open = Effect.fnUntraced(function* (
       })
   }
   const connection: ReplicantConnection = {
-    serverVersion: 180_004,
+    serverVersion: options.serverVersion ?? 180_004,
     slices: portableText,
     query: (command) =>
       options.isMute === true
