@@ -31,6 +31,10 @@ export interface FakeOptions {
   readonly isInRecovery?: boolean | undefined
   /** What another connection is told of the one that streams: that it waits for its client, unless told otherwise. */
   readonly standing?: Partial<QueryRow> | undefined
+  /** What another connection is told of the wait for standbys: that there is none, unless told otherwise. */
+  readonly hold?: Partial<QueryRow> | undefined
+  /** The slots of those standbys that are there. */
+  readonly standbys?: ReadonlyArray<QueryRow> | undefined
   /** The slot's row; `undefined` for a slot that is there and free. */
   readonly slot?: Partial<QueryRow> | "missing" | undefined
   /** The history file of its timeline. */
@@ -120,6 +124,10 @@ const answer = (options: FakeOptions, command: string): ReadonlyArray<QueryRow> 
     const waiting = { server_start: "1", active_pid: "100", backend_type: "walsender", wait_event_type: "Client" }
     return [{ ...waiting, ...options.standing } as QueryRow]
   }
+  if (command.includes("synchronized_standby_slots")) {
+    return [{ failover: "f", wait_event: null, standbys: "", ...options.hold } as QueryRow]
+  }
+  if (command.includes("slot_name IN")) return options.standbys ?? []
   if (command.includes("AS in_recovery")) return [{ in_recovery: options.isInRecovery === true ? "t" : "f" }]
   if (command.includes("pg_publication")) {
     return (options.publications ?? ["orders"]).map((pubname) => ({
@@ -172,6 +180,10 @@ export const make = (
     }
   })
 
+/** Asked over a connection that streams nothing. */
+const isInquiry = (command: string): boolean =>
+  command.includes("wait_event_type") || command.includes("synchronized_standby_slots")
+
 const open = Effect.fnUntraced(function* (
   options: FakeOptions,
   connections: Array<FakeConnection>,
@@ -222,7 +234,7 @@ const open = Effect.fnUntraced(function* (
         ? Effect.never
         : Effect.sync(() => {
             fake.commands.push(command)
-            if (command.includes("wait_event_type") && !inquirers.has(fake)) {
+            if (isInquiry(command) && !inquirers.has(fake)) {
               inquirers.add(fake)
               connections.splice(connections.indexOf(fake), 1)
             }
