@@ -191,9 +191,38 @@ describe("a standby", () => {
         const stream = yield* failedOver(workspace, primary, standby)
         yield* standby.server.query("INSERT INTO t VALUES (3)", workspace.database)
         yield* stream.saw(3)
-        assert.deepStrictEqual(arrived(stream.changes), [1, 2, 3])
+        assert.deepStrictEqual(ids(stream.changes), [1, 2, 3], "the history proves the place: nothing comes twice")
       }),
     { since: 17, timeout: 90_000 }
+  )
+
+  fault(
+    ["V7", "V9"],
+    "that is failed over to without what is done already is SystemMismatch, without a checkpoint too",
+    () =>
+      Effect.gen(function* () {
+        const primary = yield* trustingServer()
+        const workspace = yield* makeWorkspace(primary, { sql: table })
+        const standby = yield* standbyOf(primary)
+        const moving = movingWalSender(primary.url(workspace.database))
+        const stream = yield* followAt(workspace, moving.layer, "permanent")
+        yield* eventually(isStreamingAt(primary))
+        // The standby hears of nothing any more, and the primary goes on.
+        yield* standby.server.query("ALTER SYSTEM SET primary_conninfo = ''")
+        yield* standby.server.query("SELECT pg_reload_conf()")
+        yield* eventually(
+          Effect.map(standby.server.query("SELECT FROM pg_stat_wal_receiver"), (rows) => rows.length === 0),
+          { what: "the standby follows nobody" }
+        )
+        yield* workspace.sql("INSERT INTO t VALUES (1)")
+        yield* stream.saw(1)
+        yield* primary.kill
+        yield* standby.promote
+        yield* standby.server.query("SELECT pg_logical_emit_message(false, 'x', repeat('y', 1000))")
+        yield* moving.moveTo(standby.server.url(workspace.database))
+        assert.deepInclude(yield* stream.failure, { _tag: "SystemMismatch", property: "timeline", isRetryable: false })
+      }),
+    { timeout: 90_000 }
   )
 
   fault("V8", "that is failed over to without the slot is SlotNotFound, and no slot is made anew", () =>

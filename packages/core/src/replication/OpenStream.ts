@@ -206,8 +206,8 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const inTime = connection.inConnectTimeout ?? withoutLimit
   yield* inTime(Catalog.pinSession(connection))
   const identified = yield* inTime(identifySystem(connection))
-  const { pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
-  const system = { ...identified, pid }
+  const { isInRecovery, pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
+  const system = { ...identified, pid, serverStart, isInRecovery }
   const known = { progress: yield* Ref.get(progress), resume, options }
   const resumed = { ...(yield* resumeProgress(connection, system, known)), confirm }
   yield* inTime(checkPublications(connection, publications))

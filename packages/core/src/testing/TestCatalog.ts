@@ -156,7 +156,7 @@ export const answer = (server: TestServer, text: string, pid: number): Answer =>
   if (text.includes("pg_copy_logical_replication_slot")) return replaceSlot(server, text)
   if (/\bFROM pg_catalog\.pg_settings\b/.test(text)) {
     const settings = { wal_sender_timeout: String(server.walSenderTimeout), wal_level: "logical" }
-    return [{ ...settings, pid: String(pid), server_start: serverStart }]
+    return [{ ...settings, pid: String(pid), server_start: serverStart, in_recovery: "f" }]
   }
   if (text.includes("wait_event_type")) return [standingRow(server, text)]
   if (text.startsWith("SELECT pg_catalog.pg_is_in_recovery()")) return [{ in_recovery: "f" }]

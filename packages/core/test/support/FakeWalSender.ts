@@ -27,6 +27,8 @@ export interface FakeOptions {
   readonly isDeaf?: boolean | undefined
   /** Takes queries, and answers none. */
   readonly isMute?: boolean | undefined
+  /** When it was started: the same server, unless told otherwise. */
+  readonly serverStart?: string | undefined
   /** Whether it is a standby. */
   readonly isInRecovery?: boolean | undefined
   /** What another connection is told of the one that streams: that it waits for its client, unless told otherwise. */
@@ -118,7 +120,8 @@ const answer = (options: FakeOptions, command: string): ReadonlyArray<QueryRow> 
   }
   if (command.includes("pg_settings")) {
     const settings = { wal_sender_timeout: String(options.walSenderTimeout ?? 60_000), wal_level: "logical" }
-    return [{ ...settings, pid: "100", server_start: "1" }]
+    const in_recovery = options.isInRecovery === true ? "t" : "f"
+    return [{ ...settings, pid: "100", server_start: options.serverStart ?? "1", in_recovery }]
   }
   if (command.includes("wait_event_type")) {
     const waiting = { server_start: "1", active_pid: "100", backend_type: "walsender", wait_event_type: "Client" }
