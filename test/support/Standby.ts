@@ -52,9 +52,16 @@ export interface Standby {
 export const appendSetting = (server: PgServerShape, line: string): Effect.Effect<void> =>
   shell('printf "%s\\n" "$2" >> "$1/postgresql.conf"', server.dataDirectory, line)
 
+/** What a standby is told beside whom it follows. */
+export interface StandbyOptions {
+  /** Its own `synchronized_standby_slots`: none; or the primary's, as where one configuration serves both. */
+  readonly synchronizedStandbySlots?: string | undefined
+}
+
 /** A standby that streams from `primary`, once it accepts queries. It has none of the primary's slots. */
 export const standbyOf = Effect.fnUntraced(function* (
-  primary: PgServerShape
+  primary: PgServerShape,
+  { synchronizedStandbySlots = "" }: StandbyOptions = {}
 ): Effect.fn.Return<Standby, unknown, Scope.Scope> {
   const server = yield* copyOf(primary, { slots: "left out" })
   yield* primary.query("SELECT pg_create_physical_replication_slot('standby', true)")
@@ -62,7 +69,9 @@ export const standbyOf = Effect.fnUntraced(function* (
     `primary_conninfo = 'host=127.0.0.1 port=${primary.port} user=${primary.user} dbname=postgres'`,
     "primary_slot_name = 'standby'",
     "hot_standby_feedback = on",
-    ...(PostgresVersion.current() >= 17 ? ["sync_replication_slots = on", "synchronized_standby_slots = ''"] : [])
+    ...(PostgresVersion.current() >= 17
+      ? ["sync_replication_slots = on", `synchronized_standby_slots = '${synchronizedStandbySlots}'`]
+      : [])
   ]
   yield* shell(
     'printf "%s\\n" "$2" >> "$1/postgresql.conf"; cp -p "$1/PG_VERSION" "$1/standby.signal"',

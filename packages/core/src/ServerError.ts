@@ -29,6 +29,8 @@ export interface ServerMessage {
   readonly message: string
   readonly detail?: string | undefined
   readonly hint?: string | undefined
+  /** The server's own function that says so: never translated. */
+  readonly routine?: string | undefined
 }
 
 /** Classes of SQLSTATE that the passing of time mends: connection, resources, operator intervention. */

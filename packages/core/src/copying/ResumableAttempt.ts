@@ -100,11 +100,11 @@ const identifyPrimary = Effect.fnUntraced(function* ({
 
 /** Makes the slot at last. The other one goes; the checkpoint stays for as long as the stream has to leave something out. */
 const finish = Effect.fnUntraced(function* (
-  { attempts, keeper, options: { slot }, store, workingSlot }: StoreSession,
+  { attempts, keeper, options: { failover, slot }, store, workingSlot }: StoreSession,
   checkpoint: SnapshotCheckpoint.SnapshotCheckpoint
 ): Effect.fn.Return<SeamFilter | undefined, SnapshotError, WalSender> {
   attempts.mayBeDone = true
-  yield* makePermanent(workingSlot, slot)
+  yield* makePermanent(workingSlot, slot, failover)
   yield* dropWorkingSlot(keeper, workingSlot)
   return yield* filterAfter(store, checkpoint)
 })

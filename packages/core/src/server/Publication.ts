@@ -85,17 +85,24 @@ export const listPublications = Effect.fn("Replicant.listPublications")(function
   )
 })
 
+/** Those of the names that are not there. They are compared as they are: `MyPub` is not `mypub`. */
+export const missingPublications = Effect.fnUntraced(function* (
+  connection: ReplicantConnection,
+  names: ReadonlyArray<string>
+): Effect.fn.Return<ReadonlyArray<string>, ReplicationError> {
+  if (names.length === 0) return []
+  const found = new Set((yield* listPublications(connection)).map((publication) => publication.name))
+  return names.filter((name) => !found.has(name))
+})
+
 /**
  * Fails with the names that are not there. Asked before streaming, because from PostgreSQL 18 the walsender only warns.
- * Names are compared as they are: `MyPub` is not `mypub`.
  */
 export const checkPublications = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
   names: ReadonlyArray<string>
 ): Effect.fn.Return<void, ReplicationError> {
-  if (names.length === 0) return
-  const found = new Set((yield* listPublications(connection)).map((publication) => publication.name))
-  const missing = names.filter((name) => !found.has(name))
+  const missing = yield* missingPublications(connection, names)
   if (missing.length > 0) return yield* new PublicationNotFound({ publications: missing })
 })
 

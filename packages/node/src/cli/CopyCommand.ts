@@ -32,6 +32,7 @@ interface CopyFlags {
   readonly anyTypes: boolean
   readonly origin: boolean
   readonly localOnly: boolean
+  readonly failover: boolean
   readonly connections: number
   readonly forget: boolean
   readonly dryRun: boolean
@@ -91,7 +92,8 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
     types: flags.anyTypes ? "any" : "fitting",
     origin: flags.origin ? "marked" : "unmarked",
     replicated: flags.localOnly ? "skip" : "apply",
-    connections: flags.connections
+    connections: flags.connections,
+    failover: flags.failover ? true : undefined
   })
   return yield* Effect.onExit(
     line.isTerminal
@@ -147,6 +149,7 @@ export const command = Command.make(
       Flag.withDefault(true)
     ),
     localOnly: flag("local-only", "Leave out what was itself replicated to the source; in both directions for two-way"),
+    failover: flag("failover", "Keep the slot on the source's standbys too (PostgreSQL 17)"),
     connections: Flag.Int("connections").pipe(
       Flag.withDescription("How many connections read the first copy"),
       Flag.filter(

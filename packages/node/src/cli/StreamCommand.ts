@@ -58,7 +58,8 @@ const dropAtEnd = (slot: string): Effect.Effect<void, never, WalSender | Scope.S
  * itself would try again for as long as it may pass.
  */
 const prepare = Effect.fnUntraced(function* (
-  plan: StreamPlan
+  plan: StreamPlan,
+  failover: boolean
 ): Effect.fn.Return<void, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, publication, slot } = plan
   if (publication !== undefined && plan.createSlot === "temporary") yield* OwnPublication.acquire(publication)
@@ -78,7 +79,7 @@ const prepare = Effect.fnUntraced(function* (
       }
       const { database } = yield* identifySystem(connection)
       if (found === undefined && plan.createSlot === "permanent") {
-        yield* createSlot(connection, { slot, plugin: plugin.name })
+        yield* createSlot(connection, { slot, plugin: plugin.name, failover })
         yield* Effect.logInfo(
           `made slot "${slot}": it keeps WAL until it is read or dropped (replicant slot drop ${slot})`
         )
@@ -123,11 +124,12 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
       rateLimit: Option.getOrUndefined(Option.map(flags.rateLimit, (rows) => ({ rows })))
     },
     createSlot: plan.snapshot === undefined && plan.createSlot === "temporary" ? "temporary" : undefined,
+    failover: flags.failover ? true : undefined,
     slotPolicy: { inUseTimeout: slotInUseMillis },
     timing: { acknowledgeDelay: "200 millis" }
   })
   const following = Effect.gen(function* () {
-    yield* prepare(plan)
+    yield* prepare(plan, flags.failover)
     if (plan.snapshot === "initial" && plan.createSlot === "temporary") yield* dropAtEnd(plan.slot)
     const followed = follow({
       stream,
@@ -197,6 +199,7 @@ export const command = Command.make(
     ),
     create: flag("create", "Make the slot if there is none, and for --table a publication of the slot's name"),
     temporary: flag("temporary", "Use a slot that lives as long as this command, and leave nothing behind"),
+    failover: flag("failover", "Keep the slot on standbys too (PostgreSQL 17)"),
     snapshot: Flag.Literals("snapshot", ["initial", "only", "never"]).pipe(
       Flag.withDescription(
         "Begin with the rows that are there: where there is no slot yet (initial), or the rows only (only)"

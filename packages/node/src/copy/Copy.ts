@@ -55,6 +55,8 @@ export interface Options {
   readonly replicated?: "apply" | "skip" | undefined
   /** How many connections read the first copy: 2. */
   readonly connections?: number | undefined
+  /** Keeps the slot on the source's standbys, too, also one that is there. PostgreSQL 17. Left out, it stays as it is. */
+  readonly failover?: boolean | undefined
   /** Pages (mostly of 8 kB) that are copied at a time, and committed at the target with their checkpoint: 2048. */
   readonly piecePages?: number | undefined
   /** How long what is being applied may take to end when the program is interrupted: 5 s. */
@@ -133,6 +135,7 @@ const streamOptions = (options: Options, { position, sourceVersion }: Setup, wri
           ? writer.store(CopyPosition.idle(options.slot, { lsn, timeline: writer.timeline() }))
           : Effect.fail("busy")
       }),
+    failover: options.failover,
     slotPolicy: { inUseTimeout: "30 seconds" },
     timing: { shutdownTimeout: options.shutdownTimeout }
   } as const
