@@ -248,14 +248,14 @@ export class DecodeError extends Schema.TaggedError<DecodeError>(errorId("Decode
   /** Byte offset within the message or read. */
   offset: Schema.Number,
   /** WAL position of the message, once known. */
-  lsn: Schema.optional(Lsn.Lsn)
+  lsn: Schema.optional(Lsn.Lsn),
+  remedy: Schema.optional(Schema.String)
 }) {
   /** What a decoder threw. Anything else is a mistake in the program, and is thrown on. */
   static caught(thrown: unknown): DecodeError {
     if (thrown instanceof DecodeError) return thrown
     throw thrown
   }
-  readonly remedy = undefined
   get isRetryable(): boolean {
     return false
   }
