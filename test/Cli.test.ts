@@ -397,6 +397,76 @@ describe("replicant slot, publication, identify", () => {
     })
   )
 
+  onServer("postgres", "makes no publication that the source's own UPDATE would fail under, unless told to", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
+      yield* workspace.sql("CREATE TABLE part (n int) PARTITION BY LIST (n)")
+      yield* workspace.sql("CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1)")
+      const env = environment(workspace)
+      const make = ["publication", "create", "mine", "--table", "orders"]
+      const refused = yield* replicant([...make, "--table", "heap", "--table", "part"], env)
+      assert.strictEqual(refused.code, 1)
+      assert.match(refused.stderr, /for want of a replica identity, on "public"."heap", "public"."part1"\n/)
+      assert.match(refused.stderr, /cure: ALTER TABLE "public"."heap" ADD PRIMARY KEY .* REPLICA IDENTITY FULL/)
+      const stream = ["stream", "--slot", workspace.slot, "--create", "--table", "heap", "--snapshot", "only"]
+      const streamed = yield* replicant(stream, env)
+      assert.strictEqual(streamed.code, 1)
+      assert.include(streamed.stderr, '"public"."heap"')
+      assert.lengthOf(
+        yield* workspace.sql(`SELECT FROM pg_publication WHERE pubname IN ('mine', '${workspace.slot}')`),
+        0
+      )
+      assert.isUndefined(yield* workspace.findSlot())
+      assert.strictEqual((yield* replicant(make, env)).code, 0)
+      const inserts = ["publication", "create", "inserts", "--table", "heap", "--operation", "insert"]
+      assert.strictEqual((yield* replicant(inserts, env)).code, 0)
+      const nonetheless = yield* replicant([...stream, "--without-identity"], env)
+      assert.strictEqual(nonetheless.code, 0, nonetheless.stderr)
+    })
+  )
+
+  onServer(
+    "postgres",
+    "names the grant and the ownership that a publication needs, and those that are there",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        const role = `${workspace.database}_maker`
+        yield* Effect.acquireRelease(workspace.sql(`CREATE ROLE ${role} LOGIN REPLICATION PASSWORD 'maker'`), () =>
+          Effect.ignore(workspace.sql(`DROP ROLE ${role}`))
+        )
+        const { host, port } = workspace.connection
+        const env = { DATABASE_URL: `postgres://${role}:maker@${host}:${port}/${workspace.database}` }
+        const denied = yield* replicant(["publication", "create", "mine", "--table", "orders"], env)
+        assert.strictEqual(denied.code, 1)
+        assert.include(denied.stderr, `cure: GRANT CREATE ON DATABASE "${workspace.database}" TO "${role}"`)
+        assert.include(denied.stderr, "must own each table")
+        const missing = yield* replicant(["stream", "--slot", workspace.slot, "--publication", "mnie"], env)
+        assert.match(
+          missing.stderr,
+          new RegExp(`no publication "mnie" in this database, which has .*"${workspace.publication}"`)
+        )
+      })
+  )
+
+  onServer("postgres", "names, while it waits for it, the prepared transaction that a slot is not made for", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const gid = `left behind by ${workspace.database}`
+      yield* workspace.sql(`BEGIN; INSERT INTO orders VALUES (1); PREPARE TRANSACTION '${gid}'`)
+      const rollback = Effect.ignore(workspace.sql(`ROLLBACK PREPARED '${gid}'`))
+      yield* Effect.addFinalizer(() => rollback)
+      const running = yield* startReplicant(streamArgs(workspace, "--create"), environment(workspace))
+      yield* eventually(
+        Effect.sync(() => running.stderr().includes(gid)),
+        { what: "it is named" }
+      )
+      assert.include(running.stderr(), `ROLLBACK PREPARED '${gid}'`)
+      yield* rollback
+      yield* isStreaming(workspace)
+    })
+  )
+
   onServer("postgres", "tells which server answers, by PG variables as well", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server)

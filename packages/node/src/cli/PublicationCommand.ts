@@ -4,6 +4,7 @@ import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
+import * as ReplicaIdentity from "./ReplicaIdentity.ts"
 import { UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
 import { Output } from "./StandardOutput.ts"
@@ -62,6 +63,14 @@ export const tableFlag = Flag.String("table").pipe(
   Flag.atLeast(0)
 )
 
+export const withoutIdentityFlag = Flag.Boolean("without-identity").pipe(
+  Flag.withoutNegation,
+  Flag.withDescription(
+    "Publish also what has no replica identity: its UPDATE and DELETE fail at the source from then on"
+  ),
+  Flag.withDefault(false)
+)
+
 const create = Command.make(
   "create",
   {
@@ -76,20 +85,24 @@ const create = Command.make(
       Flag.withDescription("Every table, also those made later; needs a superuser"),
       Flag.withDefault(false)
     ),
+    withoutIdentity: withoutIdentityFlag,
     operations: Flag.Literals("operation", ["insert", "update", "delete", "truncate"]).pipe(
       Flag.withDescription("A kind of change to publish; again for more; all four when left out"),
       Flag.atLeast(0)
     )
   },
-  ({ allTables, name, operations, schema, table }) =>
+  ({ allTables, name, operations, schema, table, withoutIdentity }) =>
     Effect.gen(function* () {
       const shared = yield* Root.command
       const output = yield* Output
       const target = yield* publicationTarget({ table, schema, allTables })
       const options = { name, target, operations: operations.length === 0 ? undefined : operations }
-      yield* Root.withConnection((connection) => Publication.createPublication(connection, options)).pipe(
-        Effect.provide(Root.walSender(shared))
-      )
+      yield* Root.withConnection(
+        Effect.fnUntraced(function* (connection) {
+          if (!withoutIdentity) yield* ReplicaIdentity.check(connection, options)
+          yield* Publication.createPublication(connection, options)
+        })
+      ).pipe(Effect.provide(Root.walSender(shared)))
       yield* output.write(shared.json ? `${JSON.stringify({ created: name })}\n` : `publication ${name} is made\n`)
     })
 ).pipe(

@@ -1,5 +1,5 @@
 /** `replicant slot`: the replication slots of a server. */
-import { Lsn, ReplicationSlot } from "@replicant/core"
+import { Lsn, ReplicationSlot, SlotCreationBlocked } from "@replicant/core"
 import { identifySystem, type ReplicantConnection } from "@replicant/core/driver"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
@@ -62,11 +62,18 @@ const list = Command.make("list", {}, () =>
   })
 ).pipe(Command.withDescription("Every slot of the server, how far it is and how much WAL it keeps"))
 
-/** Says what a slot waits for: it may take as long as the oldest transaction. */
-const explainWait = Effect.andThen(
-  Effect.sleep("2 seconds"),
-  Effect.logInfo("waiting for the transactions that are running to end: a slot begins after them")
-)
+/** How long a transaction has been running that is worth naming, in milliseconds. */
+const oldMillis = 2000
+
+/** Says whom a slot waits for: it may take as long as the oldest transaction. Asked on a connection of its own. */
+const explainWait = Effect.fnUntraced(function* (slot: string) {
+  yield* Effect.sleep(oldMillis)
+  const transactions = yield* Root.withConnection((connection) =>
+    ReplicationSlot.blockingTransactions(connection, oldMillis)
+  ).pipe(Effect.catch(() => Effect.succeed([])))
+  const { message, remedy } = new SlotCreationBlocked({ slot, transactions })
+  yield* Effect.logInfo(`waiting: ${message}. A slot begins after them: ${remedy}`)
+})
 
 /** Makes a slot, and says so if that takes long. */
 export const createSlot = (
@@ -75,7 +82,7 @@ export const createSlot = (
 ) =>
   Effect.raceFirst(
     ReplicationSlot.createReplicationSlot(connection, options),
-    Effect.andThen(explainWait, Effect.never)
+    Effect.andThen(explainWait(options.slot), Effect.never)
   )
 
 const create = Command.make(

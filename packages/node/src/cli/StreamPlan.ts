@@ -16,6 +16,7 @@ export interface StreamFlags {
   readonly plugin: "pgoutput" | "wal2json"
   readonly create: boolean
   readonly temporary: boolean
+  readonly withoutIdentity: boolean
   readonly untilLsn: Option.Option<Lsn.Lsn>
   readonly limit: Option.Option<number>
   readonly pretty: boolean

@@ -37,6 +37,7 @@ const openClient = Effect.fnUntraced(function* (
   const secret = yield* askPassword(config)
   const tls = yield* tlsOptions(config)
   let isUsed = false
+  let isEncrypted = tls !== undefined
   const password = () => {
     isUsed = true
     return secret
@@ -44,10 +45,13 @@ const openClient = Effect.fnUntraced(function* (
   const client = yield* PgClient.open(config, { tls, password, session }).pipe(
     Effect.catchIf(
       (thrown) => config.sslmode === "prefer" && isWithoutTls(thrown),
-      () => openPlain(config, { password, session })
+      () => {
+        isEncrypted = false
+        return openPlain(config, { password, session })
+      }
     ),
     Effect.mapError((thrown) => {
-      const error = connectFailure(thrown, config)
+      const error = connectFailure(thrown, config, isEncrypted)
       return isUsed && error._tag === "AuthenticationFailed" ? history.refuse(error, secret) : error
     })
   )

@@ -11,6 +11,7 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   plugin: "pgoutput",
   create: false,
   temporary: false,
+  withoutIdentity: false,
   untilLsn: Option.none(),
   limit: Option.none(),
   pretty: false,
