@@ -391,9 +391,64 @@ describe("replicant slot, publication, identify", () => {
       const list = JSON.parse((yield* replicant(["publication", "list", "--json"], env)).stdout)
       assert.deepStrictEqual(
         list.find(({ name }: { name: string }) => name === "Mine"),
-        { name: "Mine", allTables: false, operations: ["insert"] }
+        {
+          name: "Mine",
+          allTables: false,
+          operations: ["insert"],
+          tables: [{ schema: "public", table: "orders", replicaIdentity: true }]
+        }
       )
-      assert.match((yield* replicant(["publication", "list"], env)).stdout, /^Mine +listed +insert$/m)
+      assert.match((yield* replicant(["publication", "list"], env)).stdout, /^Mine +public.orders +insert +-$/m)
+    })
+  )
+
+  onServer("postgres", "alters and drops publications, and shows which of their tables lack an identity", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
+      const env = environment(workspace)
+      const alter = ["publication", "alter", "mine"]
+      const missing = yield* replicant([...alter, "--add-table", "heap"], env)
+      assert.match(missing.stderr, /no publication "mine"/)
+      const make = ["publication", "create", "mine", "--table", "orders", "--operation", "insert"]
+      assert.strictEqual((yield* replicant(make, env)).code, 0)
+      assert.strictEqual((yield* replicant([...alter, "--add-table", "heap"], env)).code, 0)
+      const refused = yield* replicant([...alter, "--operation", "insert", "--operation", "update"], env)
+      assert.strictEqual(refused.code, 1)
+      assert.include(refused.stderr, 'for want of a replica identity, on "public"."heap"')
+      const widened = yield* replicant([...alter, "--operation", "update", "--without-identity", "--json"], env)
+      assert.deepStrictEqual([widened.code, widened.stdout], [0, '{"altered":"mine"}\n'])
+      const list = (yield* replicant(["publication", "list"], env)).stdout
+      assert.match(list, /^mine +public.heap, public.orders +update +public.heap$/m)
+      const less = yield* replicant([...alter, "--drop-table", "heap", "--operation", "delete"], env)
+      assert.strictEqual(less.code, 0, less.stderr)
+      assert.strictEqual((yield* replicant(alter, env)).code, 2, "nothing to alter")
+      const dropped = yield* replicant(["publication", "drop", "mine", "--json"], env)
+      assert.deepStrictEqual([dropped.code, dropped.stdout], [0, '{"dropped":"mine"}\n'])
+      assert.strictEqual((yield* replicant(["publication", "drop", "mine"], env)).code, 1)
+    })
+  )
+
+  onServer("postgres", "moves a slot on, over what nobody has confirmed only when told to, and never back", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const env = environment(workspace)
+      yield* makeSlot(workspace)
+      yield* workspace.sql(insert(1))
+      const to = yield* workspace.currentWalLsn
+      yield* workspace.sql(insert(2))
+      const advance = ["slot", "advance", workspace.slot, "--to"]
+      const asked = yield* replicant([...advance, to], env)
+      assert.strictEqual(asked.code, 2)
+      assert.match(asked.stderr, /would skip what was committed from .* of WAL.*\ncure: add --yes/)
+      const moved = yield* replicant([...advance, to, "--yes", "--json"], env)
+      assert.strictEqual(moved.code, 0, moved.stderr)
+      assert.deepInclude(JSON.parse(moved.stdout), { advanced: workspace.slot, to })
+      assert.match((yield* replicant([...advance, "0/1", "--yes"], env)).stderr, /never goes back/)
+      assert.strictEqual((yield* replicant([...advance, to], env)).code, 0, "it is there")
+      const read = yield* replicant(streamArgs(workspace, "--limit", "1"), env)
+      assert.deepStrictEqual(ids(read.stdout), ["2"])
+      const unknown = yield* replicant(["slot", "advance", "nobody_s", "--to", to], env)
+      assert.include(unknown.stderr, "does not exist")
     })
   )
 

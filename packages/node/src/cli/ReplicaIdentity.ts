@@ -67,16 +67,17 @@ export const check = Effect.fnUntraced(function* (
   })
 })
 
-/** Says so of a publication that is there: by its name, the tables that it sends, and those of them without an identity. */
+/** A table that a publication sends. */
+export interface SentTable {
+  readonly schema: string
+  readonly table: string
+  readonly hasIdentity: boolean
+}
+
+/** What every publication sends, by its name. */
 export const tablesOf = (
   connection: ReplicantConnection
-): Effect.Effect<
-  ReadonlyMap<
-    string,
-    ReadonlyArray<{ readonly schema: string; readonly table: string; readonly hasIdentity: boolean }>
-  >,
-  ReplicationError
-> =>
+): Effect.Effect<ReadonlyMap<string, ReadonlyArray<SentTable>>, ReplicationError> =>
   Effect.map(
     connection.query(`SELECT p.pubname, n.nspname, c.relname, ${withoutIdentity} AS lacks
       FROM pg_catalog.pg_publication p
@@ -84,7 +85,7 @@ export const tablesOf = (
       JOIN pg_catalog.pg_class c ON c.oid = g.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       ORDER BY 1, 2, 3`),
     (rows) => {
-      const tables = new Map<string, Array<{ schema: string; table: string; hasIdentity: boolean }>>()
+      const tables = new Map<string, Array<SentTable>>()
       for (const { lacks, nspname, pubname, relname } of rows) {
         const table = { schema: nspname ?? "", table: relname ?? "", hasIdentity: lacks !== "t" }
         const known = tables.get(pubname ?? "")

@@ -6,7 +6,6 @@ import { randomBytes } from "node:crypto"
 import {
   CheckpointStore,
   LogicalStream,
-  Lsn,
   Publication,
   type ReplicationError,
   ReplicationSlot,
@@ -167,15 +166,7 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
   )
 })
 
-const lsn = Flag.String("until-lsn").pipe(
-  Flag.withMetavar("16/B374D848"),
-  Flag.withDescription("Stop once everything committed before this position is written"),
-  Flag.filterMap(
-    (text) => Option.fromUndefinedOr(Lsn.fromString(text)),
-    () => "Expected an LSN, as in 16/B374D848"
-  ),
-  Flag.optional
-)
+const lsn = Flag.optional(Root.lsnFlag("until-lsn", "Stop once everything committed before this position is written"))
 
 const atLeastOne = (count: number): boolean => count >= 1
 const expectedCount = () => "Expected a whole number of 1 or more"
