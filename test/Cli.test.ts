@@ -306,7 +306,7 @@ describe("replicant, when something is wrong", () => {
   failing(
     "tells a missing publication, and how to make it",
     (workspace) => ["stream", "--slot", workspace.slot, "--create", "--publication", "Nope"],
-    /^error: no publication "Nope" in this database\ncure: replicant publication create Nope --table TABLE\n$/
+    /^error: no publication "Nope" in this database, which has .*"\ncure: name one that is there, or: replicant publication create Nope --table TABLE\n$/
   )
   failing(
     "tells a missing slot, and how to make it",
