@@ -17,6 +17,7 @@ export interface StreamFlags {
   readonly create: boolean
   readonly temporary: boolean
   readonly failover: boolean
+  readonly withoutIdentity: boolean
   readonly untilLsn: Option.Option<Lsn.Lsn>
   readonly limit: Option.Option<number>
   readonly pretty: boolean

@@ -12,6 +12,7 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   create: false,
   temporary: false,
   failover: false,
+  withoutIdentity: false,
   untilLsn: Option.none(),
   limit: Option.none(),
   pretty: false,
