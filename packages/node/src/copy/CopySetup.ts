@@ -16,6 +16,7 @@ import {
 } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import * as ReplicationOrigin from "./ReplicationOrigin.ts"
+import { coverTables, filledTables, type TableCoverage } from "./TableCoverage.ts"
 import {
   mismatches,
   missingGrants,
@@ -38,7 +39,7 @@ export interface SetupOptions {
 }
 
 /** All that the copy goes on with. */
-export interface Setup {
+export interface Setup extends TableCoverage {
   readonly position: CopyPosition.CopyPosition
   readonly tables: TargetTables["tables"]
   /** `server_version_num` of the source. */
@@ -65,15 +66,6 @@ const missingKeys = (published: ReadonlyArray<SourceTable>, { tables }: TargetTa
       ? []
       : [`${tableKey(source)} has no unique index over (${key.join(", ")}), by which its rows are found`]
   })
-
-const filledTables = Effect.fnUntraced(function* (target: TargetSession, tables: TargetTables["tables"]) {
-  const filled: Array<string> = []
-  for (const label of tables.keys()) {
-    const [row] = yield* target.query(`SELECT EXISTS (SELECT FROM ${label}) AS filled`)
-    if (row?.filled === "t") filled.push(label)
-  }
-  return filled
-})
 
 /** Compares both sides. Nothing is written. */
 const checkTables = Effect.fnUntraced(function* (
@@ -184,7 +176,7 @@ export const setup = Effect.fnUntraced(function* (
   ]
   if (options.whenMissing === "fail" && missing.length > 0) return yield* new CopyNotSetUp({ missing })
   if (isFirst && options.rows === "copy") {
-    const filled = yield* filledTables(target, tables)
+    const filled = yield* filledTables(target, tables.keys())
     if (filled.length > 0 && options.whenFilled === "fail") return yield* new TargetNotEmpty({ tables: filled })
     if (filled.length > 0) yield* Effect.logInfo(`emptying ${filled.join(", ")} at the target, as asked`)
   }
@@ -206,7 +198,11 @@ export const setup = Effect.fnUntraced(function* (
     yield* Effect.logInfo(`made replication origin "${found.originName}" at the target`)
   }
   if (options.origin === "marked") yield* ReplicationOrigin.setupOrigin(target, found.originName)
-  if (found.position !== undefined) return { position: found.position, tables, sourceVersion }
+  const cover = (position: CopyPosition.CopyPosition) =>
+    Effect.map(coverTables(source, target, position, { ...options, isFirst }), (covered) => {
+      return { ...covered, position, tables, sourceVersion }
+    })
+  if (found.position !== undefined) return yield* cover(found.position)
 
   const state = options.rows === "copy" ? "copying" : "copied"
   yield* CopyPosition.insert(target, slot, { systemId, timeline, state })
@@ -214,5 +210,5 @@ export const setup = Effect.fnUntraced(function* (
     `making slot "${slot}" at the source: it keeps WAL until it is read or dropped (replicant slot drop ${slot})`
   )
   const position = yield* CopyPosition.load(target, slot)
-  return { position: position!, tables, sourceVersion }
+  return yield* cover(position!)
 })

@@ -7,15 +7,16 @@
 import type { Lsn, Relation } from "@replicant/core"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { CopyMismatch, CopyPositionLost } from "./CopyError.ts"
+import { CopyMismatch, CopyPositionLost, type TargetNotEmpty } from "./CopyError.ts"
 import type { CopyTotals } from "./CopyTotals.ts"
+import { step as coverageStep, type FollowedTables } from "./CoveredTables.ts"
 import type { Step } from "./PgBatch.ts"
 import { missingColumns, TableStatements } from "./TableStatements.ts"
 import { type TargetTable, tableKey, targetTables } from "./TargetCatalog.ts"
 import type { SessionError, TargetSession } from "./TargetSession.ts"
 
 /** How writing fails. */
-export type WriteError = SessionError | CopyMismatch | CopyPositionLost
+export type WriteError = SessionError | CopyMismatch | CopyPositionLost | TargetNotEmpty
 
 const sql = (name: string, text: string): Step => ({ statement: { name, text }, values: [] })
 
@@ -42,6 +43,8 @@ export class TargetWriter {
   readonly totals: CopyTotals
   /** Everything of the stream before it is in the target. */
   committed: Lsn.Lsn
+  /** Of which tables changes are applied, and which rows are the copy's own. */
+  readonly followed: FollowedTables
   /** Temporary tables that the session has made. */
   stages = 0
   private readonly tables: Map<string, TargetTable>
@@ -52,6 +55,8 @@ export class TargetWriter {
   private works: Array<Work> = []
   /** Once these are sent, a transaction is open. */
   private isOpen = false
+  /** What is so once these are sent. */
+  private onSent: (() => void) | undefined
 
   constructor(options: {
     readonly session: TargetSession
@@ -59,12 +64,14 @@ export class TargetWriter {
     readonly tables: ReadonlyMap<string, TargetTable>
     readonly totals: CopyTotals
     readonly committed: Lsn.Lsn
+    readonly followed: FollowedTables
   }) {
     this.session = options.session
     this.slot = options.slot
     this.tables = new Map(options.tables)
     this.totals = options.totals
     this.committed = options.committed
+    this.followed = options.followed
   }
 
   /** What is not committed when the scope ends is undone: it comes again. */
@@ -127,6 +134,11 @@ export class TargetWriter {
   /** Puts down the end of the transaction, with the position that it is of. */
   commit(position: Step, ...more: ReadonlyArray<Step>): void {
     this.add(position, "position")
+    const change = this.followed.takeChange()
+    if (change !== undefined) {
+      this.push(coverageStep(this.slot, change.coverage), "position")
+      this.onSent = change.done
+    }
     for (const step of [...more, commit]) this.push(step, undefined)
     this.isOpen = false
   }
@@ -143,6 +155,8 @@ export class TargetWriter {
         ),
         Effect.sync(() => {
           this.works = []
+          this.onSent?.()
+          this.onSent = undefined
         })
       )
     )
