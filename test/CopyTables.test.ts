@@ -152,7 +152,7 @@ describe("the tables of a copy", () => {
   for (const [title, away, back] of [
     ["is taken out and put in again", "DROP TABLE late", "ADD TABLE late"],
     [
-      "is published without its deletes for a while",
+      "is published without its deletes",
       "SET (publish = 'insert')",
       "SET (publish = 'insert, update, delete, truncate')"
     ]

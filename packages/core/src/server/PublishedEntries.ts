@@ -65,14 +65,18 @@ const entriesQuery = (publications: ReadonlyArray<string>, serverVersion: number
     FROM pg_catalog.pg_publication p CROSS JOIN LATERAL pg_catalog.pg_get_publication_tables(p.pubname::text) g
     WHERE p.pubname IN (${names})
   ), chained AS MATERIALIZED (
-    SELECT c.oid, array_agg(l.pub) AS pubs, (SELECT array_agg(a.relid::oid) FROM (
-        SELECT c.oid AS relid UNION SELECT relid FROM pg_catalog.pg_partition_ancestors(CASE WHEN c.relispartition THEN c.oid END)
-      ) a) AS chain
+    SELECT c.oid, array_agg(l.pub) AS pubs, CASE WHEN c.relispartition
+      THEN (SELECT array_agg(a.relid::oid) FROM pg_catalog.pg_partition_ancestors(c.oid) a) ELSE ARRAY[c.oid] END AS chain
     FROM listed l JOIN pg_catalog.pg_class c ON c.oid = l.oid GROUP BY c.oid, c.relispartition
+  ), above AS MATERIALIZED (
+    SELECT x.oid FROM (SELECT l.oid, false AS is_below FROM listed l
+      UNION ALL SELECT u.oid, true FROM chained y CROSS JOIN LATERAL unnest(y.chain) AS u (oid) WHERE u.oid <> y.oid) x
+    GROUP BY x.oid HAVING bool_or(x.is_below) AND NOT bool_and(x.is_below)
   ), t AS MATERIALIZED (
     SELECT x.*, (SELECT array_agg(a.relnamespace) FROM pg_catalog.pg_class a WHERE a.oid = ANY (x.chain)) AS schemas
     FROM chained x
-    WHERE cardinality(x.chain) = 1 OR NOT EXISTS (SELECT FROM listed l WHERE l.oid <> x.oid AND l.oid = ANY (x.chain))
+    WHERE cardinality(x.chain) = 1 OR NOT EXISTS (
+      SELECT FROM unnest(x.chain) AS u (oid) WHERE u.oid <> x.oid AND u.oid IN (SELECT a.oid FROM above a))
   )
   SELECT n.nspname AS schema, c.relname AS name, concat_ws('/', c.oid,
     (SELECT string_agg(concat_ws(' ', concat(p.oid, ':', p.xmin), ${[
@@ -82,11 +86,12 @@ const entriesQuery = (publications: ReadonlyArray<string>, serverVersion: number
     CASE WHEN cardinality(t.chain) > 1 AND (${byAncestor.join(" OR ")}) THEN
       (SELECT string_agg(concat(i.inhparent, ':', i.xmin), ' ' ORDER BY i.inhrelid)
         FROM pg_catalog.pg_inherits i WHERE i.inhrelid = ANY (t.chain)) END) AS entry,
-    (SELECT coalesce(json_agg(concat(i.inhrelid, ':', i.xmin) ORDER BY i.inhrelid), '[]'::json)
-      FROM pg_catalog.pg_partition_tree(CASE c.relkind WHEN 'p' THEN c.oid END) leaf
-        JOIN pg_catalog.pg_inherits i ON i.inhrelid = leaf.relid
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = leaf.relid AND a.attnum = -1
-      WHERE leaf.relid <> c.oid AND i.xmin::text <> a.xmin::text)::text AS attached
+    CASE c.relkind WHEN 'p' THEN (SELECT coalesce(json_agg(concat(leaf.relid::oid, ':', i.version) ORDER BY leaf.relid::oid), '[]'::json)
+      FROM pg_catalog.pg_partition_tree(c.oid) leaf
+        CROSS JOIN LATERAL (SELECT xmin::text AS version FROM pg_catalog.pg_inherits WHERE inhrelid = leaf.relid LIMIT 1) i
+        CROSS JOIN LATERAL (
+          SELECT xmin::text AS version FROM pg_catalog.pg_attribute WHERE attrelid = leaf.relid AND attnum = -1 LIMIT 1) a
+      WHERE leaf.relid <> c.oid AND i.version <> a.version) ELSE '[]'::json END::text AS attached
   FROM t JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   ORDER BY c.oid`
 }
