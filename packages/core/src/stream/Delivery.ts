@@ -32,7 +32,7 @@ import type { SnapshotChange, SnapshotCompleted, SnapshotRangeCompleted } from "
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
 import { type Continuity, sessionOf } from "./ConnectionRun.ts"
-import { doneBefore, type FirstCopy, lockMillis, seamReader, tryFirstCopy } from "./FirstCopy.ts"
+import { doneBefore, type FirstCopy, lockMillis, seamReader, storeOfRequests, tryFirstCopy } from "./FirstCopy.ts"
 import * as Handler from "./Handler.ts"
 import type { Delivered, Failure, Options } from "./LogicalStreamOptions.ts"
 import { withRequests } from "./Requests.ts"
@@ -199,7 +199,7 @@ const deliverChanges = Effect.fnUntraced(function* (
   handler: Handler.Handler<Anything>,
   onBegun: (system: IdentifySystem) => Effect.Effect<unknown>
 ): Effect.fn.Return<never, SnapshotError, WalSender> {
-  const { options, store } = copy
+  const { options } = copy
   const { onConnecting, onStreaming, patience, progress, resume } = continuity
   const wrapped: Handler.Handler<Change> = control === undefined ? handler : withRequests(control, handler)
   const kept = filter === undefined ? wrapped : Handler.before(() => seamReader(filter), wrapped)
@@ -215,7 +215,7 @@ const deliverChanges = Effect.fnUntraced(function* (
   const { copy: how, plugin, slot } = options
   return yield* attach(
     control,
-    { slot, plugin, lockTimeout: lockMillis(how), checkpoints: store },
+    { slot, plugin, lockTimeout: lockMillis(how), checkpoints: storeOfRequests(copy) },
     Effect.scoped(stream)
   )
 })

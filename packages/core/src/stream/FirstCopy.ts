@@ -7,10 +7,12 @@
  */
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Change } from "../change/Change.ts"
 import type { CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { type AttemptOptions, type Attempts, attemptWhole, type SnapshotDone } from "../copying/Attempt.ts"
+import { checkpointKey } from "../copying/CopyCheckpoint.ts"
 import { CopyRetry } from "../copying/CopyRetry.ts"
 import type { Deliver } from "../copying/CopyRun.ts"
 import { rateLimitProblem } from "../copying/RateLimit.ts"
@@ -147,3 +149,20 @@ export const seamReader = (filter: SeamFilter): Reader<Change, Change, never> =>
     return undefined
   }
 })
+
+/**
+ * The store as what is requested sees it. One that a consumer brings may keep the copy's text alone, and give it whatever the
+ * key: that is nothing of a request's.
+ */
+export const storeOfRequests = ({ options, store }: FirstCopy): FirstCopy["store"] =>
+  store && {
+    ...store,
+    load: (key) =>
+      Effect.flatMap(store.load(key), (text) =>
+        Option.isNone(text)
+          ? Effect.succeed(text)
+          : Effect.map(store.load(checkpointKey(options.slot)), (copy) =>
+              Option.isSome(copy) && copy.value === text.value ? Option.none() : text
+            )
+      )
+  }

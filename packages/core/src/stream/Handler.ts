@@ -115,7 +115,8 @@ export const each = <C, E = never, R = never>(handle: Handle<C, E, R>): Handler<
  * returns the `nextLsn` of the last unit that is durable.
  *
  * @example
- * Handler.arrays((changes) => Effect.as(storeAll(changes), changes.map(nextLsn).findLast((done) => done !== undefined)))
+ * withLogicalStream(options, Handler.arrays((changes) =>
+ *   Effect.as(storeAll(changes), changes.map(nextLsn).findLast((done) => done !== undefined))))
  */
 export const arrays = <C, E = never, R = never>(
   handle: (changes: NonEmptyReadonlyArray<C>) => Effect.Effect<Handled, E, R>
@@ -133,7 +134,7 @@ export const arrays = <C, E = never, R = never>(
  * among them neither.
  *
  * @example
- * withLogicalStream(options, Handler.durable((changes) => engine.bulk(changes.flatMap(operationsOf))))
+ * withLogicalStream(options, Handler.durable((changes) => storeAll(changes)))
  */
 export const durable = <C, E = never, R = never>(
   handle: (changes: NonEmptyReadonlyArray<C>) => Effect.Effect<unknown, E, R>
@@ -158,7 +159,7 @@ const lastOf = (changes: ReadonlyArray<unknown>): Handled => {
 
 /**
  * Whole transactions. What the function finishes is acknowledged, nothing else need be said. One beyond the stream's
- * `memory.transaction` fails with `TransactionTooLarge` before it fills memory; a plugin that tells of what is only prepared is
+ * `memory.maxTransactionBytes` fails with `TransactionTooLarge` before it fills memory; a plugin that tells of what is only prepared is
  * refused.
  *
  * @example
@@ -197,7 +198,7 @@ export const from = <C, E, R>(input: Input<C, E, R>): Handler<C, E, R> =>
  *     for (const change of changes) if (change._tag === "Insert" && change.relation.name === name) out.push(change)
  *     return undefined
  *   }
- * }), store)
+ * }), handler)
  */
 export const before = <In, Out, F, E, R>(
   makeReader: () => Reader<In, Out, F>,
