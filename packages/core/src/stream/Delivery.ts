@@ -208,7 +208,7 @@ const deliverChanges = Effect.fnUntraced(function* (
     const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
     const opening = yield* openReplicationStream(progress, options, opened)
     yield* onBegun(opening.system)
-    const consume = yield* kept.make(sessionOf(options, progress, () => false))
+    const consume = yield* kept.make(sessionOf(options, { progress, isOver: () => false, fail: () => Effect.void }))
     return yield* runOpening(opening, (changes, bytes) => consume({ changes, bytes }), onStreaming(opening.system))
   })
   if (control === undefined) return yield* Effect.scoped(stream)

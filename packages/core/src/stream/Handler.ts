@@ -30,7 +30,7 @@ export interface Read<out C> {
 }
 
 /** One connection, as its handler sees it; or one attempt at a first copy, of which nothing can be acknowledged. */
-export interface Session {
+export interface Session<in E = never> {
   readonly slot: string
   readonly plugin: OutputPlugin
   /** What may be gathered of one transaction, in bytes of WAL messages. */
@@ -39,6 +39,11 @@ export interface Session {
   readonly isOver: () => boolean
   /** Everything before this is done: the end of the longest finished prefix. `0/0` while nothing is. */
   readonly durable: Effect.Effect<Lsn.Lsn>
+  /**
+   * Ends the stream with a failure of the handler's, at once: for who works ahead in fibers of its own, since `Consume` fails
+   * with the next read only, and on a quiet slot none may come.
+   */
+  readonly fail: (error: E) => Effect.Effect<void>
   /**
    * This unit is done. In any order: the server hears of the longest finished prefix. Of another session it is void, since
    * what it covers is delivered again.
@@ -58,7 +63,7 @@ export type Consume<in C, out E = never, out R = never> = (read: Read<C>) => Eff
 export interface Handler<in C, out E = never, out R = never> {
   /** Why nothing of what this plugin says can be taken so: asked before anything is opened. */
   readonly unfit?: ((plugin: OutputPlugin) => InvalidOption | undefined) | undefined
-  readonly make: (session: Session) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R | Scope.Scope>
+  readonly make: (session: Session<E>) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R | Scope.Scope>
 }
 
 /** A handler of one change at a time, as a plain function: see {@link each}. */
@@ -68,15 +73,16 @@ export type Handle<in C, out E = never, out R = never> = (change: C) => Effect.E
 export type Input<C, E = never, R = never> = Handler<C, E, R> | Handle<C, E, R>
 
 /**
- * A handler from its parts: what is acquired here is released when the connection has gone.
+ * A handler from its parts: what is acquired here is released when the connection has gone. Whatever `session.fail` is given
+ * must be of the handler's `E`: say that, since the compiler cannot tell from within.
  *
  * @example
  * Handler.make((session) =>
  *   Effect.map(Effect.acquireRelease(target.begin, target.rollback), (transaction) =>
  *     ({ changes }) => Effect.flatMap(transaction.write(changes), session.acknowledgeThrough)))
  */
-export const make = <C, E = never, R = never>(
-  make: (session: Session) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R>
+export const make = <C, E = never, R = Scope.Scope>(
+  make: (session: Session<unknown>) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R>
 ): Handler<C, E, Exclude<R, Scope.Scope>> => ({ make: make as Handler<C, E, Exclude<R, Scope.Scope>>["make"] })
 
 const acknowledged = (session: Session, done: Handled): Effect.Effect<void, SnapshotError> =>

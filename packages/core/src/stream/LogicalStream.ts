@@ -166,7 +166,13 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
     const opening = Effect.gen(function* () {
       const store = yield* checkpointStore
       return {
-        copy: { options, store, tellProgress: StreamState.updateCopying(state) },
+        copy: {
+          options,
+          store,
+          tellProgress: StreamState.updateCopying(state),
+          onFailure: (cause: SnapshotError, attempt: number) =>
+            SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, cause })
+        },
         control: options.snapshot === undefined || unfitness !== undefined ? undefined : requests,
         continuity: yield* makeContinuity(options, onState),
         onState
@@ -185,11 +191,11 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
         return onState({ _tag: "Stopped" })
       }
     )
+    /** The program's own labels stay. */
     const labelled = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-      effect.pipe(
-        Effect.annotateLogs({ slot: options.slot }),
-        Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
-      )
+      Effect.flatMap(Metric.CurrentMetricAttributes, (labels) =>
+        Effect.provideService(effect, Metric.CurrentMetricAttributes, { ...labels, slot: options.slot })
+      ).pipe(Effect.annotateLogs({ slot: options.slot }))
     const run = (handler: Input<Anything, unknown, unknown>) =>
       Effect.andThen(
         claim,
