@@ -44,6 +44,9 @@ export const sharedServer = (name: ServerName): Server | undefined => {
   return typeof shared === "string" ? undefined : fromShared(name, shared)
 }
 
+/** A limit ends what hangs, and a machine may be this many times as slow as the one that it was chosen on. */
+const slowness = 4
+
 /** How long a test may take, and on which versions of PostgreSQL it means something: all, unless told otherwise. */
 export interface ServerTestOptions {
   /** Milliseconds. */
@@ -77,7 +80,7 @@ export const onServer = (
   const server = sharedServer(name)
   if (server !== undefined) {
     if (server.majorVersion < since || server.majorVersion > until) return
-    it.live(`${title} (PostgreSQL ${server.version})`, () => body(server), timeout)
+    it.live(`${title} (PostgreSQL ${server.version})`, () => body(server), timeout && timeout * slowness)
   } else if (inject("servers")[name] === "elsewhere") {
     // Another project runs it.
   } else if (process.env.CI === undefined) {

@@ -84,6 +84,17 @@ export const standbyOf = Effect.fnUntraced(function* (
   return { server, promote: Effect.andThen(server.query("SELECT pg_promote()"), Fiber.join(started)) }
 })
 
+/** A primary goes to its next timeline, as a standby that has all its slots would: restarted as one, and promoted. */
+export const failOver = Effect.fnUntraced(function* (server: PgServerShape): Effect.fn.Return<void, unknown> {
+  yield* server.stop("fast")
+  yield* shell('cp -p "$1/PG_VERSION" "$1/standby.signal"', server.dataDirectory)
+  const started = yield* Effect.forkChild(server.start)
+  yield* eventually(server.query("SELECT 1"), { what: "the standby accepts queries" })
+  yield* server.query("SELECT pg_promote()")
+  yield* Fiber.join(started)
+  yield* server.query("CHECKPOINT")
+})
+
 /** A host name that leads to one server, and from some moment on to another. */
 export const movingWalSender = (url: string) => {
   let current = url

@@ -12,7 +12,7 @@ export class NeverHappened extends Data.TaggedError("NeverHappened")<{
 }
 
 export interface EventuallyOptions {
-  /** 15 seconds unless told otherwise. */
+  /** A minute unless told otherwise: on a slow machine things take their time, and what never happens fails all the same. */
   readonly deadline?: Duration.Input | undefined
   /** What was waited for, in words for the one who reads the failure. */
   readonly what?: string | undefined
@@ -41,7 +41,7 @@ export const eventually = <A, E, R>(
     }
   }).pipe(
     Effect.timeoutOrElse({
-      duration: options.deadline ?? "15 seconds",
+      duration: options.deadline ?? "1 minute",
       orElse: () => Effect.fail(new NeverHappened({ what: options.what ?? "the condition never held", last }))
     })
   )

@@ -238,7 +238,10 @@ export class StandbyBehind extends Schema.TaggedError<StandbyBehind>(errorId("St
     return errorJson(this)
   }
   override get message(): string {
-    return `the standby has replayed up to ${Lsn.format(this.found)}, and ${Lsn.format(this.expected)} is done already`
+    const found = Lsn.format(this.found)
+    return this.found < this.expected
+      ? `the standby has replayed up to ${found}, and ${Lsn.format(this.expected)} is done already`
+      : `the server is a standby still, at ${found}, and is waited for until it is promoted`
   }
 }
 

@@ -3,6 +3,7 @@
  * frontend messages, errors told apart, the state of one stream, and one stream by itself.
  */
 export * as OutputPlugin from "./change/OutputPlugin.ts"
+export { workingSlotName } from "./copying/WorkingSlot.ts"
 export { errorJson, logText } from "./ErrorForm.ts"
 export { portableText, type TextSlices } from "./protocol/ByteReader.ts"
 export { Frames } from "./protocol/Frames.ts"

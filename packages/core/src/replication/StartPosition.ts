@@ -77,6 +77,9 @@ export const leftAt = (history: string, timeline: number): Lsn.Lsn | undefined =
   return undefined
 }
 
+/** Since PostgreSQL 16 a standby can be streamed from. */
+const decodingStandbys = 160_000
+
 /** Whether a position of `timeline` means the same on the server's own. */
 const isCommonHistory = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
@@ -158,8 +161,10 @@ export const resumeProgress = Effect.fnUntraced(function* (
   const timeline = resume?.timeline ?? checkpoint?.timeline
   const isBehind =
     system.xLogPos < WalProgress.resumeLsn(started) || (timeline !== undefined && system.timeline < timeline)
+  // Amid a failover one of these refuses START_REPLICATION, as if for good, until it is promoted.
+  const isUndecoded = connection.serverVersion < decodingStandbys && hasStreamed({ options, resume })
   // A standby that was restarted lets us in before it has replayed what it has: it will get there.
-  if (isBehind && (yield* Catalog.isInRecovery(connection))) {
+  if ((isBehind || isUndecoded) && (yield* Catalog.isInRecovery(connection))) {
     return yield* new StandbyBehind({ expected: WalProgress.resumeLsn(started), found: system.xLogPos })
   }
   const known =

@@ -145,6 +145,16 @@ describe("a checkpoint of the consumer's own", () => {
     })
   )
 
+  it.effect("[V7] that a standby before PostgreSQL 16 cannot stream is waited for until it is promoted", () =>
+    Effect.gen(function* () {
+      const standby = { serverVersion: 150_000, isInRecovery: true, xLogPos: "0/1000" }
+      const checkpoint = { endLsn: Fake.lsn("0/900") }
+      const early = yield* failure(standby, { checkpoint, reconnect: Schedule.recurs(0) })
+      assert.deepInclude(early, { _tag: "StandbyBehind", isRetryable: true, found: Fake.lsn("0/1000") })
+      assert.include(early.message, "a standby still, at 0/1000")
+    })
+  )
+
   it.effect("[V12] goes on by itself once the standby has replayed it, and says meanwhile what it waits for", () =>
     Effect.gen(function* () {
       const checkpoint = { endLsn: Fake.lsn("0/900") }

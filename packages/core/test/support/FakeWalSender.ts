@@ -31,6 +31,7 @@ export interface FakeOptions {
   readonly serverStart?: string | undefined
   /** Whether it is a standby. */
   readonly isInRecovery?: boolean | undefined
+  readonly serverVersion?: number | undefined
   /** What another connection is told of the one that streams: that it waits for its client, unless told otherwise. */
   readonly standing?: Partial<QueryRow> | undefined
   /** What another connection is told of the wait for standbys: that there is none, unless told otherwise. */
@@ -230,7 +231,7 @@ const open = Effect.fnUntraced(function* (
       })
   }
   const connection: ReplicantConnection = {
-    serverVersion: 180_004,
+    serverVersion: options.serverVersion ?? 180_004,
     slices: portableText,
     query: (command) =>
       options.isMute === true

@@ -35,13 +35,15 @@ const makeTarget = (overrides: Partial<TargetSession> = {}) => {
     slot: "s",
     tables: new Map([[tableKey(target), target]]),
     totals: { rows: 0, changes: 0, transactions: 0, missing: 0 },
-    committed: Lsn.zero
+    committed: Lsn.zero,
+    timeline: 1
   })
-  const connection: Handler.Session = {
+  const connection: Handler.Session<unknown> = {
     slot: "s",
     plugin: Pgoutput.make({ publications: ["p"] }),
     maxTransactionBytes: undefined,
     isOver: () => false,
+    fail: () => Effect.void,
     durable: Effect.succeed(Lsn.zero),
     acknowledge: () => Effect.void,
     acknowledgeThrough: (unit) => Effect.sync(() => void acknowledged.push(Lsn.format(unit.lsn)))
