@@ -5,7 +5,7 @@
  * The handler runs in a fiber of its own, so that losing the connection does not cancel what is under way: its result
  * counts, and only then is a new connection made. When the program is interrupted the handler gets `shutdownTimeout`.
  */
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -82,12 +82,16 @@ const runConnection = <E, R>(
     Effect.gen(function* () {
       const opening = yield* openReplicationStream(progress, options, connection)
       let isOver = false
-      const session = sessionOf(options, progress, () => isOver)
       // Where the server stumbles over a change, what came before it is handed over: each attempt would bring it anew.
       const onEnd = (cause: Cause.Cause<ReplicationError>) => {
         if (!isStumble(cause)) isOver = true
       }
       const reads = yield* readAhead(opening, { onStart: onStreaming(opening.system), onEnd })
+      const session: Session = {
+        ...sessionOf(options, progress, () => isOver),
+        // Of whatever type the handler's errors are: who takes fails as the handler would have.
+        fail: (cause) => reads.fail(Cause.map(cause, (error) => new Final({ error })) as Cause.Cause<never>)
+      }
       const consume = Effect.scoped(
         Effect.flatMap(
           Effect.mapError(handler.make(session), (error) => new Final({ error })),
@@ -179,7 +183,8 @@ export const sessionOf = (
   durable: Effect.map(Ref.get(progress), ({ durable }) => durable),
   acknowledge: (unit) => WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, unit)),
   acknowledgeThrough: (unit) =>
-    WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, unit))
+    WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, unit)),
+  fail: () => Effect.void
 })
 
 /** Connections one after the other, while what ended the last one may pass. */

@@ -74,7 +74,9 @@ const sessionOf = ({ memory, plugin, slot }: Options): Session => ({
   isOver: () => false,
   durable: Effect.succeed(Lsn.zero),
   acknowledge: () => Effect.void,
-  acknowledgeThrough: () => Effect.void
+  acknowledgeThrough: () => Effect.void,
+  // Another element always follows, if only the last mark: handing it over fails.
+  fail: () => Effect.void
 })
 
 /** One attempt, whole or taken up again, with a handler of its own. */

@@ -6,6 +6,7 @@
  * transaction at a target, what a decoder remembers) ends with the connection that filled it, and no other hook is needed.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -46,6 +47,12 @@ export interface Session {
   readonly acknowledge: (nextLsn: NextLsn) => Effect.Effect<void, SnapshotError>
   /** This unit and every one delivered before it are done. */
   readonly acknowledgeThrough: (nextLsn: NextLsn) => Effect.Effect<void, SnapshotError>
+  /**
+   * What the handler does in fibers of its own has failed so, with an error of its type: the stream ends with it, also while
+   * nothing comes. A `consume` that is under way, or called later, has to fail by itself. During a first copy that is all that
+   * is needed, and nothing happens here.
+   */
+  readonly fail: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
 }
 
 /**

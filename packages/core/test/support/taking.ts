@@ -14,6 +14,7 @@ export const session = (acknowledged: Array<NextLsn>, more: Partial<Session> = {
   durable: Effect.sync(() => acknowledged.at(-1)?.lsn ?? Lsn.zero),
   acknowledge: (unit) => Effect.sync(() => void acknowledged.push(unit)),
   acknowledgeThrough: (unit) => Effect.sync(() => void acknowledged.push(unit)),
+  fail: () => Effect.void,
   ...more
 })
 

@@ -44,7 +44,8 @@ const makeTarget = (overrides: Partial<TargetSession> = {}) => {
     isOver: () => false,
     durable: Effect.succeed(Lsn.zero),
     acknowledge: () => Effect.void,
-    acknowledgeThrough: (unit) => Effect.sync(() => void acknowledged.push(Lsn.format(unit.lsn)))
+    acknowledgeThrough: (unit) => Effect.sync(() => void acknowledged.push(Lsn.format(unit.lsn))),
+    fail: () => Effect.void
   }
   const handler = copyHandler(writer, { origin: "unmarked", replicated: "apply" })
   /** One connection: what its reads bring, until it is lost. */

@@ -1,0 +1,4 @@
+/** The public module `Handler`: how changes are taken, and what composes it. */
+export * from "../stream/Handler.ts"
+export { type ByKeyOptions, byKey } from "./ByKey.ts"
+export type { HandedOf, KeyOf, RowOf } from "./ChangeKey.ts"
