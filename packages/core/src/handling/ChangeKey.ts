@@ -68,6 +68,8 @@ interface Plan {
   readonly table: string
   /** Empty where nothing identifies a row. */
   readonly columns: ReadonlyArray<string>
+  /** Two rows of one key are one row. Under `FULL` they need not be. */
+  readonly isUnique: boolean
 }
 
 const plans = new WeakMap<Relation, Plan>()
@@ -76,7 +78,10 @@ const planOf = (relation: Relation): Plan => {
   let plan = plans.get(relation)
   if (plan === undefined) {
     const table = relation.oid === 0 ? JSON.stringify([relation.schema, relation.name]) : String(relation.oid)
-    plan = { table, columns: keyColumns(relation) }
+    const columns = keyColumns(relation)
+    const identity = relation.replicaIdentity
+    const isKeyed = identity === undefined ? columns.length < relation.columns.length : identity !== "full"
+    plan = { table, columns, isUnique: isKeyed && columns.length > 0 }
     plans.set(relation, plan)
   }
   return plan
@@ -117,6 +122,12 @@ export const rowKeys = (element: unknown): ReadonlyArray<string> | undefined => 
   const now = textOf(plan, row, old?.row)
   if (now === undefined) return undefined
   return before === undefined || before === now ? [now] : [before, now]
+}
+
+/** Whether its key tells one row, as it stands in the table, from all others. */
+export const isUniqueRow = (change: { readonly _tag: string }): boolean => {
+  const { relation, table } = change as Element
+  return relation !== undefined && table === undefined && planOf(relation).isUnique
 }
 
 /** The same by a function of the user's, where there is one. */
