@@ -159,7 +159,7 @@ const problemOf = ({ bytes, rows }: BatchOptions): InvalidOption | undefined => 
  */
 export const batch = <C, E = never, R = never>(
   options: BatchOptions,
-  handle: (changes: NonEmptyReadonlyArray<HandedOf<C>>, end: Handled) => Effect.Effect<unknown, E, R>
+  handle: (changes: NonEmptyReadonlyArray<NoInfer<HandedOf<C>>>, end: Handled) => Effect.Effect<unknown, E, R>
 ): Handler<C, E, R> => ({
   unfit: () => problemOf(options),
   make: Effect.fnUntraced(function* (session) {

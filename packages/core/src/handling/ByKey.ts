@@ -205,7 +205,7 @@ const problemOf = ({ concurrency, queue = defaultQueue }: ByKeyOptions<never>): 
  */
 export const byKey = <C, E = never, R = never>(
   options: ByKeyOptions<C>,
-  handle: (change: HandedOf<C>) => Effect.Effect<unknown, E, R>
+  handle: (change: NoInfer<HandedOf<C>>) => Effect.Effect<unknown, E, R>
 ): Handler<C, E, R> => ({
   unfit: () => problemOf(options as ByKeyOptions<never>),
   make: Effect.fnUntraced(function* (session) {
