@@ -21,6 +21,7 @@ const faults = (...names: ReadonlyArray<string>) => names.map((name) => `test/fa
  * newest. `npm run server:all` runs everything on all.
  */
 const onNewest = faults(
+  "BlackHoles",
   "Bytes",
   "Clock",
   "Connect",

@@ -4,6 +4,7 @@
  */
 import { type Insert, type LogicalStream, type NextLsn, Outbox, type Replication, Table } from "@replicant/core"
 import type { OutputPlugin, ReplicantConnection } from "@replicant/core/driver"
+import type { Copy } from "@replicant/node"
 import { Effect, type Redacted, Schema } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { PoolClient } from "pg"
@@ -25,7 +26,8 @@ export const OrderCancelled = Outbox.make("orders.cancelled", Schema.Struct({ id
 
 /** What a program has at hand where it begins to follow. */
 export declare const plugin: OutputPlugin.OutputPlugin
-export declare const options: LogicalStream.Options & { readonly snapshot: "initial" }
+export declare const options: LogicalStream.Options
+export declare const copying: Copy.Options
 export declare const connection: ReplicantConnection
 export declare const replication: Replication.Replication["Service"]
 export declare const stream: LogicalStream.LogicalStream<LogicalStream.Options & { readonly snapshot: "initial" }>
@@ -33,7 +35,7 @@ export declare const orders: typeof stream
 export declare const password: Redacted.Redacted
 
 /** What a program does with what it is given. */
-export declare const store: (changes: unknown) => Effect.Effect<void>
+export declare const store: (...what: ReadonlyArray<unknown>) => Effect.Effect<void>
 export declare const storeAll: (changes: unknown) => Effect.Effect<NextLsn | undefined>
 export declare const stage: (change: unknown) => Effect.Effect<void>
 export declare const publish: (messages: unknown) => Effect.Effect<void>
@@ -43,6 +45,12 @@ export declare const show: (what: unknown) => Effect.Effect<void>
 export declare const handler: (change: unknown) => Effect.Effect<NextLsn | undefined>
 export declare const program: (host: string, port: number) => Effect.Effect<void>
 export const followOrders: Effect.Effect<void> = Effect.void
+
+/** A target, in whose transactions a sink writes. */
+export declare const target: {
+  readonly begin: Effect.Effect<{ readonly write: (changes: unknown) => Effect.Effect<NextLsn> }>
+  readonly rollback: () => Effect.Effect<void>
+}
 
 /** What a program writes with. */
 export declare const sql: SqlClient.SqlClient

@@ -38,7 +38,7 @@ const inTransaction = (begin: Pick<Begin, "commitLsn">, ordinal: number): string
  * - all that is of a snapshot: a row is read as often as it takes, and its key names it.
  *
  * @example
- * changeId(insert) // => "0000000001946FA8-00000002"
+ * changeId(change) // => "0000000001946FA8-00000002"
  */
 export const changeId: {
   (change: Placed | Told | Ended): string

@@ -88,9 +88,9 @@ const identifyPrimary = Effect.fnUntraced(function* ({ keeper }: Session): Effec
   const [row] = yield* query(keeper, "SELECT pg_catalog.pg_is_in_recovery() AS recovery")
   if (row?.recovery === "t") {
     return yield* new InvalidOption({
-      option: "checkpoints",
+      option: "CheckpointStore",
       problem: "a snapshot of a standby does not say which transactions it takes in, so it cannot be gone on with",
-      remedy: "leave checkpoints out, or copy from the primary"
+      remedy: "provide no CheckpointStore, or copy from the primary"
     })
   }
   return (yield* identifySystem(keeper)).systemId

@@ -3,7 +3,7 @@
  * last unit that ended in it, and not before; what is not full when the connection is over comes again.
  */
 import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Array"
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -44,13 +44,13 @@ class Batches<C, E, R> {
   private failure: Cause.Cause<E | SnapshotError> | undefined
   private readonly begun = Latch.makeUnsafe(false)
   private readonly turn = Semaphore.makeUnsafe(1)
-  private readonly session: Session
+  private readonly session: Session<E>
   private readonly options: BatchOptions
   private readonly within: number
   private readonly handle: (changes: NonEmptyReadonlyArray<HandedOf<C>>, end: Handled) => Effect.Effect<unknown, E, R>
 
   constructor(
-    session: Session,
+    session: Session<E>,
     options: BatchOptions,
     handle: (changes: NonEmptyReadonlyArray<HandedOf<C>>, end: Handled) => Effect.Effect<unknown, E, R>
   ) {
@@ -130,7 +130,7 @@ class Batches<C, E, R> {
       const due = Effect.suspend(() =>
         this.deadline === deadline && !this.session.isOver() ? this.flush : Effect.void
       )
-      yield* Effect.catchCause(this.turn.withPermit(due), (cause) => this.session.fail(cause))
+      yield* Effect.catchCause(this.turn.withPermit(due), (cause) => this.session.fail(Cause.squash(cause) as E))
       if (this.session.isOver()) return
     }
   })

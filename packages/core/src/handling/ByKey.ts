@@ -5,7 +5,7 @@
  * Then all is one after the other, so it is handled where changes are taken in, and a mark of a snapshot ends only once all
  * before it has.
  */
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Latch from "effect/Latch"
@@ -57,14 +57,14 @@ class Running<C, E, R> {
   private isClosed = false
   /** Rows of a first copy are in none: its end never comes. */
   private unit = new Unit()
-  private readonly session: Session
+  private readonly session: Session<E>
   private readonly options: ByKeyOptions<C>
   private readonly handle: (change: HandedOf<C>) => Effect.Effect<unknown, E, R>
   private readonly fibers: Scope.Scope
   private readonly keysOf: (change: C) => ReadonlyArray<string> | undefined
 
   constructor(
-    session: Session,
+    session: Session<E>,
     options: ByKeyOptions<C>,
     handle: (change: HandedOf<C>) => Effect.Effect<unknown, E, R>,
     fibers: Scope.Scope
@@ -123,7 +123,7 @@ class Running<C, E, R> {
       }
       this.running--
       this.changed.openUnsafe()
-      if (this.running === 0 && this.failure !== undefined) yield* this.session.fail(this.failure)
+      if (this.running === 0 && this.failure !== undefined) yield* this.session.fail(Cause.squash(this.failure) as E)
     })
   }
 

@@ -118,7 +118,7 @@ export class ContextChanges<S extends MessageSchema, In extends Tagged> {
  * The context of a whole transaction: what was set last, wherever in it. `undefined` where nothing was set.
  *
  * @example
- * withTransactionStream(options, (transaction) =>
+ * Handler.transactions((transaction) =>
  *   Effect.flatMap(Effect.fromResult(TransactionContext.of(TransactionContext.Request, transaction)), (context) =>
  *     audit(context?.actor, transaction)
  *   )

@@ -108,7 +108,7 @@ export class OutboxChanges<M extends Any, Policy extends OnMismatch, In extends 
  *
  * @example
  * const decode = Outbox.decoder([OrderPlaced])
- * withTransactionStream(options, ({ changes }) => Effect.flatMap(Effect.fromResult(decode(changes)), publish))
+ * Handler.transactions(({ changes }) => Effect.flatMap(Effect.fromResult(decode(changes)), publish))
  */
 export const decoder = <M extends Any, Policy extends OnMismatch = "fail">(
   messages: ReadonlyArray<M>,

@@ -47,8 +47,8 @@ export interface Options {
    * need not spill it, and we have most of it by the time it commits. `on` from PostgreSQL 14; `parallel`, from 16, adds
    * to an abort where and when it was.
    *
-   * `changes` and its kin stay as they are: what is in progress is gathered, by a `TransactionSpill` that must be
-   * provided, and delivered once it has committed. `ReplicationInProgress` delivers it as it comes.
+   * What is delivered stays as it is: what is in progress is gathered, by a `TransactionSpill` that must be provided, and
+   * delivered once it has committed. A stream with `inProgress: "deliver"` delivers it as it comes.
    */
   readonly streaming?: "on" | "parallel" | undefined
   /**

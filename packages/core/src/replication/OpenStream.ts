@@ -236,7 +236,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
     }
     const limits = timings(options, walSenderTimeout, patience)
     opened = {
-      copy: yield* inTime(connection.copyBoth(command)),
+      copy: yield* inTime(connection.copyBoth(command, { mayBeSilent: true })),
       progress,
       demands: yield* Queue.sliding<void>(1),
       timings: limits,

@@ -40,7 +40,7 @@ const isOfServer = (stage: Stage): boolean => stage === "Connect" || stage === "
  * send: one try more may help, an endless loop does not.
  */
 export const retryOf = (error: ReplicationError): Retry => {
-  // The whole of `slotInUseTimeout` was waited, which is when the pid is known.
+  // The whole of `slotPolicy.inUseTimeout` was waited, which is when the pid is known.
   if (error._tag === "SlotInUse" && error.activePid !== undefined) return "never"
   if (error.isRetryable) return "always"
   if (error._tag !== "ServerError" || isLasting(error.sqlState)) return "never"

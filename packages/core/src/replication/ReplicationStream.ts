@@ -238,7 +238,7 @@ export const readAhead = Effect.fnUntraced(function* (opening: Opening, options:
 /**
  * Streams changes into `onChanges` until the connection or the handler fails.
  *
- * Every end of a copy stream, clean or not, is a failure; so reconnecting is a plain `Effect.retry` around this.
+ * Every end of a copy stream, clean or not, is a failure; so reconnecting is to run this again.
  */
 export const startReplicationStream = <E, R>(
   progress: WalProgress.WalProgressRef,

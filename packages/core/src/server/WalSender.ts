@@ -30,7 +30,22 @@ export interface CopyBoth {
   readonly send: (bytes: Uint8Array) => Effect.Effect<void, ReplicationError>
 }
 
-/** A connection opened with `replication=database`. Lives as long as the scope that `connect` was given. */
+/** What is to be known of an answer that is read from the socket itself. */
+export interface CopyBothOptions {
+  /**
+   * A stream is silent where nothing happens: its reader tells a dead one by other means. Left out, a pull or a send that
+   * nothing comes of fails as a query does.
+   */
+  readonly mayBeSilent?: boolean | undefined
+}
+
+/**
+ * A connection opened with `replication=database`. Lives as long as the scope that `connect` was given.
+ *
+ * No wait on it lasts for ever, so that nobody who asks has to think of a limit. An answer that does not come is no reason to
+ * give a connection up, since a slot waits for old transactions and a lock for its holder: the driver makes sure that the
+ * server is at work, and otherwise fails with a `ConnectionError` whose reason is `TimedOut`.
+ */
 export interface ReplicantConnection {
   /** `server_version_num`: 180004 for 18.4. */
   readonly serverVersion: number
@@ -43,7 +58,7 @@ export interface ReplicantConnection {
    * Takes the idle connection over and sends `command` as a simple query. The answer, CopyBothResponse or ErrorResponse,
    * comes with the first pull. After this, `query` may not be used again.
    */
-  readonly copyBoth: (command: string) => Effect.Effect<CopyBoth, ReplicationError>
+  readonly copyBoth: (command: string, options?: CopyBothOptions) => Effect.Effect<CopyBoth, ReplicationError>
   /** How this driver cuts text out of bytes. */
   readonly slices: TextSlices
   /**

@@ -162,7 +162,7 @@ const tags: Readonly<Record<(SnapshotChange | TableSnapshotChange)["_tag"], true
  * are told as well.
  *
  * @example
- * const handler = (change) => (isSnapshotChange(change) ? fill(change) : apply(change))
+ * const handler = (change: Snapshot.ChangeAfterSnapshot) => (isSnapshotChange(change) ? stage(change) : store(change))
  */
 export const isSnapshotChange = <C extends { readonly _tag: string }>(
   change: C

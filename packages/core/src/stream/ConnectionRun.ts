@@ -5,7 +5,8 @@
  * The handler runs in a fiber of its own, so that losing the connection does not cancel what is under way: its result
  * counts, and only then is a new connection made. When the program is interrupted the handler gets `shutdownTimeout`.
  */
-import * as Cause from "effect/Cause"
+import type * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -82,20 +83,21 @@ const runConnection = <E, R>(
     Effect.gen(function* () {
       const opening = yield* openReplicationStream(progress, options, connection)
       let isOver = false
+      const failed = yield* Deferred.make<never, Final<E | SnapshotError>>()
+      const session = sessionOf<E>(options, {
+        progress,
+        isOver: () => isOver,
+        fail: (error) => Effect.asVoid(Deferred.fail(failed, new Final({ error })))
+      })
       // Where the server stumbles over a change, what came before it is handed over: each attempt would bring it anew.
       const onEnd = (cause: Cause.Cause<ReplicationError>) => {
         if (!isStumble(cause)) isOver = true
       }
       const reads = yield* readAhead(opening, { onStart: onStreaming(opening.system), onEnd })
-      const session: Session = {
-        ...sessionOf(options, progress, () => isOver),
-        // Of whatever type the handler's errors are: who takes fails as the handler would have.
-        fail: (cause) => reads.fail(Cause.map(cause, (error) => new Final({ error })) as Cause.Cause<never>)
-      }
       const consume = Effect.scoped(
         Effect.flatMap(
           Effect.mapError(handler.make(session), (error) => new Final({ error })),
-          (taken) => consumeReads(reads, taken)
+          (taken) => Effect.raceFirst(consumeReads(reads, taken), Deferred.await(failed))
         )
       )
       return yield* Effect.uninterruptibleMask((restore) =>
@@ -170,21 +172,25 @@ export const makeContinuity = Effect.fnUntraced(function* (
   }
 })
 
-/** The session of a connection whose progress this is. */
-export const sessionOf = (
+/** What a session needs of its connection. */
+export interface SessionParts<E> extends Pick<Session<E>, "isOver" | "fail"> {
+  readonly progress: WalProgress.WalProgressRef
+}
+
+/** The session of a connection. */
+export const sessionOf = <E>(
   { memory, plugin, slot }: Options,
-  progress: WalProgress.WalProgressRef,
-  isOver: () => boolean
-): Session => ({
+  { fail, isOver, progress }: SessionParts<E>
+): Session<E> => ({
   slot,
   plugin,
   maxTransactionBytes: memory?.maxTransactionBytes,
   isOver,
+  fail,
   durable: Effect.map(Ref.get(progress), ({ durable }) => durable),
   acknowledge: (unit) => WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, unit)),
   acknowledgeThrough: (unit) =>
-    WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, unit)),
-  fail: () => Effect.void
+    WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, unit))
 })
 
 /** Connections one after the other, while what ended the last one may pass. */

@@ -32,7 +32,7 @@ import type { SnapshotChange, SnapshotCompleted, SnapshotRangeCompleted } from "
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
 import { type Continuity, sessionOf } from "./ConnectionRun.ts"
-import { doneBefore, type FirstCopy, lockMillis, seamReader, tryFirstCopy } from "./FirstCopy.ts"
+import { doneBefore, type FirstCopy, lockMillis, seamReader, storeOfRequests, tryFirstCopy } from "./FirstCopy.ts"
 import * as Handler from "./Handler.ts"
 import type { Delivered, Failure, Options } from "./LogicalStreamOptions.ts"
 import { withRequests } from "./Requests.ts"
@@ -199,7 +199,7 @@ const deliverChanges = Effect.fnUntraced(function* (
   handler: Handler.Handler<Anything>,
   onBegun: (system: IdentifySystem) => Effect.Effect<unknown>
 ): Effect.fn.Return<never, SnapshotError, WalSender> {
-  const { options, store } = copy
+  const { options } = copy
   const { onConnecting, onStreaming, patience, progress, resume } = continuity
   const wrapped: Handler.Handler<Change> = control === undefined ? handler : withRequests(control, handler)
   const kept = filter === undefined ? wrapped : Handler.before(() => seamReader(filter), wrapped)
@@ -208,14 +208,14 @@ const deliverChanges = Effect.fnUntraced(function* (
     const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
     const opening = yield* openReplicationStream(progress, options, opened)
     yield* onBegun(opening.system)
-    const consume = yield* kept.make(sessionOf(options, progress, () => false))
+    const consume = yield* kept.make(sessionOf(options, { progress, isOver: () => false, fail: () => Effect.void }))
     return yield* runOpening(opening, (changes, bytes) => consume({ changes, bytes }), onStreaming(opening.system))
   })
   if (control === undefined) return yield* Effect.scoped(stream)
   const { copy: how, plugin, slot } = options
   return yield* attach(
     control,
-    { slot, plugin, lockTimeout: lockMillis(how), checkpoints: store },
+    { slot, plugin, lockTimeout: lockMillis(how), checkpoints: storeOfRequests(copy) },
     Effect.scoped(stream)
   )
 })

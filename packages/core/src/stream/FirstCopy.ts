@@ -5,12 +5,15 @@
  * The slot is made when the last row has been handled, so that it stands for a whole copy. What fails before that begins
  * anew, or with a store for checkpoints goes on where it stood.
  */
+import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Change } from "../change/Change.ts"
 import type { CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { type AttemptOptions, type Attempts, attemptWhole, type SnapshotDone } from "../copying/Attempt.ts"
+import { checkpointKey } from "../copying/CopyCheckpoint.ts"
 import { CopyRetry } from "../copying/CopyRetry.ts"
 import type { Deliver } from "../copying/CopyRun.ts"
 import { rateLimitProblem } from "../copying/RateLimit.ts"
@@ -32,6 +35,8 @@ export interface FirstCopy {
   readonly options: Options
   readonly store: CheckpointStore["Service"] | undefined
   readonly tellProgress: TellProgress
+  /** Told that an attempt has failed and another will be made. */
+  readonly onFailure: (error: SnapshotError, attempt: number) => Effect.Effect<void>
 }
 
 export const lockMillis = ({ lockTimeout = "10 seconds" }: CopyOptions = {}): number =>
@@ -67,16 +72,15 @@ const validated = ({ options, tellProgress }: FirstCopy): Effect.Effect<AttemptO
 const noAttempts = (): Attempts => ({ count: 0, hasDelivered: false, mayBeDone: false })
 
 /** Nothing of a copy is acknowledged: its marks are, by the handler's ending them. */
-const sessionOf = ({ memory, plugin, slot }: Options): Session => ({
+const sessionOf = <E>({ memory, plugin, slot }: Options, fail: Session<E>["fail"]): Session<E> => ({
   slot,
   plugin,
   maxTransactionBytes: memory?.maxTransactionBytes,
   isOver: () => false,
+  fail,
   durable: Effect.succeed(Lsn.zero),
   acknowledge: () => Effect.void,
-  acknowledgeThrough: () => Effect.void,
-  // Another element always follows, if only the last mark: handing it over fails.
-  fail: () => Effect.void
+  acknowledgeThrough: () => Effect.void
 })
 
 /** One attempt, whole or taken up again, with a handler of its own. */
@@ -87,14 +91,17 @@ const attempt = Effect.fnUntraced(function* <E, R>(
 ): Effect.fn.Return<SnapshotDone, SnapshotError | Final<E | SnapshotError>, R | WalSender | Scope.Scope> {
   const { options, store } = copy
   const valid = yield* validated(copy)
-  const consume = yield* Effect.mapError(handler.make(sessionOf(options)), (error) => new Final({ error }))
+  const failed = yield* Deferred.make<never, Final<E | SnapshotError>>()
+  const fail = (error: E) => Effect.asVoid(Deferred.fail(failed, new Final({ error })))
+  const consume = yield* Effect.mapError(handler.make(sessionOf(options, fail)), (error) => new Final({ error }))
   const deliver: Deliver<E | SnapshotError, R> = (changes) => consume({ changes, bytes: 0 })
   // A snapshot by itself cannot go on: its tables would be of different times.
   const attempted =
     store === undefined || options.snapshot === "only"
       ? attemptWhole(valid, attempts, deliver)
       : attemptResumable({ ...valid, store }, attempts, deliver)
-  return yield* Effect.catchTag(attempted, "HandlerFailed", ({ error }) => Effect.fail(new Final({ error })))
+  const handled = Effect.catchTag(attempted, "HandlerFailed", ({ error }) => Effect.fail(new Final({ error })))
+  return yield* Effect.raceFirst(handled, Deferred.await(failed))
 })
 
 /** Whether another attempt may mend it. */
@@ -119,7 +126,10 @@ export const runFirstCopy = <E, R>(
     decide: (error) => Effect.succeed(copyVerdict(retry, error)),
     onFailure: (error, attempt) => {
       const text = `${again} (${attempt}) after ${error._tag}: ${error.message}`
-      return isLoud(attempt) ? Effect.logError(text) : Effect.logWarning(text)
+      return Effect.andThen(
+        copy.onFailure(error, attempt),
+        isLoud(attempt) ? Effect.logError(text) : Effect.logWarning(text)
+      )
     }
   })
 }
@@ -149,3 +159,20 @@ export const seamReader = (filter: SeamFilter): Reader<Change, Change, never> =>
     return undefined
   }
 })
+
+/**
+ * The store as what is requested sees it. One that a consumer brings may keep the copy's text alone, and give it whatever the
+ * key: that is nothing of a request's.
+ */
+export const storeOfRequests = ({ options, store }: FirstCopy): FirstCopy["store"] =>
+  store && {
+    ...store,
+    load: (key) =>
+      Effect.flatMap(store.load(key), (text) =>
+        Option.isNone(text)
+          ? Effect.succeed(text)
+          : Effect.map(store.load(checkpointKey(options.slot)), (copy) =>
+              Option.isSome(copy) && copy.value === text.value ? Option.none() : text
+            )
+      )
+  }

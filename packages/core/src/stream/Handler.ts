@@ -6,7 +6,6 @@
  * transaction at a target, what a decoder remembers) ends with the connection that filled it, and no other hook is needed.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
-import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
@@ -31,7 +30,7 @@ export interface Read<out C> {
 }
 
 /** One connection, as its handler sees it; or one attempt at a first copy, of which nothing can be acknowledged. */
-export interface Session {
+export interface Session<in E = never> {
   readonly slot: string
   readonly plugin: OutputPlugin
   /** What may be gathered of one transaction, in bytes of WAL messages. */
@@ -41,18 +40,17 @@ export interface Session {
   /** Everything before this is done: the end of the longest finished prefix. `0/0` while nothing is. */
   readonly durable: Effect.Effect<Lsn.Lsn>
   /**
+   * Ends the stream with a failure of the handler's, at once: for who works ahead in fibers of its own, since `Consume` fails
+   * with the next read only, and on a quiet slot none may come.
+   */
+  readonly fail: (error: E) => Effect.Effect<void>
+  /**
    * This unit is done. In any order: the server hears of the longest finished prefix. Of another session it is void, since
    * what it covers is delivered again.
    */
   readonly acknowledge: (nextLsn: NextLsn) => Effect.Effect<void, SnapshotError>
   /** This unit and every one delivered before it are done. */
   readonly acknowledgeThrough: (nextLsn: NextLsn) => Effect.Effect<void, SnapshotError>
-  /**
-   * What the handler does in fibers of its own has failed so, with an error of its type: the stream ends with it, also while
-   * nothing comes. A `consume` that is under way, or called later, has to fail by itself. During a first copy that is all that
-   * is needed, and nothing happens here.
-   */
-  readonly fail: (cause: Cause.Cause<unknown>) => Effect.Effect<void>
 }
 
 /**
@@ -65,7 +63,7 @@ export type Consume<in C, out E = never, out R = never> = (read: Read<C>) => Eff
 export interface Handler<in C, out E = never, out R = never> {
   /** Why nothing of what this plugin says can be taken so: asked before anything is opened. */
   readonly unfit?: ((plugin: OutputPlugin) => InvalidOption | undefined) | undefined
-  readonly make: (session: Session) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R | Scope.Scope>
+  readonly make: (session: Session<E>) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R | Scope.Scope>
 }
 
 /** A handler of one change at a time, as a plain function: see {@link each}. */
@@ -75,15 +73,16 @@ export type Handle<in C, out E = never, out R = never> = (change: C) => Effect.E
 export type Input<C, E = never, R = never> = Handler<C, E, R> | Handle<C, E, R>
 
 /**
- * A handler from its parts: what is acquired here is released when the connection has gone.
+ * A handler from its parts: what is acquired here is released when the connection has gone. Whatever `session.fail` is given
+ * must be of the handler's `E`: say that, since the compiler cannot tell from within.
  *
  * @example
  * Handler.make((session) =>
  *   Effect.map(Effect.acquireRelease(target.begin, target.rollback), (transaction) =>
  *     ({ changes }) => Effect.flatMap(transaction.write(changes), session.acknowledgeThrough)))
  */
-export const make = <C, E = never, R = never>(
-  make: (session: Session) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R>
+export const make = <C, E = never, R = Scope.Scope>(
+  make: (session: Session<unknown>) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R>
 ): Handler<C, E, Exclude<R, Scope.Scope>> => ({ make: make as Handler<C, E, Exclude<R, Scope.Scope>>["make"] })
 
 const acknowledged = (session: Session, done: Handled): Effect.Effect<void, SnapshotError> =>
@@ -122,7 +121,8 @@ export const each = <C, E = never, R = never>(handle: Handle<C, E, R>): Handler<
  * returns the `nextLsn` of the last unit that is durable.
  *
  * @example
- * Handler.arrays((changes) => Effect.as(storeAll(changes), changes.map(nextLsn).findLast((done) => done !== undefined)))
+ * withLogicalStream(options, Handler.arrays((changes) =>
+ *   Effect.as(storeAll(changes), changes.map(nextLsn).findLast((done) => done !== undefined))))
  */
 export const arrays = <C, E = never, R = never>(
   handle: (changes: NonEmptyReadonlyArray<C>) => Effect.Effect<Handled, E, R>
@@ -140,7 +140,7 @@ export const arrays = <C, E = never, R = never>(
  * among them neither.
  *
  * @example
- * withLogicalStream(options, Handler.durable((changes) => engine.bulk(changes.flatMap(operationsOf))))
+ * withLogicalStream(options, Handler.durable((changes) => storeAll(changes)))
  */
 export const durable = <C, E = never, R = never>(
   handle: (changes: NonEmptyReadonlyArray<C>) => Effect.Effect<unknown, E, R>
@@ -165,7 +165,7 @@ const lastOf = (changes: ReadonlyArray<unknown>): Handled => {
 
 /**
  * Whole transactions. What the function finishes is acknowledged, nothing else need be said. One beyond the stream's
- * `memory.transaction` fails with `TransactionTooLarge` before it fills memory; a plugin that tells of what is only prepared is
+ * `memory.maxTransactionBytes` fails with `TransactionTooLarge` before it fills memory; a plugin that tells of what is only prepared is
  * refused.
  *
  * @example
@@ -204,7 +204,7 @@ export const from = <C, E, R>(input: Input<C, E, R>): Handler<C, E, R> =>
  *     for (const change of changes) if (change._tag === "Insert" && change.relation.name === name) out.push(change)
  *     return undefined
  *   }
- * }), store)
+ * }), handler)
  */
 export const before = <In, Out, F, E, R>(
   makeReader: () => Reader<In, Out, F>,

@@ -24,7 +24,7 @@ import { isSnapshotError, type SnapshotError } from "../snapshot/SnapshotError.t
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
 import { makeContinuity, runConnections } from "./ConnectionRun.ts"
 import * as Delivery from "./Delivery.ts"
-import { copyVerdict, doneBefore, lockMillis, runFirstCopy, seamReader } from "./FirstCopy.ts"
+import { copyVerdict, doneBefore, lockMillis, runFirstCopy, seamReader, storeOfRequests } from "./FirstCopy.ts"
 import { before, from, type Handler, type Input } from "./Handler.ts"
 import type { Delivered, End, Failure, Options } from "./LogicalStreamOptions.ts"
 import { withRequests } from "./Requests.ts"
@@ -57,9 +57,8 @@ export interface LogicalStream<O extends Options> {
    * next; it ends the stream by ending. Its own failures are never retried.
    *
    * @example
-   * yield* orders.follow(({ acknowledgeThrough, transactions }) =>
-   *   Stream.runForEach(transactions, (transaction) =>
-   *     Effect.andThen(store(transaction), acknowledgeThrough(transaction.nextLsn))))
+   * yield* orders.follow(({ acknowledgeChange, changes }) =>
+   *   Stream.runForEach(changes, (change) => Effect.andThen(store(change), acknowledgeChange(change))))
    */
   readonly follow: <A, E, R>(
     use: (delivery: Delivery.DeliveryOf<O>) => Effect.Effect<A, E, R>
@@ -101,7 +100,7 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   { continuity, control, copy, onState }: Delivery.Opening,
   handler: Handler<Anything, E, R>
 ): Effect.fn.Return<unknown, SnapshotError | E, R | WalSender> {
-  const { options, store } = copy
+  const { options } = copy
   const { copy: how, plugin, slot, snapshot } = options
   const unfitness = handler.unfit?.(plugin)
   if (unfitness !== undefined) return yield* unfitness
@@ -112,7 +111,11 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   const kept = filter === undefined ? wrapped : before(() => seamReader(filter), wrapped)
   const stream = runConnections(options, continuity, kept, onState)
   if (control === undefined) return yield* stream
-  return yield* attach(control, { slot, plugin, lockTimeout: lockMillis(how), checkpoints: store }, stream)
+  return yield* attach(
+    control,
+    { slot, plugin, lockTimeout: lockMillis(how), checkpoints: storeOfRequests(copy) },
+    stream
+  )
 })
 
 /** One connection after the other by hand, as often as one is lost. */
@@ -163,7 +166,13 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
     const opening = Effect.gen(function* () {
       const store = yield* checkpointStore
       return {
-        copy: { options, store, tellProgress: StreamState.updateCopying(state) },
+        copy: {
+          options,
+          store,
+          tellProgress: StreamState.updateCopying(state),
+          onFailure: (cause: SnapshotError, attempt: number) =>
+            SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, cause })
+        },
         control: options.snapshot === undefined || unfitness !== undefined ? undefined : requests,
         continuity: yield* makeContinuity(options, onState),
         onState
@@ -182,11 +191,11 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
         return onState({ _tag: "Stopped" })
       }
     )
+    /** The program's own labels stay. */
     const labelled = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-      effect.pipe(
-        Effect.annotateLogs({ slot: options.slot }),
-        Effect.provideService(Metric.CurrentMetricAttributes, { slot: options.slot })
-      )
+      Effect.flatMap(Metric.CurrentMetricAttributes, (labels) =>
+        Effect.provideService(effect, Metric.CurrentMetricAttributes, { ...labels, slot: options.slot })
+      ).pipe(Effect.annotateLogs({ slot: options.slot }))
     const run = (handler: Input<Anything, unknown, unknown>) =>
       Effect.andThen(
         claim,

@@ -122,8 +122,7 @@ export const messages =
 
 /**
  * A handler of changes with these messages decoded, told apart by `message`, as one of whatever a stream delivers, or as one
- * for `Table.handler`. When a message does not fit it is given what came before; that is delivered again, as a failed call
- * acknowledges nothing.
+ * for `Table.handler`. When a message does not fit it is given what came before, and what is acknowledged of that counts.
  *
  * @example
  * withLogicalStream(options, Outbox.handler([OrderPlaced], (change) =>

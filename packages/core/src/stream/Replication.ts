@@ -108,7 +108,7 @@ export interface StreamService<Self, Id extends string, O extends LogicalStreamO
  * }) {}
  * const program = Effect.gen(function* () {
  *   const { acknowledgeChange, changes } = yield* Articles
- *   yield* Stream.runForEach(changes, (change) => Effect.andThen(index(change), acknowledgeChange(change)))
+ *   yield* Stream.runForEach(changes, (change) => Effect.andThen(store(change), acknowledgeChange(change)))
  * })
  * program.pipe(Articles.retrying, Effect.provide(PgWalSender.layerConfig))
  */

@@ -20,7 +20,7 @@ import type { Consume, Handler, Read, Session } from "./Handler.ts"
 type Delivered = Change | SnapshotRow | TableSnapshotChange
 
 /** Acknowledges what is written down: what a request has settled is lost with the process, and what the slot passes is gone. */
-const settling = (control: ControlState, session: Session): Session => ({
+const settling = <E>(control: ControlState, session: Session<E>): Session<E> => ({
   ...session,
   acknowledgeThrough: (unit: NextLsn) =>
     control.isIdle

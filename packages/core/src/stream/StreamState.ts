@@ -3,6 +3,7 @@ import type * as Effect from "effect/Effect"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { ConnectionState } from "../replication/ConnectionState.ts"
 import type { CopyProgress } from "../snapshot/CopyProgress.ts"
+import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 
 export type { ConnectionState } from "../replication/ConnectionState.ts"
 export type { CopyProgress, TableProgress } from "../snapshot/CopyProgress.ts"
@@ -23,7 +24,14 @@ export interface Copying extends CopyProgress {
  *   in between: one that grows is a stream that does not get on.
  * - `Stopped`: it has failed, or has ended, or was interrupted; the program's own exit says how.
  */
-export type StreamState = { readonly _tag: "Idle" } | ConnectionState | Copying
+export type StreamState = { readonly _tag: "Idle" } | ConnectionState | Copying | Retrying
+
+/** An attempt has failed, of the stream or of the first copy, and another will be made. */
+export interface Retrying {
+  readonly _tag: "Reconnecting"
+  readonly attempt: number
+  readonly cause: SnapshotError
+}
 
 export type StreamStateRef = SubscriptionRef.SubscriptionRef<StreamState>
 

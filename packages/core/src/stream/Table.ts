@@ -50,8 +50,7 @@ export const changes =
 
 /**
  * A handler of typed changes as one of whatever a stream delivers: of rows as well, where there is a snapshot. It is given
- * nothing of other tables. What came before a row that does not fit is handed over; it is delivered again, as a failed call
- * acknowledges nothing.
+ * nothing of other tables. What came before a row that does not fit is handed over, and what is acknowledged of it counts.
  *
  * @example
  * withLogicalStream(options, Table.handler([Orders], (change) => store(change).pipe(Effect.as(nextLsn(change)))))

@@ -228,7 +228,7 @@ export class TypedChanges<T extends Any, Policy extends OnMismatch> {
  *
  * @example
  * const decode = Table.decoder([Orders, Customers])
- * withTransactionStream(options, ({ changes }) => Effect.flatMap(Effect.fromResult(decode(changes)), store))
+ * Handler.transactions(({ changes }) => Effect.flatMap(Effect.fromResult(decode(changes)), store))
  */
 export const decoder = <T extends Any, Policy extends OnMismatch = "fail">(
   tables: ReadonlyArray<T>,

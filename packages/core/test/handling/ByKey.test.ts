@@ -259,7 +259,7 @@ describe("Handler.byKey", () => {
         const work = gates()
         const failures: Array<unknown> = []
         const { acknowledged, give } = yield* connect(Handler.byKey<Change, Broken>({ concurrency: 3 }, work.handle), {
-          fail: (cause) => Effect.sync(() => void failures.push(Cause.squash(cause)))
+          fail: (error) => Effect.sync(() => void failures.push(error))
         })
         yield* give([...first, ...second, ...third, ...of.of(item(4))])
         assert.deepStrictEqual(work.begun, [1, 2, 3])

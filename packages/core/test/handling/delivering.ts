@@ -42,7 +42,10 @@ export const moved =
 export const rowOf = (change: { readonly _tag: string }): Row => (change as Insert).row
 
 /** A handler made for a connection that ends with the scope: `give` takes a read; what it acknowledged is by `lsn`. */
-export const connect = Effect.fnUntraced(function* <C, E, R>(handler: Handler<C, E, R>, more: Partial<Session> = {}) {
+export const connect = Effect.fnUntraced(function* <C, E, R>(
+  handler: Handler<C, E, R>,
+  more: Partial<Session<unknown>> = {}
+) {
   const acknowledged: Array<NextLsn> = []
   const consume = yield* handler.make(session(acknowledged, more))
   return {

@@ -4,6 +4,7 @@ import { Effect, Fiber, Logger, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import type { ReplicationError } from "../../src/ReplicationError.ts"
+import type { SnapshotError } from "../../src/snapshot/SnapshotError.ts"
 import { make, type StreamState } from "../../src/stream/LogicalStream.ts"
 import * as FakeWalSender from "../support/FakeWalSender.ts"
 
@@ -26,7 +27,7 @@ const silence = Effect.fnUntraced(function* ({ later = () => deaf, overrides, wa
   )
   const { slot = options.slot, ...timing } = overrides ?? {}
   const { run, state } = yield* make({ ...options, slot, timing })
-  const causes: Array<ReplicationError> = []
+  const causes: Array<SnapshotError> = []
   const watch = (now: StreamState) => Effect.sync(() => now._tag === "Reconnecting" && causes.push(now.cause))
   yield* Effect.forkChild(Stream.runForEach(SubscriptionRef.changes(state), watch), { startImmediately: true })
   const fiber = yield* run(() => Effect.succeed(undefined)).pipe(Effect.provide(walSender.layer), Effect.forkChild)

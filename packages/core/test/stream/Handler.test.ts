@@ -12,6 +12,7 @@ import type { NextLsn } from "../../src/change/NextLsn.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { ConnectionError } from "../../src/ReplicationError.ts"
+import type { SnapshotError } from "../../src/snapshot/SnapshotError.ts"
 import * as Handler from "../../src/stream/Handler.ts"
 import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as TransactionContext from "../../src/stream/TransactionContext.ts"
@@ -111,6 +112,48 @@ describe("a handler", () => {
         yield* Fiber.interrupt(fiber)
         assert.deepStrictEqual(stored, [1, 2])
         assert.deepStrictEqual(yield* server.unconfirmed, [])
+      })
+    )
+  )
+
+  it.effect("that works ahead is held to nothing, and ends the stream at once where it says that it has failed", () =>
+    onServer(
+      Effect.gen(function* () {
+        const server = yield* TestWalSender
+        const gate = yield* Deferred.make<void, Broken>()
+        const given: Array<number> = []
+        /** As docs/handlers.md has it. */
+        const ahead = Handler.make<Change, Broken | SnapshotError>((session) =>
+          Effect.gen(function* () {
+            const queue = yield* Queue.bounded<ReadonlyArray<Change>>(4)
+            yield* Queue.take(queue).pipe(
+              Effect.flatMap((changes) => {
+                const done = changes.map(nextLsn).findLast((next) => next !== undefined)
+                const stored = Deferred.await(gate)
+                return done === undefined ? stored : Effect.andThen(stored, session.acknowledgeThrough(done))
+              }),
+              Effect.forever,
+              Effect.catch(session.fail),
+              Effect.forkScoped
+            )
+            return ({ changes }) => {
+              given.push(...changes.flatMap((change) => (change._tag === "Insert" ? [change.row.id as number] : [])))
+              return Effect.asVoid(Queue.offer(queue, changes))
+            }
+          })
+        )
+        const fiber = yield* Effect.forkChild(withLogicalStream(options, ahead))
+        yield* server.awaitStreaming
+        const written = yield* server.write(row(1))
+        yield* until(() => given.length === 1)
+        const more = yield* server.write(row(2))
+        yield* until(() => given.length === 2)
+        assert.deepStrictEqual(yield* server.unconfirmed, [...written, ...more])
+        yield* Deferred.fail(gate, new Broken())
+        // No other read comes: the slot is quiet.
+        assert.deepStrictEqual(yield* Effect.flip(Fiber.join(fiber)), new Broken())
+        assert.strictEqual(yield* server.attempts, 1)
+        assert.strictEqual((yield* server.unconfirmed).length, 2)
       })
     )
   )

@@ -6,15 +6,15 @@ import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import type { Handler, Session } from "../../src/stream/Handler.ts"
 
 /** A connection that notes what it is told. */
-export const session = (acknowledged: Array<NextLsn>, more: Partial<Session> = {}): Session => ({
+export const session = (acknowledged: Array<NextLsn>, more: Partial<Session<unknown>> = {}): Session<unknown> => ({
   slot: "orders",
   plugin: Pgoutput.make({ publications: ["orders"] }),
   maxTransactionBytes: undefined,
   isOver: () => false,
+  fail: () => Effect.void,
   durable: Effect.sync(() => acknowledged.at(-1)?.lsn ?? Lsn.zero),
   acknowledge: (unit) => Effect.sync(() => void acknowledged.push(unit)),
   acknowledgeThrough: (unit) => Effect.sync(() => void acknowledged.push(unit)),
-  fail: () => Effect.void,
   ...more
 })
 

@@ -60,7 +60,7 @@ const qualifiedName = ({ relation }: LogicalStream.TableProgress): string => `${
  * The lines of a first copy: one for all of it, and one for each table that has begun and is not done.
  *
  * @example
- * formatCopying(progress)
+ * const lines = (progress: LogicalStream.CopyProgress) => formatCopying(progress)
  * // => ["snapshot | 1 of 2 tables | 1,200 of ~2,400 rows, 50 % | 400/s | 3 s left",
  * //     "  public.orders | 1,000 of ~2,200 rows, 45 % | 400/s | 3 s left"]
  */
@@ -79,7 +79,7 @@ export const formatCopying = (progress: LogicalStream.CopyProgress): ReadonlyArr
  * The lines of any state. What does not stream says so first: how fast it was is of no use then.
  *
  * @example
- * formatState({ _tag: "Reconnecting", attempt: 2, cause }, status)
+ * const lines = (...[state, status]: Parameters<typeof formatState>) => formatState(state, status)
  * // => ["reconnecting (2) after ConnectionError | 345 changes in 67 transactions"]
  */
 export const formatState = (state: Copy.State, status: Status): ReadonlyArray<string> => {

@@ -188,7 +188,7 @@ const attempts = (run: Run): Effect.Effect<never, CopyError, WalSender> =>
  * A copy as a value: to be run, and watched.
  *
  * @example
- * const copy = yield* Copy.make(options)
+ * const copy = yield* Copy.make(copying)
  * yield* SubscriptionRef.changes(copy.state).pipe(Stream.runForEach((now) => Effect.logInfo(now)), Effect.forkScoped)
  * yield* copy.run
  */

@@ -101,7 +101,8 @@ const make = (
     makeQuery: (callback: (error: Error | undefined, counts: ReadonlyArray<number>) => void) => pg.Submittable
   ): Effect.Effect<ReadonlyArray<number>, SessionError> =>
     Effect.callback((resume) => {
-      self.client.query(
+      PgClient.submit(
+        self,
         makeQuery((error, counts) =>
           resume(error === undefined ? Effect.succeed(counts) : Effect.fail(failure(error, self.config, self.lost)))
         )

@@ -1,22 +1,24 @@
 /**
- * A `pg` client in replication mode, within a scope: opened, asked, and robbed of its socket. Or in an ordinary session.
+ * A `pg` client in replication mode, within a scope: opened, asked, and watched while an answer is due. Or in an ordinary
+ * session. How it is robbed of its socket is in `SocketTakeover.ts`.
  *
- * The only file that touches what `pg` keeps private: `Connection` with its `stream`, its `attachListeners` and its
+ * The two alone touch what `pg` keeps private: `Connection` with its `stream`, its `attachListeners` and its
  * events. Nothing that goes wrong in there reaches the process as an uncaught error.
  */
 import type { EventEmitter } from "node:events"
 import { Socket } from "node:net"
 import type { ConnectionOptions } from "node:tls"
 import { DecodeError, InvalidOption, type ReplicationError } from "@replicant/core"
-import { type CopyBoth, Frames, FrontendMessage, logText, type QueryRow } from "@replicant/core/driver"
+import { Frames, FrontendMessage, logText, type QueryRow } from "@replicant/core/driver"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import pg from "pg"
+import { type Standing, watchAnswers } from "./AnswerWatch.ts"
 import { authenticationFailed, guardAuthentication, maxScramIterations, noPassword } from "./PgAuthentication.ts"
 import type { PgConfig } from "./PgConfig.ts"
-import { connectionError, queryFailure } from "./PgServerError.ts"
-import { readOnDemand } from "./ReadOnDemand.ts"
+import { address, queryFailure } from "./PgServerError.ts"
 
 /** What of `pg`'s `Connection` is used here and missing in its types. */
 interface PrivateConnection extends EventEmitter {
@@ -39,6 +41,13 @@ interface Notice {
   readonly message?: string | undefined
 }
 
+/** One session, as the server knows it. */
+export interface Backend {
+  readonly pid: string
+  /** When its server was started: by which another server, or the same one restarted, is known. */
+  readonly serverStart: string
+}
+
 /** An open client, and what we watch of it. */
 export interface PgClient {
   readonly client: pg.Client
@@ -53,6 +62,12 @@ export interface PgClient {
   readonly refused: () => Error | undefined
   /** Queries sent whose ReadyForQuery has not come. */
   unanswered: number
+  /** Somebody waits for bytes of a copy, and no silence is expected. */
+  isPulling: boolean
+  /** How often somebody began to wait. */
+  waits: number
+  /** Which backend answers, once it has been asked. */
+  backend: Backend | undefined
   /** What broke the connection, or the ErrorResponse that announced its end. */
   lost: unknown
   isReady: boolean
@@ -74,6 +89,8 @@ export interface OpenOptions {
   readonly password: () => Redacted.Redacted | undefined
   /** `sql` is an ordinary session: it knows the extended protocol, and no replication commands. A walsender if left out. */
   readonly session?: "replication" | "sql" | undefined
+  /** Asks over another connection what the backend is doing. Left out, nobody watches whether answers come. */
+  readonly askStanding?: ((backend: Backend | undefined) => Effect.Effect<Standing>) | undefined
 }
 
 const makeClient = (config: PgConfig, { password, session, tls }: OpenOptions): PgClient => {
@@ -112,6 +129,9 @@ const makeClient = (config: PgConfig, { password, session, tls }: OpenOptions): 
     notices: [],
     refused: guardAuthentication(connection, config, tls !== undefined),
     unanswered: 0,
+    isPulling: false,
+    waits: 0,
+    backend: undefined,
     lost: undefined,
     isReady: false,
     isTaken: false
@@ -187,6 +207,27 @@ const close = ({ connection, isReady, tcp }: PgClient): Effect.Effect<void> =>
     else stream.once("close", () => resume(Effect.void))
   })
 
+/** Closes the connection, once it is open, when an answer is due and will not come. */
+const watch = (self: PgClient, { askStanding }: OpenOptions): Effect.Effect<void> => {
+  const { config, connection } = self
+  const { answerTimeout } = config
+  if (askStanding === undefined || answerTimeout === undefined) return Effect.void
+  // The stream is another one once TLS is agreed.
+  return watchAnswers(
+    {
+      address: address(config),
+      isWaiting: () => (self.unanswered > 0 || self.isPulling) && !connection.stream.destroyed,
+      moved: () => [self.waits, connection.stream.bytesRead, connection.stream.writableLength].join(),
+      askStanding: Effect.suspend(() => askStanding(self.backend)),
+      giveUp: (error) => {
+        self.lost ??= error
+        connection.stream.destroy(error)
+      }
+    },
+    Duration.toMillis(answerTimeout)
+  )
+}
+
 /** Opens a client, closed with the scope, or at once if it does not come up. Fails with what `pg` threw. */
 export const open = Effect.fnUntraced(function* (
   config: PgConfig,
@@ -204,6 +245,7 @@ export const open = Effect.fnUntraced(function* (
     })
   })
   yield* Effect.onError(connected, () => close(self))
+  yield* Effect.forkScoped(watch(self, options))
   return self
 })
 
@@ -216,7 +258,8 @@ const logNotices = (self: PgClient): Effect.Effect<void> =>
     )
   )
 
-const withoutNul = (text: string): Effect.Effect<void, InvalidOption> =>
+/** Text that ends where it seems to. */
+export const withoutNul = (text: string): Effect.Effect<void, InvalidOption> =>
   text.includes("\0")
     ? Effect.fail(new InvalidOption({ option: "query", problem: "must not contain a NUL character" }))
     : Effect.void
@@ -231,9 +274,17 @@ const toRow = (fields: ReadonlyArray<pg.FieldDef>, values: ReadonlyArray<string 
 /** `pg` gives an array of results, which its types do not tell, when there were several statements. */
 type Results = pg.QueryArrayResult<Array<string | null>>
 
+/** Hands `pg` a query. An answer is due from then on, and that it comes is watched. */
+export const submit = (self: PgClient, query: pg.Submittable): void => {
+  self.unanswered += 1
+  self.waits += 1
+  self.client.query(query)
+}
+
 const runQuery = (self: PgClient, text: string): Effect.Effect<ReadonlyArray<QueryRow>, ReplicationError> =>
   Effect.callback((resume) => {
     self.unanswered += 1
+    self.waits += 1
     self.client.query(
       { text, rowMode: "array" },
       (thrown: Error | null | undefined, results: Results | ReadonlyArray<Results>) => {
@@ -260,8 +311,12 @@ export const query = (self: PgClient, text: string): Effect.Effect<ReadonlyArray
 const withoutTransactionTimeout =
   "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'transaction_timeout'"
 
+/** When the server was started, as a query of it has it: no two servers say the same, and none does after a restart. */
+export const serverStart = "extract(epoch FROM pg_catalog.pg_postmaster_start_time())"
+
 const introduction = `${withoutTransactionTimeout};
   SELECT pg_catalog.current_setting('server_version_num') AS server_version_num,
+  pg_catalog.pg_backend_pid() AS pid, ${serverStart} AS server_start,
   CASE WHEN pg_catalog.current_setting('client_connection_check_interval') = '0'
     AND pg_catalog.version() ~* 'linux|darwin|apple|bsd|solaris'
     THEN pg_catalog.set_config('client_connection_check_interval', '2s', false) END AS checks`
@@ -275,48 +330,7 @@ const introduction = `${withoutTransactionTimeout};
  * Source: https://www.postgresql.org/docs/current/runtime-config-connection.html
  */
 export const introduce = (self: PgClient): Effect.Effect<number, ReplicationError> =>
-  Effect.map(query(self, introduction), ([row]) => Number(row?.server_version_num))
-
-const isClosed = ({ connection }: PgClient): boolean => connection.stream.destroyed || !connection.stream.writable
-
-/** Waits for the next bytes, or the end. */
-const somethingHappens = ({ connection }: PgClient): Effect.Effect<void> =>
-  Effect.callback((resume) => {
-    const { stream } = connection
-    const stopListening = (): void => {
-      stream.off("data", happened)
-      stream.off("close", happened)
-    }
-    const happened = (): void => {
-      stopListening()
-      resume(Effect.void)
-    }
-    stream.on("data", happened)
-    stream.on("close", happened)
-    return Effect.sync(stopListening)
+  Effect.map(query(self, introduction), ([row]) => {
+    self.backend = { pid: row?.pid ?? "", serverStart: row?.server_start ?? "" }
+    return Number(row?.server_version_num)
   })
-
-/** An answer wakes its fiber from within `pg`'s parser, with the rest of what was read still before it. */
-const parserReturns: Effect.Effect<void> = Effect.callback((resume) => {
-  const immediate = setImmediate(() => resume(Effect.void))
-  return Effect.sync(() => clearImmediate(immediate))
-})
-
-/** Takes the socket from `pg` once every answer has come, and no part of a message is left in its parser. */
-const takeSocket = Effect.fnUntraced(function* (self: PgClient): Effect.fn.Return<CopyBoth, ReplicationError> {
-  const { config, connection, frames } = self
-  yield* parserReturns
-  while (!isClosed(self) && (self.unanswered > 0 || frames.pending > 0)) yield* somethingHappens(self)
-  if (isClosed(self)) return yield* queryFailure(self.lost, config)
-  self.isTaken = true
-  connection.stream.removeAllListeners("data")
-  return readOnDemand(connection.stream, (thrown) => connectionError(thrown ?? self.lost, config))
-})
-
-/** Takes the socket over and sends `command`: what comes back is for the first pull. */
-export const copyBoth = Effect.fnUntraced(function* (self: PgClient, command: string) {
-  yield* withoutNul(command)
-  const copy = yield* takeSocket(self)
-  yield* copy.send(FrontendMessage.query(command))
-  return copy
-})

@@ -66,6 +66,8 @@ export interface PgConfig extends PgServerAddress {
   readonly applicationName: string
   /** `undefined` is no limit. */
   readonly connectTimeout: Duration.Duration | undefined
+  /** `undefined` is no limit. */
+  readonly answerTimeout: Duration.Duration | undefined
   readonly keepAlive: boolean
   /** The startup message's `options`. */
   readonly startupOptions: string
@@ -136,11 +138,14 @@ const startupOptions = ({ options, settings }: Options): string => {
 const password = (given: Options["password"]): PgConfig["password"] =>
   given === undefined || Redacted.isRedacted(given) ? Effect.succeed(given) : given
 
-const connectTimeout = (given: Options["connectTimeout"]): Duration.Duration | undefined => {
+const timeout = (
+  option: "connectTimeout" | "answerTimeout",
+  given: Options["connectTimeout"]
+): Duration.Duration | undefined => {
   if (given === undefined) return Duration.seconds(10)
   const duration = Option.getOrUndefined(Duration.fromInput(given))
   if (duration === undefined || !(Duration.toMillis(duration) >= 0)) {
-    throw refuse("connectTimeout", "must be a duration of 0 (no limit) or more")
+    throw refuse(option, "must be a duration of 0 (no limit) or more")
   }
   return Duration.toMillis(duration) === 0 || !Duration.isFinite(duration) ? undefined : duration
 }
@@ -236,7 +241,8 @@ export const resolve = (options: Options): Result.Result<PgConfig, InvalidOption
       isPasswordAskedAnew: !Redacted.isRedacted(said.password),
       requireAuth: authMethodSet(said.requireAuth),
       applicationName: text("applicationName", said.applicationName ?? "replicant"),
-      connectTimeout: connectTimeout(said.connectTimeout),
+      connectTimeout: timeout("connectTimeout", said.connectTimeout),
+      answerTimeout: timeout("answerTimeout", said.answerTimeout),
       keepAlive: said.keepAlive ?? true,
       startupOptions: startupOptions(said)
     }

@@ -4,10 +4,13 @@
  * decided here.
  */
 import { ConnectionError, type ReplicationError } from "@replicant/core"
+import type { QueryRow } from "@replicant/core/driver"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import type { Standing } from "./AnswerWatch.ts"
 import * as ConnectTimeout from "./ConnectTimeout.ts"
 import { PasswordHistory } from "./PasswordHistory.ts"
 import { isLocal } from "./PgAuthentication.ts"
@@ -29,10 +32,13 @@ const openPlain = Effect.fnUntraced(function* (
   return yield* PgClient.open(config, { ...options, tls: undefined })
 })
 
+/** How a client is opened here. */
+type ClientOptions = Pick<PgClient.OpenOptions, "session" | "askStanding">
+
 const openClient = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
   history: PasswordHistory,
-  session?: PgClient.OpenOptions["session"]
+  options: ClientOptions
 ): Effect.fn.Return<PgClient.PgClient, ReplicationError, Scope.Scope> {
   const secret = yield* askPassword(config)
   const tls = yield* tlsOptions(config)
@@ -41,10 +47,10 @@ const openClient = Effect.fnUntraced(function* (
     isUsed = true
     return secret
   }
-  const client = yield* PgClient.open(config, { tls, password, session }).pipe(
+  const client = yield* PgClient.open(config, { tls, password, ...options }).pipe(
     Effect.catchIf(
       (thrown) => config.sslmode === "prefer" && isWithoutTls(thrown),
-      () => openPlain(config, { password, session })
+      () => openPlain(config, { password, ...options })
     ),
     Effect.mapError((thrown) => {
       const error = connectFailure(thrown, config)
@@ -54,6 +60,54 @@ const openClient = Effect.fnUntraced(function* (
   history.accept()
   return client
 })
+
+/** What one look says. Of another role's sessions nothing is shown but the pid. */
+const standingOf = (row: QueryRow | undefined, { serverStart }: PgClient.Backend): Standing => {
+  if (row?.server_start !== serverStart) return "Unknown"
+  if (row.pid === null) return "Gone"
+  if (row.state === null) return "Unknown"
+  return row.state?.startsWith("idle") || row.wait_event === "ClientRead" || row.wait_event === "ClientWrite"
+    ? "Waiting"
+    : "Working"
+}
+
+const standingQuery = ({ pid }: PgClient.Backend): string =>
+  `SELECT ${PgClient.serverStart} AS server_start, a.pid, a.state, a.wait_event
+  FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_stat_activity AS a ON a.pid = ${Number(pid)}`
+
+/** No name server's failure, and no certificate, says anything of a connection that is there. */
+const isUnreachable = (error: ReplicationError): boolean =>
+  error._tag === "ConnectionError" && error.reason !== "HostNotFound" && error.reason !== "Tls"
+
+/** Where connecting has no limit, asking has. */
+const mostAsking = Duration.seconds(10)
+
+/** A look that finds it waiting may have come between two of its steps: it is looked at again this much later, in milliseconds. */
+const lookInterval = 100
+
+/**
+ * Asks the same server, in a session of its own, what a backend is doing. An ordinary session: that takes none of
+ * `max_wal_senders`, and by pg_hba.conf what may replicate a database may connect to it.
+ */
+const askStanding =
+  (config: PgConfig.PgConfig) =>
+  (backend: PgClient.Backend | undefined): Effect.Effect<Standing> =>
+    Effect.gen(function* () {
+      const client = yield* openClient(config, new PasswordHistory(config), { session: "sql" })
+      if (backend === undefined) return "Unknown"
+      const look = Effect.map(PgClient.query(client, standingQuery(backend)), ([row]) => standingOf(row, backend))
+      const standing = yield* look
+      return standing === "Waiting" ? yield* Effect.delay(look, lookInterval) : standing
+    }).pipe(
+      Effect.scoped,
+      ConnectTimeout.make({ ...config, connectTimeout: config.connectTimeout ?? mostAsking }),
+      Effect.catch((error) =>
+        Effect.as(
+          Effect.logDebug(`cannot ask what the server is doing: ${error.message}`),
+          isUnreachable(error) ? ("Unreachable" as const) : ("Unknown" as const)
+        )
+      )
+    )
 
 /** What is wrong with a session, where not any will do. */
 const objection = Effect.fnUntraced(function* (client: PgClient.PgClient, wanted: TargetSessionAttrs) {
@@ -82,7 +136,7 @@ export const openChecked = Effect.fnUntraced(function* (
   history: PasswordHistory,
   { session, wanted }: { readonly wanted: TargetSessionAttrs; readonly session?: PgClient.OpenOptions["session"] }
 ): Effect.fn.Return<PgClient.PgClient, ReplicationError, Scope.Scope> {
-  const client = yield* openClient(config, history, session)
+  const client = yield* openClient(config, history, { session, askStanding: askStanding(config) })
   const problem = yield* objection(client, wanted)
   if (problem !== undefined) {
     return yield* new ConnectionError({

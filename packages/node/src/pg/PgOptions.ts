@@ -108,6 +108,11 @@ export interface Options {
   readonly applicationName?: string | undefined
   /** How long one attempt may take, from looking up the name to the first answer: 10 seconds; 0 is no limit. */
   readonly connectTimeout?: Duration.Input | undefined
+  /**
+   * How long a question to the server may go unanswered, with nothing moving, before another connection asks what the server
+   * is doing: 10 seconds. One at work is waited for, however long; else the connection is given up. 0 is no limit.
+   */
+  readonly answerTimeout?: Duration.Input | undefined
   /** Whether TCP probes an idle connection. On unless told otherwise. */
   readonly keepAlive?: boolean | undefined
   /** Settings of the session: `{ wal_sender_timeout: "30s" }`. */

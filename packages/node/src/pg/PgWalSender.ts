@@ -2,7 +2,7 @@
  * The walsender of a real server: core's `WalSender` over a `pg` client.
  *
  * `pg` connects, negotiates TLS, authenticates and runs queries. For the copy the socket is taken from it, since it
- * reads ahead and lends bytes that its next read overwrites: see `PgClient` and `ReadOnDemand`.
+ * reads ahead and lends bytes that its next read overwrites: see `SocketTakeover` and `ReadOnDemand`.
  */
 import type { InvalidOption, ReplicationError } from "@replicant/core"
 import { type ReplicantConnection, WalSender } from "@replicant/core/driver"
@@ -17,6 +17,7 @@ import * as PgClient from "./PgClient.ts"
 import * as PgConfig from "./PgConfig.ts"
 import { attemptInTime, firstServer, openChecked } from "./PgConnect.ts"
 import type { TargetSessionAttrs } from "./PgOptions.ts"
+import { copyBoth } from "./SocketTakeover.ts"
 
 const handshake = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
@@ -28,7 +29,7 @@ const handshake = Effect.fnUntraced(function* (
   return {
     serverVersion,
     query: (text) => PgClient.query(client, text),
-    copyBoth: (command) => PgClient.copyBoth(client, command),
+    copyBoth: (command, options) => copyBoth(client, command, options),
     slices: nodeText
   }
 })

@@ -37,15 +37,15 @@ const makeTarget = (overrides: Partial<TargetSession> = {}) => {
     totals: { rows: 0, changes: 0, transactions: 0, missing: 0 },
     committed: Lsn.zero
   })
-  const connection: Handler.Session = {
+  const connection: Handler.Session<unknown> = {
     slot: "s",
     plugin: Pgoutput.make({ publications: ["p"] }),
     maxTransactionBytes: undefined,
     isOver: () => false,
+    fail: () => Effect.void,
     durable: Effect.succeed(Lsn.zero),
     acknowledge: () => Effect.void,
-    acknowledgeThrough: (unit) => Effect.sync(() => void acknowledged.push(Lsn.format(unit.lsn))),
-    fail: () => Effect.void
+    acknowledgeThrough: (unit) => Effect.sync(() => void acknowledged.push(Lsn.format(unit.lsn)))
   }
   const handler = copyHandler(writer, { origin: "unmarked", replicated: "apply" })
   /** One connection: what its reads bring, until it is lost. */
