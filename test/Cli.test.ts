@@ -306,7 +306,7 @@ describe("replicant, when something is wrong", () => {
   failing(
     "tells a missing publication, and how to make it",
     (workspace) => ["stream", "--slot", workspace.slot, "--create", "--publication", "Nope"],
-    /^error: no publication "Nope" in this database\ncure: replicant publication create Nope --table TABLE\n$/
+    /^error: no publication "Nope" in this database, which has .*"\ncure: name one that is there, or: replicant publication create Nope --table TABLE\n$/
   )
   failing(
     "tells a missing slot, and how to make it",
@@ -391,9 +391,134 @@ describe("replicant slot, publication, identify", () => {
       const list = JSON.parse((yield* replicant(["publication", "list", "--json"], env)).stdout)
       assert.deepStrictEqual(
         list.find(({ name }: { name: string }) => name === "Mine"),
-        { name: "Mine", allTables: false, operations: ["insert"] }
+        {
+          name: "Mine",
+          allTables: false,
+          operations: ["insert"],
+          tables: [{ schema: "public", table: "orders", replicaIdentity: true }]
+        }
       )
-      assert.match((yield* replicant(["publication", "list"], env)).stdout, /^Mine +listed +insert$/m)
+      assert.match((yield* replicant(["publication", "list"], env)).stdout, /^Mine +public.orders +insert +-$/m)
+    })
+  )
+
+  onServer("postgres", "alters and drops publications, and shows which of their tables lack an identity", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
+      const env = environment(workspace)
+      const alter = ["publication", "alter", "mine"]
+      const missing = yield* replicant([...alter, "--add-table", "heap"], env)
+      assert.match(missing.stderr, /no publication "mine"/)
+      const make = ["publication", "create", "mine", "--table", "orders", "--operation", "insert"]
+      assert.strictEqual((yield* replicant(make, env)).code, 0)
+      assert.strictEqual((yield* replicant([...alter, "--add-table", "heap"], env)).code, 0)
+      const refused = yield* replicant([...alter, "--operation", "insert", "--operation", "update"], env)
+      assert.strictEqual(refused.code, 1)
+      assert.include(refused.stderr, 'for want of a replica identity, on "public"."heap"')
+      const widened = yield* replicant([...alter, "--operation", "update", "--without-identity", "--json"], env)
+      assert.deepStrictEqual([widened.code, widened.stdout], [0, '{"altered":"mine"}\n'])
+      const list = (yield* replicant(["publication", "list"], env)).stdout
+      assert.match(list, /^mine +public.heap, public.orders +update +public.heap$/m)
+      const less = yield* replicant([...alter, "--drop-table", "heap", "--operation", "delete"], env)
+      assert.strictEqual(less.code, 0, less.stderr)
+      assert.strictEqual((yield* replicant(alter, env)).code, 2, "nothing to alter")
+      const dropped = yield* replicant(["publication", "drop", "mine", "--json"], env)
+      assert.deepStrictEqual([dropped.code, dropped.stdout], [0, '{"dropped":"mine"}\n'])
+      assert.strictEqual((yield* replicant(["publication", "drop", "mine"], env)).code, 1)
+    })
+  )
+
+  onServer("postgres", "moves a slot on, over what nobody has confirmed only when told to, and never back", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const env = environment(workspace)
+      yield* makeSlot(workspace)
+      yield* workspace.sql(insert(1))
+      const to = yield* workspace.currentWalLsn
+      yield* workspace.sql(insert(2))
+      const advance = ["slot", "advance", workspace.slot, "--to"]
+      const asked = yield* replicant([...advance, to], env)
+      assert.strictEqual(asked.code, 2)
+      assert.match(asked.stderr, /would skip what was committed from .* of WAL.*\ncure: add --yes/)
+      const moved = yield* replicant([...advance, to, "--yes", "--json"], env)
+      assert.strictEqual(moved.code, 0, moved.stderr)
+      assert.deepInclude(JSON.parse(moved.stdout), { advanced: workspace.slot, to })
+      assert.match((yield* replicant([...advance, "0/1", "--yes"], env)).stderr, /never goes back/)
+      assert.strictEqual((yield* replicant([...advance, to], env)).code, 0, "it is there")
+      const read = yield* replicant(streamArgs(workspace, "--limit", "1"), env)
+      assert.deepStrictEqual(ids(read.stdout), ["2"])
+      const unknown = yield* replicant(["slot", "advance", "nobody_s", "--to", to], env)
+      assert.include(unknown.stderr, "does not exist")
+    })
+  )
+
+  onServer("postgres", "makes no publication that the source's own UPDATE would fail under, unless told to", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
+      yield* workspace.sql("CREATE TABLE part (n int) PARTITION BY LIST (n)")
+      yield* workspace.sql("CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1)")
+      const env = environment(workspace)
+      const make = ["publication", "create", "mine", "--table", "orders"]
+      const refused = yield* replicant([...make, "--table", "heap", "--table", "part"], env)
+      assert.strictEqual(refused.code, 1)
+      assert.match(refused.stderr, /for want of a replica identity, on "public"."heap", "public"."part1"\n/)
+      assert.match(refused.stderr, /cure: ALTER TABLE "public"."heap" ADD PRIMARY KEY .* REPLICA IDENTITY FULL/)
+      const stream = ["stream", "--slot", workspace.slot, "--create", "--table", "heap", "--snapshot", "only"]
+      const streamed = yield* replicant(stream, env)
+      assert.strictEqual(streamed.code, 1)
+      assert.include(streamed.stderr, '"public"."heap"')
+      assert.lengthOf(
+        yield* workspace.sql(`SELECT FROM pg_publication WHERE pubname IN ('mine', '${workspace.slot}')`),
+        0
+      )
+      assert.isUndefined(yield* workspace.findSlot())
+      assert.strictEqual((yield* replicant(make, env)).code, 0)
+      const inserts = ["publication", "create", "inserts", "--table", "heap", "--operation", "insert"]
+      assert.strictEqual((yield* replicant(inserts, env)).code, 0)
+      const nonetheless = yield* replicant([...stream, "--without-identity"], env)
+      assert.strictEqual(nonetheless.code, 0, nonetheless.stderr)
+    })
+  )
+
+  onServer(
+    "postgres",
+    "names the grant and the ownership that a publication needs, and those that are there",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: orders })
+        const role = `${workspace.database}_maker`
+        yield* Effect.acquireRelease(workspace.sql(`CREATE ROLE ${role} LOGIN REPLICATION PASSWORD 'maker'`), () =>
+          Effect.ignore(workspace.sql(`DROP ROLE ${role}`))
+        )
+        const { host, port } = workspace.connection
+        const env = { DATABASE_URL: `postgres://${role}:maker@${host}:${port}/${workspace.database}` }
+        const denied = yield* replicant(["publication", "create", "mine", "--table", "orders"], env)
+        assert.strictEqual(denied.code, 1)
+        assert.include(denied.stderr, `cure: GRANT CREATE ON DATABASE "${workspace.database}" TO "${role}"`)
+        assert.include(denied.stderr, "must own each table")
+        const missing = yield* replicant(["stream", "--slot", workspace.slot, "--publication", "mnie"], env)
+        assert.match(
+          missing.stderr,
+          new RegExp(`no publication "mnie" in this database, which has .*"${workspace.publication}"`)
+        )
+      })
+  )
+
+  onServer("postgres", "names, while it waits for it, the prepared transaction that a slot is not made for", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      const gid = `left behind by ${workspace.database}`
+      yield* workspace.sql(`BEGIN; INSERT INTO orders VALUES (1); PREPARE TRANSACTION '${gid}'`)
+      const rollback = Effect.ignore(workspace.sql(`ROLLBACK PREPARED '${gid}'`))
+      yield* Effect.addFinalizer(() => rollback)
+      const running = yield* startReplicant(streamArgs(workspace, "--create"), environment(workspace))
+      yield* eventually(
+        Effect.sync(() => running.stderr().includes(gid)),
+        { what: "it is named" }
+      )
+      assert.include(running.stderr(), `ROLLBACK PREPARED '${gid}'`)
+      yield* rollback
+      yield* isStreaming(workspace)
     })
   )
 

@@ -5,7 +5,7 @@
 import { randomInt } from "node:crypto"
 import { assert, describe } from "@effect/vitest"
 import { quoteIdentifier } from "@replicant/core/driver"
-import type { Copy } from "@replicant/node"
+import { Copy } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"
 import { caughtUp, copyOptions, endMark, markTable, positionOf, startCopy } from "./support/Copying.ts"
@@ -304,6 +304,71 @@ describe("a copy into another database", () => {
     { timeout: 60_000 }
   )
 
+  onServer(
+    "postgres",
+    "takes wider types, an extension's in another schema, and where asked whatever can be read",
+    (server) =>
+      Effect.gen(function* () {
+        const source = yield* makeWorkspace(server, {
+          sql: `CREATE EXTENSION citext; CREATE TABLE t (id int PRIMARY KEY, a citext, b numeric(4,2), c json, d int[]); ${markTable};
+          INSERT INTO t VALUES (1, 'A', 1.25, '{"a": 1}', '{1}')`
+        })
+        const columns = "id bigint PRIMARY KEY, a extensions.citext, b numeric(6,3), c jsonb"
+        const target = yield* makeWorkspace(server, {
+          sql: `CREATE SCHEMA extensions; CREATE EXTENSION citext SCHEMA extensions; CREATE TABLE t (${columns}, d text[]); ${markTable}`
+        })
+        const refused = yield* refusal(copyOptions(source, target))
+        assert.strictEqual(
+          refused.message,
+          [
+            "the target does not fit what is published:",
+            '"public"."t", column "d" is text[], and integer[] at the source'
+          ].join(" ")
+        )
+        const copying = yield* startCopy(copyOptions(source, target, { types: "any" }))
+        yield* copying.during(caughtUp(source, target))
+        yield* source.sql("UPDATE t SET d = '{2}' WHERE id = 1; INSERT INTO t VALUES (2, 'B', 2, NULL, '{}')")
+        yield* copying.during(caughtUp(source, target))
+        assert.deepStrictEqual(yield* target.sql("SELECT id, a::text, b::text, c::text, d::text FROM t ORDER BY id"), [
+          { id: "1", a: "A", b: "1.250", c: '{"a": 1}', d: "{2}" },
+          { id: "2", a: "B", b: "2.000", c: null, d: "{}" }
+        ])
+      })
+  )
+
+  onServer(
+    "postgres",
+    "names table and column of a value that the target cannot read, wherever it comes, and not the value",
+    (server) =>
+      Effect.gen(function* () {
+        for (const rows of [0, 1, 100]) {
+          const source = yield* makeWorkspace(server, {
+            sql: `CREATE TABLE t (id int PRIMARY KEY, note text); ${markTable}`
+          })
+          const target = yield* makeWorkspace(server, {
+            sql: `CREATE TABLE t (id int PRIMARY KEY, note int); ${markTable}`
+          })
+          const write = (count: number) =>
+            source.sql(`INSERT INTO t SELECT n, 'top secret' FROM generate_series(1, ${count}) n`)
+          // In the first copy; as one INSERT; as many, which go by COPY.
+          if (rows === 0) yield* write(5)
+          const copying = yield* startCopy(copyOptions(source, target, { types: "any" }))
+          if (rows > 0) {
+            yield* copying.during(caughtUp(source, target))
+            yield* write(rows)
+          }
+          const failure = yield* copying.failure
+          assert.deepInclude(failure, {
+            _tag: "TargetFailed",
+            sqlState: "22P02",
+            table: '"public"."t"',
+            column: "note"
+          })
+          assert.notInclude(JSON.stringify(failure) + failure.message, "secret")
+        }
+      })
+  )
+
   onServer("postgres", "names table and constraint of what the target refuses, and no value", (server) =>
     Effect.gen(function* () {
       const source = yield* makeWorkspace(server, { sql: orders })
@@ -319,6 +384,104 @@ describe("a copy into another database", () => {
       assert.notInclude(JSON.stringify(failure) + failure.message, "top secret")
       assert.notStrictEqual((yield* positionOf(target, source.slot))?.state, "copying")
     })
+  )
+
+  onServer(
+    "postgres",
+    "of changes alone never makes its slot twice: one that is gone is told, as are its changes",
+    (server) =>
+      Effect.gen(function* () {
+        const source = yield* makeWorkspace(server, { sql: orders })
+        const target = yield* makeWorkspace(server, { sql: orders })
+        const options = copyOptions(source, target, { rows: "leave" })
+        const first = yield* startCopy(options)
+        yield* first.during(eventually(source.isStreaming(), { what: "it streams" }))
+        yield* first.stop
+        yield* source.sql("INSERT INTO orders VALUES (1, 'kept by the slot')")
+        yield* source.sql(`SELECT pg_drop_replication_slot('${source.slot}')`)
+        for (const rows of ["leave", "copy"] as const) {
+          const failure = yield* refusal({ ...options, rows })
+          assert.strictEqual(failure._tag, "CopyPositionLost", rows)
+          assert.include(failure.message, "gone from the source")
+        }
+        assert.strictEqual(yield* slotsOf(source), 0)
+      })
+  )
+
+  onServer("postgres", "of changes alone that was killed before its slot stood makes it then", (server) =>
+    Effect.gen(function* () {
+      const source = yield* makeWorkspace(server, { sql: orders })
+      const target = yield* makeWorkspace(server, { sql: orders })
+      const options = copyOptions(source, target, { rows: "leave" })
+      const first = yield* startCopy(options)
+      yield* first.during(eventually(source.isStreaming(), { what: "it streams" }))
+      yield* first.stop
+      yield* source.sql(`SELECT pg_drop_replication_slot('${source.slot}')`)
+      yield* target.sql("UPDATE replicant.copy_position SET state = 'copied', end_lsn = '0/0', idle_flush = NULL")
+      assert.strictEqual((yield* refusal({ ...options, whenMissing: "fail" }))._tag, "CopyNotSetUp")
+      const second = yield* startCopy(options)
+      yield* second.during(eventually(source.isStreaming(), { what: "it streams" }))
+      yield* source.sql("INSERT INTO orders VALUES (1, 'one')")
+      yield* second.during(caughtUp(source, target))
+      assert.deepStrictEqual(yield* target.sql("SELECT id FROM orders"), [{ id: 1 }])
+    })
+  )
+
+  onServer("postgres", "leaves another database's slot alone, also one that is kept while rows are copied", (server) =>
+    Effect.gen(function* () {
+      const other = yield* makeWorkspace(server)
+      const source = yield* makeWorkspace(server, { sql: orders })
+      const target = yield* makeWorkspace(server, { sql: orders })
+      yield* other.sql(`SELECT pg_create_logical_replication_slot('${source.slot}', 'pgoutput')`)
+      const taken = yield* refusal(copyOptions(source, target))
+      assert.strictEqual(taken._tag, "CopyPositionLost")
+      assert.include(taken.message, `another database's at the source: of "${other.database}"`)
+      assert.notInclude(String(taken.remedy), "drop")
+      yield* other.sql(`SELECT pg_drop_replication_slot('${source.slot}')`)
+      const working = `${source.slot}_copying`
+      yield* other.sql(`SELECT pg_create_logical_replication_slot('${working}', 'pgoutput')`)
+      const kept = yield* refusal(copyOptions(source, target))
+      assert.strictEqual(kept._tag, "SlotMismatch")
+      assert.notInclude(String(kept.remedy), "drop")
+      assert.isDefined(yield* other.findSlot(working))
+    })
+  )
+
+  onServer(
+    "postgres",
+    "that is given up is forgotten: slots, origin and position go, rows and others' slots stay",
+    (server) =>
+      Effect.gen(function* () {
+        const source = yield* makeWorkspace(server, { sql: orders })
+        const target = yield* makeWorkspace(server, { sql: orders })
+        yield* source.sql("INSERT INTO orders VALUES (1, 'one')")
+        const options = copyOptions(source, target)
+        const copying = yield* startCopy(options)
+        yield* copying.during(caughtUp(source, target))
+        assert.include(["TargetInUse", "SlotInUse"], (yield* Effect.flip(Copy.forget(options)))._tag)
+        yield* copying.stop
+        const working = `${source.slot}_copying`
+        yield* source.sql(`SELECT pg_create_logical_replication_slot('${working}', 'pgoutput')`)
+        const left = [
+          `slot "${working}" at the source`,
+          `slot "${source.slot}" at the source`,
+          `replication origin "replicant.${target.database}.${source.slot}" at the target`,
+          `the position of "${source.slot}" in replicant.copy_position at the target`
+        ]
+        const args = ["copy", "--from", source.url(), "--slot", source.slot, "--forget", "--json"]
+        const told = yield* replicant([...args, "--dry-run"], { TARGET_URL: target.url() })
+        assert.deepStrictEqual(JSON.parse(told.stdout), { slot: source.slot, forgotten: left, dryRun: true })
+        assert.strictEqual(yield* slotsOf(source), 2)
+        assert.deepStrictEqual(yield* Copy.forget(options), left)
+        assert.strictEqual(yield* slotsOf(source), 0)
+        assert.isUndefined(yield* positionOf(target, source.slot))
+        assert.deepStrictEqual(yield* target.sql("SELECT note FROM orders"), [{ note: "one" }])
+        // A slot of that name is somebody else's by now.
+        yield* source.sql(`SELECT pg_create_logical_replication_slot('${source.slot}', 'pgoutput')`)
+        assert.strictEqual((yield* Effect.flip(Copy.forget(options)))._tag, "CopyPositionLost")
+        assert.strictEqual(yield* slotsOf(source), 1)
+      }),
+    { timeout: 60_000 }
   )
 
   onServer(

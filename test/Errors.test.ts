@@ -90,6 +90,20 @@ describe("errors", () => {
     })
   )
 
+  onServer("postgres", "[S6] PublicationNotFound names the missing one of two publications alone", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: table })
+      yield* workspace.sql("CREATE PUBLICATION gone FOR TABLE t")
+      const plugin = Pgoutput.make({ publications: [workspace.publication, "gone"] })
+      const stream = yield* follow(workspace, { options: { plugin } })
+      yield* workspace.sql("INSERT INTO t VALUES (1)")
+      yield* stream.saw("Commit", 1)
+      yield* workspace.sql("DROP PUBLICATION gone")
+      yield* workspace.sql("INSERT INTO t VALUES (2)")
+      assert.deepInclude(yield* stream.failure, { _tag: "PublicationNotFound", publications: ["gone"] })
+    })
+  )
+
   onServer("postgres", "PublicationMismatch with the statement that adds what is missing", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, {

@@ -13,6 +13,7 @@ import { fault } from "../support/Faults.ts"
 import { runWorkload, workloadTables } from "../support/RandomWorkload.ts"
 import { type Replicant, startReplicant } from "../support/Replicant.ts"
 import { once, type Server } from "../support/Servers.ts"
+import { failOver, trustingServer } from "../support/Standby.ts"
 import { checksums } from "../support/TableChecksum.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -159,6 +160,54 @@ describe("P9: a copy into another database that is killed", () => {
     })
   )
 
+  fault("P9", "in the middle of the first copy, and rows are renumbered before it goes on", (server) =>
+    Effect.gen(function* () {
+      const numbered = `CREATE TABLE bulk (id int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY UNIQUE, body text); ${markTable}`
+      const source = yield* makeWorkspace(server, { sql: numbered })
+      const target = yield* makeWorkspace(server, { sql: numbered })
+      yield* source.sql(
+        "INSERT INTO bulk (id, body) SELECT n, repeat(md5(n::text), 10) FROM generate_series(1, 12000) n"
+      )
+      const options = copyOptions(source, target, { piecePages: 8, connections: 1 })
+      const first = yield* startCopy(options)
+      const copied = Effect.map(target.sql("SELECT count(*)::int AS n FROM bulk"), ([row]) => Number(row?.n))
+      yield* first.during(eventually(Effect.map(copied, (rows) => rows > 100)))
+      yield* first.stop
+      assert.isBelow(yield* copied, 12_000, "the first copy was cut off")
+      yield* source.sql("UPDATE bulk SET n = DEFAULT WHERE id <= 60")
+      const second = yield* startCopy(options)
+      yield* second.during(caughtUp(source, target))
+      assert.deepStrictEqual(yield* checksums(target), yield* checksums(source))
+      assert.isBelow(second.totals.rows, 12_000, "what was copied did not come again")
+    })
+  )
+
+  fault("P9", "in the middle of the first copy of what publishes no deletes: rows that may stay are told", (server) =>
+    Effect.gen(function* () {
+      const source = yield* makeWorkspace(server, {
+        sql: bulk,
+        publication: "FOR ALL TABLES WITH (publish = 'insert')"
+      })
+      const target = yield* makeWorkspace(server, { sql: bulk })
+      yield* source.sql(fillBulk)
+      const options = copyOptions(source, target, { piecePages: 8, connections: 1 })
+      const first = yield* startCopy(options)
+      const copied = Effect.map(target.sql("SELECT count(*)::int AS n FROM bulk"), ([row]) => Number(row?.n))
+      yield* first.during(eventually(Effect.map(copied, (rows) => rows > 100)))
+      yield* first.stop
+      const args = ["copy", "--from", source.url(), "--publication", source.publication, "--slot", source.slot]
+      const second = yield* startReplicant(args, { TARGET_URL: target.url() })
+      yield* caughtUp(source, target)
+      yield* second.kill("SIGTERM")
+      const { code, stderr } = yield* second.ended
+      assert.strictEqual(code, 0, stderr)
+      assert.include(
+        stderr,
+        `publication ${source.publication} publishes no deletes: rows that an earlier run copied stay`
+      )
+    })
+  )
+
   fault(
     "P9",
     "a session at the target that is lost in the middle of a large transaction: it is applied once, and its state tells of it",
@@ -194,5 +243,42 @@ describe("P9: a copy into another database that is killed", () => {
         const lost = states.find((state) => state._tag === "Reconnecting")
         assert.strictEqual(lost?.cause._tag, "TargetFailed")
       })
+  )
+
+  fault(
+    "V7",
+    "a source that fails over: the copy goes on, in the same process and in those after it, with its position's timeline",
+    (server) =>
+      Effect.gen(function* () {
+        const from = yield* trustingServer()
+        const source = yield* makeWorkspace(from, { sql: `CREATE TABLE t (id int PRIMARY KEY); ${markTable}` })
+        const target = yield* makeWorkspace(server, { sql: `CREATE TABLE t (id int PRIMARY KEY); ${markTable}` })
+        const options = copyOptions(source, target)
+        const write = (id: number) => source.sql(`INSERT INTO t VALUES (${id})`)
+        const timeline = Effect.map(
+          target.sql("SELECT timeline FROM replicant.copy_position"),
+          ([row]) => row?.timeline
+        )
+        const first = yield* startCopy(options)
+        yield* write(1)
+        yield* first.during(caughtUp(source, target))
+        assert.strictEqual(yield* timeline, 1)
+        yield* first.during(failOver(from))
+        yield* write(2)
+        yield* first.during(caughtUp(source, target))
+        assert.strictEqual(yield* timeline, 2)
+        yield* first.stop
+        yield* failOver(from)
+        for (const id of [3, 4]) {
+          yield* write(id)
+          const next = yield* startCopy(options)
+          yield* next.during(caughtUp(source, target))
+          yield* next.stop
+          assert.strictEqual(yield* timeline, 3)
+        }
+        const ids = "SELECT id FROM t ORDER BY id"
+        assert.deepStrictEqual(yield* target.sql(ids), yield* source.sql(ids))
+      }),
+    { timeout: 90_000 }
   )
 })

@@ -6,7 +6,7 @@ import { Effect, Fiber, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { insertedRows, logicalOptions } from "../support/Follow.ts"
-import { appendSetting, copyOf, movingWalSender, standbyOf, trustingServer } from "../support/Standby.ts"
+import { appendSetting, copyOf, movingWalSender, type Standby, standbyOf, trustingServer } from "../support/Standby.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 import { watchState } from "../support/watchState.ts"
 
@@ -38,6 +38,15 @@ const followAt = Effect.fnUntraced(function* (
     changes,
     states,
     fiber,
+    /** How the server holds it back, once it does. */
+    stalled: Effect.map(
+      eventually(
+        Effect.sync(() => states.findLast((now) => now._tag === "Stalled")),
+        { what: "the stream is stalled" }
+      ),
+      ({ reason, remedy }) => ({ reason, remedy })
+    ),
+    isStreaming: Effect.sync(() => states.at(-1)?._tag === "Streaming"),
     saw: (id: number) =>
       Effect.raceFirst(
         eventually(
@@ -59,6 +68,32 @@ const isStreamingAt = (server: PgServerShape) =>
       WHERE slot_type = 'logical' AND state = 'streaming'`),
     ([row]) => row?.pid as number | undefined
   )
+
+/** A stream of rows 1 and 2 whose primary was killed, and whose standby has the slot and is the primary now. */
+const failedOver = Effect.fnUntraced(function* (workspace: Workspace, primary: PgServerShape, standby: Standby) {
+  yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput', failover => true)`)
+  const moving = movingWalSender(primary.url(workspace.database))
+  const stream = yield* followAt(workspace, moving.layer, "permanent")
+  yield* eventually(isStreamingAt(primary))
+  yield* workspace.sql("INSERT INTO t VALUES (1)")
+  yield* stream.saw(1)
+  yield* eventually(
+    Effect.gen(function* () {
+      yield* primary.query("SELECT pg_log_standby_snapshot()")
+      const [slot] = yield* standby.server.query(
+        `SELECT synced AND NOT temporary AS ready FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
+      )
+      return slot?.ready === true
+    }),
+    { what: "the slot is on the standby", deadline: "40 seconds" }
+  )
+  yield* workspace.sql("INSERT INTO t VALUES (2)")
+  yield* stream.saw(2)
+  yield* primary.kill
+  yield* standby.promote
+  yield* moving.moveTo(standby.server.url(workspace.database))
+  return stream
+})
 
 describe("a standby", () => {
   fault(
@@ -95,8 +130,8 @@ describe("a standby", () => {
   )
 
   fault(
-    "V7",
-    "that keeps the slot in step is failed over to, and the stream goes on there",
+    "V13",
+    "that is down holds a failover slot's stream back: it is Stalled, and streams again at once when it is back",
     () =>
       Effect.gen(function* () {
         const primary = yield* trustingServer({ synchronized_standby_slots: "standby" })
@@ -105,31 +140,89 @@ describe("a standby", () => {
         yield* workspace.sql(
           `SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput', failover => true)`
         )
-        const moving = movingWalSender(primary.url(workspace.database))
-        const stream = yield* followAt(workspace, moving.layer, "permanent")
-        yield* eventually(isStreamingAt(primary))
+        const stream = yield* followAt(workspace, movingWalSender(primary.url(workspace.database)).layer, undefined)
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         yield* stream.saw(1)
-        yield* eventually(
-          Effect.gen(function* () {
-            yield* primary.query("SELECT pg_log_standby_snapshot()")
-            const [slot] = yield* standby.server.query(
-              `SELECT synced AND NOT temporary AS ready FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
-            )
-            return slot?.ready === true
-          }),
-          { what: "the slot is on the standby", deadline: "40 seconds" }
-        )
+        yield* standby.server.stop("immediate")
         yield* workspace.sql("INSERT INTO t VALUES (2)")
+        const stalled = yield* stream.stalled
+        assert.include(stalled.reason, '"standby" has no standby connected')
+        assert.include(stalled.remedy, "synchronized_standby_slots")
+        assert.notInclude(ids(stream.changes), 2)
+        // It counts as started once it is a primary, which it never is.
+        yield* Effect.forkScoped(standby.server.start)
         yield* stream.saw(2)
-        yield* primary.kill
-        yield* standby.promote
-        yield* moving.moveTo(standby.server.url(workspace.database))
+        yield* eventually(stream.isStreaming)
+        assert.deepStrictEqual(arrived(stream.changes), [1, 2])
+      }),
+    { since: 17, timeout: 90_000 }
+  )
+
+  fault(
+    "V13",
+    "that is promoted with its primary's synchronized_standby_slots sends nothing: Stalled, until the setting is changed",
+    () =>
+      Effect.gen(function* () {
+        const primary = yield* trustingServer({ synchronized_standby_slots: "standby" })
+        const workspace = yield* makeWorkspace(primary, { sql: table })
+        const standby = yield* standbyOf(primary, { synchronizedStandbySlots: "standby" })
+        const stream = yield* failedOver(workspace, primary, standby)
         yield* standby.server.query("INSERT INTO t VALUES (3)", workspace.database)
+        const stalled = yield* stream.stalled
+        assert.include(stalled.reason, '"standby" does not exist on this server')
+        assert.notInclude(ids(stream.changes), 3)
+        yield* standby.server.query("ALTER SYSTEM SET synchronized_standby_slots = ''")
+        yield* standby.server.query("SELECT pg_reload_conf()")
         yield* stream.saw(3)
+        yield* eventually(stream.isStreaming)
         assert.deepStrictEqual(arrived(stream.changes), [1, 2, 3])
       }),
     { since: 17, timeout: 90_000 }
+  )
+
+  fault(
+    "V7",
+    "that keeps the slot in step is failed over to, and the stream goes on there",
+    () =>
+      Effect.gen(function* () {
+        const primary = yield* trustingServer({ synchronized_standby_slots: "standby" })
+        const workspace = yield* makeWorkspace(primary, { sql: table })
+        const standby = yield* standbyOf(primary)
+        const stream = yield* failedOver(workspace, primary, standby)
+        yield* standby.server.query("INSERT INTO t VALUES (3)", workspace.database)
+        yield* stream.saw(3)
+        assert.deepStrictEqual(ids(stream.changes), [1, 2, 3], "the history proves the place: nothing comes twice")
+      }),
+    { since: 17, timeout: 90_000 }
+  )
+
+  fault(
+    ["V7", "V9"],
+    "that is failed over to without what is done already is SystemMismatch, without a checkpoint too",
+    () =>
+      Effect.gen(function* () {
+        const primary = yield* trustingServer()
+        const workspace = yield* makeWorkspace(primary, { sql: table })
+        const standby = yield* standbyOf(primary)
+        const moving = movingWalSender(primary.url(workspace.database))
+        const stream = yield* followAt(workspace, moving.layer, "permanent")
+        yield* eventually(isStreamingAt(primary))
+        // The standby hears of nothing any more, and the primary goes on.
+        yield* standby.server.query("ALTER SYSTEM SET primary_conninfo = ''")
+        yield* standby.server.query("SELECT pg_reload_conf()")
+        yield* eventually(
+          Effect.map(standby.server.query("SELECT FROM pg_stat_wal_receiver"), (rows) => rows.length === 0),
+          { what: "the standby follows nobody" }
+        )
+        yield* workspace.sql("INSERT INTO t VALUES (1)")
+        yield* stream.saw(1)
+        yield* primary.kill
+        yield* standby.promote
+        yield* standby.server.query("SELECT pg_logical_emit_message(false, 'x', repeat('y', 1000))")
+        yield* moving.moveTo(standby.server.url(workspace.database))
+        assert.deepInclude(yield* stream.failure, { _tag: "SystemMismatch", property: "timeline", isRetryable: false })
+      }),
+    { timeout: 90_000 }
   )
 
   fault("V8", "that is failed over to without the slot is SlotNotFound, and no slot is made anew", () =>

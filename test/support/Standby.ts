@@ -52,9 +52,16 @@ export interface Standby {
 export const appendSetting = (server: PgServerShape, line: string): Effect.Effect<void> =>
   shell('printf "%s\\n" "$2" >> "$1/postgresql.conf"', server.dataDirectory, line)
 
+/** What a standby is told beside whom it follows. */
+export interface StandbyOptions {
+  /** Its own `synchronized_standby_slots`: none; or the primary's, as where one configuration serves both. */
+  readonly synchronizedStandbySlots?: string | undefined
+}
+
 /** A standby that streams from `primary`, once it accepts queries. It has none of the primary's slots. */
 export const standbyOf = Effect.fnUntraced(function* (
-  primary: PgServerShape
+  primary: PgServerShape,
+  { synchronizedStandbySlots = "" }: StandbyOptions = {}
 ): Effect.fn.Return<Standby, unknown, Scope.Scope> {
   const server = yield* copyOf(primary, { slots: "left out" })
   yield* primary.query("SELECT pg_create_physical_replication_slot('standby', true)")
@@ -62,7 +69,9 @@ export const standbyOf = Effect.fnUntraced(function* (
     `primary_conninfo = 'host=127.0.0.1 port=${primary.port} user=${primary.user} dbname=postgres'`,
     "primary_slot_name = 'standby'",
     "hot_standby_feedback = on",
-    ...(PostgresVersion.current() >= 17 ? ["sync_replication_slots = on", "synchronized_standby_slots = ''"] : [])
+    ...(PostgresVersion.current() >= 17
+      ? ["sync_replication_slots = on", `synchronized_standby_slots = '${synchronizedStandbySlots}'`]
+      : [])
   ]
   yield* shell(
     'printf "%s\\n" "$2" >> "$1/postgresql.conf"; cp -p "$1/PG_VERSION" "$1/standby.signal"',
@@ -73,6 +82,17 @@ export const standbyOf = Effect.fnUntraced(function* (
   const started = yield* Effect.forkScoped(server.start)
   yield* eventually(server.query("SELECT 1"), { what: "the standby accepts queries" })
   return { server, promote: Effect.andThen(server.query("SELECT pg_promote()"), Fiber.join(started)) }
+})
+
+/** A primary goes to its next timeline, as a standby that has all its slots would: restarted as one, and promoted. */
+export const failOver = Effect.fnUntraced(function* (server: PgServerShape): Effect.fn.Return<void, unknown> {
+  yield* server.stop("fast")
+  yield* shell('cp -p "$1/PG_VERSION" "$1/standby.signal"', server.dataDirectory)
+  const started = yield* Effect.forkChild(server.start)
+  yield* eventually(server.query("SELECT 1"), { what: "the standby accepts queries" })
+  yield* server.query("SELECT pg_promote()")
+  yield* Fiber.join(started)
+  yield* server.query("CHECKPOINT")
 })
 
 /** A host name that leads to one server, and from some moment on to another. */

@@ -127,13 +127,28 @@ export class LogicalDecodingDisabled extends Schema.TaggedError<LogicalDecodingD
   }
 }
 
+const mostNamed = 10
+
+const quotedNames = (names: ReadonlyArray<string>): string => names.map((name) => `"${name}"`).join(", ")
+
+const availableText = (names: ReadonlyArray<string> | undefined): string => {
+  if (names === undefined) return ""
+  if (names.length === 0) return ", which has none"
+  const more = names.length > mostNamed ? ` and ${names.length - mostNamed} more` : ""
+  return `, which has ${logText(quotedNames(names.slice(0, mostNamed)))}${more}`
+}
+
 /**
  * Asked of `pg_publication` before streaming, and told by the walsender's warning later: from PostgreSQL 18 a missing
  * publication is otherwise silence, and what is committed meanwhile never comes.
  */
 export class PublicationNotFound extends Schema.TaggedError<PublicationNotFound>(errorId("PublicationNotFound"))(
   "PublicationNotFound",
-  { publications: Schema.Array(Schema.String) }
+  {
+    publications: Schema.Array(Schema.String),
+    /** Those that are there, where that was asked. */
+    available: Schema.optional(Schema.Array(Schema.String))
+  }
 ) {
   get remedy(): string {
     const [first = "name"] = this.publications
@@ -143,7 +158,7 @@ export class PublicationNotFound extends Schema.TaggedError<PublicationNotFound>
     return false
   }
   override get message(): string {
-    return `no publication ${this.publications.map((name) => `"${name}"`).join(", ")} in this database`
+    return `no publication ${quotedNames(this.publications)} in this database${availableText(this.available)}`
   }
 }
 
@@ -238,7 +253,10 @@ export class StandbyBehind extends Schema.TaggedError<StandbyBehind>(errorId("St
     return errorJson(this)
   }
   override get message(): string {
-    return `the standby has replayed up to ${Lsn.format(this.found)}, and ${Lsn.format(this.expected)} is done already`
+    const found = Lsn.format(this.found)
+    return this.found < this.expected
+      ? `the standby has replayed up to ${found}, and ${Lsn.format(this.expected)} is done already`
+      : `the server is a standby still, at ${found}, and is waited for until it is promoted`
   }
 }
 
@@ -248,14 +266,14 @@ export class DecodeError extends Schema.TaggedError<DecodeError>(errorId("Decode
   /** Byte offset within the message or read. */
   offset: Schema.Number,
   /** WAL position of the message, once known. */
-  lsn: Schema.optional(Lsn.Lsn)
+  lsn: Schema.optional(Lsn.Lsn),
+  remedy: Schema.optional(Schema.String)
 }) {
   /** What a decoder threw. Anything else is a mistake in the program, and is thrown on. */
   static caught(thrown: unknown): DecodeError {
     if (thrown instanceof DecodeError) return thrown
     throw thrown
   }
-  readonly remedy = undefined
   get isRetryable(): boolean {
     return false
   }

@@ -3,8 +3,9 @@
  * frontend messages, errors told apart, the state of one stream, and one stream by itself.
  */
 export * as OutputPlugin from "./change/OutputPlugin.ts"
+export { workingSlotName } from "./copying/WorkingSlot.ts"
 export { errorJson, logText } from "./ErrorForm.ts"
-export { portableText, type TextSlices } from "./protocol/ByteReader.ts"
+export { portableText, type TextSlices, tooLong } from "./protocol/ByteReader.ts"
 export { Frames } from "./protocol/Frames.ts"
 export * as FrontendMessage from "./protocol/FrontendMessage.ts"
 export { quoteIdentifier, quoteLiteral } from "./protocol/ReplicationCommand.ts"

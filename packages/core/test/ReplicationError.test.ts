@@ -104,4 +104,14 @@ describe("ReplicationError", () => {
     assert.include(answer("53300", "Connect").remedy, "max_wal_senders")
     assert.include(answer("53400", "CreateSlot").remedy, "max_replication_slots")
   })
+
+  it("has a way out for a change that cannot be sent, whatever the code", () => {
+    const done = Lsn.fromString("0/1A")!
+    for (const code of ["22021", "22012", "XX001"]) {
+      const error = new Errors.ServerError({ ...answer(code, "Streaming"), lsn: done })
+      assert.include(error.remedy, "replicant slot advance", code)
+      assert.include(error.remedy, "out of the publication", code)
+    }
+    assert.isUndefined(answer("XX001", "Streaming").remedy)
+  })
 })

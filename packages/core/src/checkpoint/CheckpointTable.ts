@@ -42,9 +42,27 @@ const mysql: Dialect = {
 const dialectOf = (client: SqlClient.SqlClient): Dialect | undefined =>
   client.onDialectOrElse({ pg: () => standard, sqlite: () => standard, mysql: () => mysql, orElse: () => undefined })
 
-/** The kind alone: a driver's message may hold a connection string. */
+const stringOf = (cause: object, field: string): string | undefined => {
+  const value: unknown = Reflect.get(cause, field)
+  return typeof value === "string" && value.length < 300 ? value : undefined
+}
+
+/**
+ * Why, in the database's own words: of a driver's alone the code, as its message may hold a connection string. Texts that may
+ * quote the statement's values are left out.
+ */
+const wordsOf = (cause: unknown): string => {
+  if (typeof cause !== "object" || cause === null) return ""
+  const inner: unknown = Reflect.get(cause, "cause")
+  const code = stringOf(cause, "code") ?? stringOf(cause, "sqlState")
+  if (code === undefined) return inner === cause ? "" : wordsOf(inner)
+  const isDatabases = /^[0-9A-Z]{5}$/.test(code) ? !/^(22|23|E[A-Z]{4})/.test(code) : /^(ERR_)?SQLITE|^ER_/.test(code)
+  const message = isDatabases ? (stringOf(cause, "sqlMessage") ?? stringOf(cause, "message")) : undefined
+  return message === undefined ? `: ${code}` : `: ${message} (${code})`
+}
+
 const failed = (during: "open" | "load" | "save" | "remove", key: string) => (error: SqlError) =>
-  new CheckpointError({ during, key, problem: error.reason._tag })
+  new CheckpointError({ during, key, problem: `${error.reason._tag}${wordsOf(error.reason.cause)}` })
 
 /**
  * Keeps them in a table. Over a client of another database than those three it fails as it opens.

@@ -9,6 +9,7 @@ import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import { SlotAlreadyExists } from "../ReplicationError.ts"
 import { checkPublications } from "../server/Publication.ts"
 import { getReplicationSlot } from "../server/ReplicationSlot.ts"
+import { checkFailover } from "../server/SlotFailover.ts"
 import type { ReplicantConnection, WalSender } from "../server/WalSender.ts"
 import { copyPieces } from "../snapshot/CopyCommand.ts"
 import type { TellProgress } from "../snapshot/CopyProgress.ts"
@@ -30,6 +31,8 @@ export interface AttemptOptions {
   /** Whether there will be a stream: then the slot is made, and must not be there yet. */
   readonly purpose: "stream" | "only"
   readonly plugin: OutputPlugin
+  /** Whether standbys are to keep the slot, too. */
+  readonly failover?: boolean | undefined
   readonly connections: number
   /** Milliseconds. */
   readonly lockTimeout: number
@@ -88,9 +91,10 @@ export const exportOptions = ({ openReaders, options }: Session): ExportOptions 
 /** Keeps others out, once it is clear that there is something to copy and that the server can do it. */
 export const claim = Effect.fnUntraced(function* ({
   keeper,
-  options: { plugin, slot }
+  options: { failover, plugin, slot }
 }: Session): Effect.fn.Return<void, SnapshotError> {
   yield* Effect.fromResult(plugin.options(keeper.serverVersion))
+  yield* checkFailover({ failover }, keeper.serverVersion)
   yield* excludeOthers(keeper, slot)
   yield* checkPublications(keeper, plugin.tells.publications)
 })
@@ -175,7 +179,7 @@ export const attemptWhole = Effect.fnUntraced(function* <E, R>(
   const completed = yield* runSnapshot(run, deliver)
   if (purpose === "stream") {
     attempts.mayBeDone = true
-    yield* makePermanent(temporary.name, slot)
+    yield* makePermanent(temporary.name, slot, options.failover)
   }
   yield* endAttempt(session)
   return { completed, filter: undefined }

@@ -9,8 +9,8 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
-import { InvalidOption, SlotAlreadyExists, SystemMismatch } from "../ReplicationError.ts"
-import { identifySystem } from "../server/IdentifySystem.ts"
+import { InvalidOption, SlotAlreadyExists, SlotMismatch, SystemMismatch } from "../ReplicationError.ts"
+import { type IdentifySystem, identifySystem } from "../server/IdentifySystem.ts"
 import { dropReplicationSlot, getReplicationSlot, type ReplicationSlot } from "../server/ReplicationSlot.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import { copyPieces } from "../snapshot/CopyCommand.ts"
@@ -83,8 +83,10 @@ export const findFilter = Effect.fnUntraced(function* (
   return found === undefined ? undefined : yield* filterAfter(store, checkpoint, found)
 })
 
-/** Which cluster this is. A standby is refused: its snapshots do not say which transactions they leave out. */
-const identifyPrimary = Effect.fnUntraced(function* ({ keeper }: Session): Effect.fn.Return<string, SnapshotError> {
+/** Which cluster and database this is. A standby is refused: its snapshots do not say which transactions they leave out. */
+const identifyPrimary = Effect.fnUntraced(function* ({
+  keeper
+}: Session): Effect.fn.Return<IdentifySystem, SnapshotError> {
   const [row] = yield* query(keeper, "SELECT pg_catalog.pg_is_in_recovery() AS recovery")
   if (row?.recovery === "t") {
     return yield* new InvalidOption({
@@ -93,16 +95,16 @@ const identifyPrimary = Effect.fnUntraced(function* ({ keeper }: Session): Effec
       remedy: "provide no CheckpointStore, or copy from the primary"
     })
   }
-  return (yield* identifySystem(keeper)).systemId
+  return yield* identifySystem(keeper)
 })
 
 /** Makes the slot at last. The other one goes; the checkpoint stays for as long as the stream has to leave something out. */
 const finish = Effect.fnUntraced(function* (
-  { attempts, keeper, options: { slot }, store, workingSlot }: StoreSession,
+  { attempts, keeper, options: { failover, slot }, store, workingSlot }: StoreSession,
   checkpoint: SnapshotCheckpoint.SnapshotCheckpoint
 ): Effect.fn.Return<SeamFilter | undefined, SnapshotError, WalSender> {
   attempts.mayBeDone = true
-  yield* makePermanent(workingSlot, slot)
+  yield* makePermanent(workingSlot, slot, failover)
   yield* dropWorkingSlot(keeper, workingSlot)
   return yield* filterAfter(store, checkpoint)
 })
@@ -192,13 +194,19 @@ export const attemptResumable = Effect.fnUntraced(function* <E, R>(
   const session: StoreSession = { ...(yield* openSession(options, attempts)), store, workingSlot }
   const { keeper } = session
   yield* claim(session)
-  const systemId = yield* identifyPrimary(session)
+  const { database = "", systemId } = yield* identifyPrimary(session)
   const checkpoint = yield* loadCheckpoint(store, slot)
   if (checkpoint !== undefined && checkpoint.systemId !== systemId) {
     return yield* new SystemMismatch({ property: "systemId", expected: checkpoint.systemId, found: systemId })
   }
   const found = yield* getReplicationSlot(keeper, slot)
-  const remains = { checkpoint, slot: found, workingSlot: yield* getReplicationSlot(keeper, workingSlot) }
+  const kept = yield* getReplicationSlot(keeper, workingSlot)
+  // Names are of the whole cluster: it is dropped below, and another database's copy would lose its seam.
+  if (kept !== undefined && kept.database !== database) {
+    const theirs = kept.database ?? ""
+    return yield* new SlotMismatch({ slot: workingSlot, property: "database", expected: database, found: theirs })
+  }
+  const remains = { checkpoint, slot: found, workingSlot: kept }
   const step = nextStep(remains)
   switch (step._tag) {
     case "Refuse":

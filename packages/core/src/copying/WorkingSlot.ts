@@ -8,6 +8,7 @@ import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import { ConnectionError, type ReplicationError, SlotInvalidated } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
 import { dropReplicationSlot, getReplicationSlot, isInvalidated } from "../server/ReplicationSlot.ts"
+import { setFailover } from "../server/SlotFailover.ts"
 import type { ReplicantConnection, WalSender } from "../server/WalSender.ts"
 import { connect, query } from "../snapshot/SnapshotSession.ts"
 
@@ -89,14 +90,24 @@ const isSlotMissing = hasState("42704")
  *
  * On a connection of its own: an error on the keeper's would end its temporary slot with it (`WalSndErrorCleanup` in
  * src/backend/replication/walsender.c).
+ *
+ * Only the slot that a stream reads is one for `failover`. What is copied may have been seen of transactions that no standby
+ * has: after a failover the copy begins anew.
  */
 export const makePermanent = Effect.fn("Replicant.makePermanent")(function* (
   name: string,
-  slot: string
+  slot: string,
+  failover?: boolean | undefined
 ): Effect.fn.Return<void, ReplicationError, WalSender> {
   const text = `SELECT pg_catalog.pg_copy_logical_replication_slot(${quoteLiteral(name)}, ${quoteLiteral(slot)}, false)`
   const attempt = Effect.scoped(
-    Effect.flatMap(connect(0), (connection) => Catalog.queryAt(connection, text, { stage: "CreateSlot", slot }))
+    Effect.flatMap(connect(0), (connection) =>
+      Effect.andThen(
+        Catalog.queryAt(connection, text, { stage: "CreateSlot", slot }),
+        // A copy never is one. Where this is cut short the stream makes up for it.
+        setFailover(connection, slot, failover)
+      )
+    )
   ).pipe(
     Effect.catchIf(isSlotMissing, () =>
       Effect.fail(new ConnectionError({ reason: "Closed", detail: "the snapshot's slot has gone with its connection" }))

@@ -19,6 +19,7 @@ export class UnencodableMessage extends Schema.TaggedError<UnencodableMessage>("
     expected: Schema.String
   }
 ) {
+  readonly remedy = "mend the value, or declare in the Schema what it may be: nothing was sent"
   get isRetryable(): boolean {
     return false
   }

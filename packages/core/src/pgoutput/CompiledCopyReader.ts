@@ -6,12 +6,14 @@
  * Each value is one run over its bytes for the delimiter, which also tells whether they are all ASCII, and then the value.
  */
 import type { CopiedRows } from "../change/OutputPlugin.ts"
+import { DecodeError } from "../ReplicationError.ts"
 import { textAt } from "../values/ScalarBytes.ts"
 import { propertyKey, textExpression, textFunctions } from "./CompiledRowReader.ts"
 import {
   backslash,
   type CopyRowReader,
   type CopyScratch,
+  copyColumnAt,
   expectRow,
   failOnWidth,
   interpretedCopyReader,
@@ -20,7 +22,7 @@ import {
   tab
 } from "./CopyRow.ts"
 import { compileAfter } from "./RowReader.ts"
-import { type ColumnReader, readCustom, refuse } from "./Tuple.ts"
+import { type ColumnReader, inColumn, readCustom, refuse } from "./Tuple.ts"
 
 /** What the generated code calls, by the names it calls it. */
 const runtimeOf = (columns: ReadonlyArray<ColumnReader>) => ({
@@ -125,11 +127,15 @@ const mostCompiledColumns = 200
 /** A reader that compiles itself when its relation proves busy, where the runtime lets it. */
 export const makeCopyReader = (columns: ReadonlyArray<ColumnReader>, scratch: CopyScratch): CopiedRows["readRow"] => {
   let read = interpretedCopyReader(columns)
-  if (columns.length > mostCompiledColumns) return (reader) => read(reader, scratch)
-  let rows = 0
+  let rows = columns.length > mostCompiledColumns ? compileAfter : 0
   return (reader) => {
+    const start = reader.offset
     rows += 1
     if (rows === compileAfter) read = compileCopyReader(columns) ?? read
-    return read(reader, scratch)
+    try {
+      return read(reader, scratch)
+    } catch (error) {
+      throw inColumn(DecodeError.caught(error), copyColumnAt(columns, reader, start))
+    }
   }
 }

@@ -72,7 +72,7 @@ export class CopyScratch {
     try {
       return readText(this.reader.reset(unescaped, 0, length), this.tuple, column, 0, length)
     } catch (error) {
-      throw new DecodeError({ problem: DecodeError.caught(error).problem, offset: start })
+      throw new DecodeError({ ...DecodeError.caught(error), offset: start })
     }
   }
 
@@ -100,6 +100,18 @@ export const expectRow = (reader: ByteReader): void => {
 /** Another delimiter than was due after a column: a row too short, or too long. */
 export const failOnWidth = (columns: number, offset: number): never =>
   fail(`a row of a copy that has not ${columns} columns`, offset)
+
+/** Which column of the row at `start` has its value at an offset: delimiters within values are escaped. */
+export const copyColumnAt =
+  (columns: ReadonlyArray<ColumnReader>, { bytes }: ByteReader, start: number) =>
+  (offset: number): ColumnReader | undefined => {
+    let index = 0
+    for (let at = start; at < offset; at++) {
+      if (bytes[at] === backslash) at += 1
+      else if (bytes[at] === tab) index += 1
+    }
+    return columns[index]
+  }
 
 /** The reader that needs no code generation. */
 export const interpretedCopyReader =

@@ -57,6 +57,9 @@ const typeName = (oid: number, named: QualifiedName | undefined): string | undef
   return base === undefined ? named.name : builtinTypeName(base)
 }
 
+/** Shapes of one relation that are kept, beside those in use: it has as many at a time as transactions have altered it. */
+const mostDescribed = 4
+
 /** How values come, and what becomes of them. */
 export interface Formats {
   readonly decoders: Types
@@ -69,10 +72,17 @@ export class RelationCache {
   private readonly types = new Map<number, QualifiedName>()
   private readonly formats: Formats
   private readonly parent: RelationCache | undefined
+  /** What was described last of each relation, wherever: transactions in progress that see the same get the same object. */
+  private readonly described: Map<number, ReadonlyArray<KnownRelation>>
 
-  constructor(formats: Formats, parent?: RelationCache | undefined) {
+  constructor(
+    formats: Formats,
+    parent?: RelationCache | undefined,
+    described: Map<number, ReadonlyArray<KnownRelation>> = parent?.described ?? new Map()
+  ) {
     this.formats = formats
     this.parent = parent
+    this.described = described
   }
 
   /**
@@ -98,7 +108,7 @@ export class RelationCache {
 
   /** One that holds these as they are now, whatever becomes of this. */
   snapshot(oids: Iterable<number>): RelationCache {
-    const copy = new RelationCache(this.formats)
+    const copy = new RelationCache(this.formats, undefined, this.described)
     for (const oid of oids) {
       const known = this.relations.get(oid)
       if (known !== undefined) copy.relations.set(oid, known)
@@ -132,11 +142,23 @@ export class RelationCache {
         typeModifier
       }))
     }
+    const isKnown = (known: KnownRelation | undefined): known is KnownRelation =>
+      known !== undefined && Relation.isSame(known.relation, relation) && hasSameTypes(known.relation, relation)
     const before = this.before(message.oid)
-    const isKnown =
-      before !== undefined && Relation.isSame(before.relation, relation) && hasSameTypes(before.relation, relation)
-    const known = isKnown ? before : new KnownRelation(relation, this.columnReaders(relation))
-    this.relations.set(message.oid, known)
+    const known = isKnown(before) ? before : this.described.get(message.oid)?.find(isKnown)
+    return known === undefined
+      ? this.remember(new KnownRelation(relation, this.columnReaders(relation)))
+      : this.use(known)
+  }
+
+  private remember(known: KnownRelation): KnownRelation {
+    const { oid } = known.relation
+    this.described.set(oid, [known, ...(this.described.get(oid) ?? [])].slice(0, mostDescribed))
+    return this.use(known)
+  }
+
+  private use(known: KnownRelation): KnownRelation {
+    this.relations.set(known.relation.oid, known)
     return known
   }
 

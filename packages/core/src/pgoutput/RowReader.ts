@@ -5,6 +5,7 @@
  * see `CompiledRowReader.ts`. Both give the same rows and the same errors.
  */
 import type { ByteReader } from "../protocol/ByteReader.ts"
+import { DecodeError } from "../ReplicationError.ts"
 import { compileRowReader, type RowShape, rowShapeOf } from "./CompiledRowReader.ts"
 import {
   binaryKind,
@@ -12,6 +13,7 @@ import {
   failOnCount,
   failOnKind,
   failOnLength,
+  inColumn,
   isBinaryColumn,
   none,
   nullKind,
@@ -22,6 +24,7 @@ import {
   refuse,
   type TupleScratch,
   textKind,
+  tupleColumnAt,
   unchangedKind,
   valueBefore
 } from "./Tuple.ts"
@@ -86,13 +89,19 @@ export const makeRowReader = (columns: ReadonlyArray<ColumnReader>): RowReader =
   const loop = interpretedRowReader(columns)
   let shape: RowShape | undefined
   let read: RowReader | undefined
+  const choose = (): RowReader => {
+    shape ??= rowShapeOf(columns)
+    shape.rows += 1
+    if (shape.rows < compileAfter) return loop
+    read = compileRowReader(columns, shape) ?? loop
+    return read
+  }
   return (reader, scratch, old) => {
-    if (read === undefined) {
-      shape ??= rowShapeOf(columns)
-      shape.rows += 1
-      if (shape.rows < compileAfter) return loop(reader, scratch, old)
-      read = compileRowReader(columns, shape) ?? loop
+    const start = reader.offset
+    try {
+      return (read ?? choose())(reader, scratch, old)
+    } catch (error) {
+      throw inColumn(DecodeError.caught(error), tupleColumnAt(columns, reader, start))
     }
-    return read(reader, scratch, old)
   }
 }

@@ -7,7 +7,7 @@
  * Source: https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html, TupleData
  */
 import type { Row } from "../change/Change.ts"
-import type { ByteReader } from "../protocol/ByteReader.ts"
+import { type ByteReader, isOfText } from "../protocol/ByteReader.ts"
 import { DecodeError } from "../ReplicationError.ts"
 import { textAt } from "../values/ScalarBytes.ts"
 import { undecodable, type ValueDecoder, type ValuePlace } from "../values/TypeDecoder.ts"
@@ -111,6 +111,40 @@ export const failOnLength = (reader: ByteReader, column: ColumnReader, start: nu
   const problem = `a value of column "${column.name}" of "${schema}"."${relation}" that reaches beyond its message`
   throw new DecodeError({ problem, offset: Math.min(start, reader.end) })
 }
+
+/**
+ * The failure of a text to become a string, with its column: what cuts texts out of bytes knows of none. `columnAt`
+ * finds it by the offset that the failure bears, which costs nothing as long as there is none.
+ */
+export const inColumn = (error: DecodeError, columnAt: (offset: number) => ColumnReader | undefined): DecodeError => {
+  const column = isOfText(error) ? columnAt(error.offset) : undefined
+  if (column === undefined) return error
+  const { relation, schema } = column.place
+  return new DecodeError({
+    ...error,
+    problem: `column "${column.name}" of "${schema}"."${relation}": ${error.problem}`
+  })
+}
+
+/** Which column of the tuple at `start` has its value at an offset. */
+export const tupleColumnAt =
+  (columns: ReadonlyArray<ColumnReader>, { bytes, end }: ByteReader, start: number) =>
+  (offset: number): ColumnReader | undefined => {
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    let at = start + 2
+    for (const column of columns) {
+      const kind = bytes[at]
+      if (kind !== textKind && kind !== binaryKind) {
+        at += 1
+        continue
+      }
+      if (at + 5 > end) return undefined
+      const next = at + 5 + view.getInt32(at + 1)
+      if (offset >= at + 5 && offset < next) return column
+      at = next
+    }
+    return undefined
+  }
 
 /** A tuple of another width than its relation's, at `reader.offset`. */
 export const failOnCount = (reader: ByteReader, expected: number, found: number): never =>

@@ -32,7 +32,8 @@ export const decodeServerMessage = (reader: ByteReader): ServerMessage => {
     sqlState: fields.get(0x43 /* C */) ?? "XX000",
     message: fields.get(0x4d /* M */) ?? "",
     detail: fields.get(0x44 /* D */),
-    hint: fields.get(0x48 /* H */)
+    hint: fields.get(0x48 /* H */),
+    routine: fields.get(0x52 /* R */)
   }
 }
 
@@ -51,10 +52,10 @@ export const commandComplete = (tag: string): Uint8Array => encodeFrame(commandC
 export const readyForQuery: Uint8Array = encodeFrame(readyForQueryTag, text("I"))
 
 const serverMessage = (tag: number, message: ServerMessage): Uint8Array => {
-  const { detail, hint, severity, sqlState } = message
+  const { detail, hint, routine, severity, sqlState } = message
   const optional = (letter: string, value: string | undefined) => (value === undefined ? "" : `${letter}${value}\0`)
   const fields = `S${severity}\0V${severity}\0C${sqlState}\0M${message.message}\0`
-  return encodeFrame(tag, text(`${fields}${optional("D", detail)}${optional("H", hint)}\0`))
+  return encodeFrame(tag, text(`${fields}${optional("D", detail)}${optional("H", hint)}${optional("R", routine)}\0`))
 }
 
 export const errorResponse = (message: ServerMessage): Uint8Array => serverMessage(errorResponseTag, message)

@@ -20,12 +20,31 @@ export interface TextSlices {
 
 const fatalUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
+/** The most characters that a string can have, in V8: 1 GB of them are half a value of PostgreSQL's. */
+export const longestText = 0x1fff_ffe8
+
+/** The failure of text in other bytes. */
+export const notUtf8 = "text that is not UTF-8"
+const beyondString = "bytes of text are more than a string can hold"
+
+/** Whether it is a text's failure to become a string. */
+export const isOfText = ({ problem }: DecodeError): boolean => problem === notUtf8 || problem.endsWith(beyondString)
+
+/** The failure of text that is longer than {@link longestText}: `start` is where it begins. */
+export const tooLong = (length: number, start: number): DecodeError =>
+  new DecodeError({
+    problem: `${length} ${beyondString}`,
+    offset: start,
+    remedy: `keep such a value elsewhere, or leave its column out of the publication: a string holds ${longestText} characters`
+  })
+
 /** {@link TextSlices} out of what every JavaScript runtime has. */
 export const portableText: TextSlices = {
   utf8: (bytes, start, end) => {
     try {
       return fatalUtf8.decode(bytes.subarray(start, end))
     } catch {
+      if (end - start > longestText) throw tooLong(end - start, start)
       return undefined
     }
   },
@@ -135,7 +154,7 @@ export class ByteReader {
   /** UTF-8 text of `bytes[start, end)`, which the caller has checked to lie within the message. */
   utf8(start: number, end: number): string {
     const text = this.slices.utf8(this.bytes, start, end)
-    return text === undefined ? this.fail("text that is not UTF-8") : text
+    return text === undefined ? this.fail(notUtf8) : text
   }
 
   /** A copy of `count` bytes, safe to keep: a plain `Uint8Array`, also where `bytes` is one of its subclasses. */

@@ -60,6 +60,11 @@ export class Frames {
     this.offset = 0
   }
 
+  /** What of the read has not been stepped through, to be pushed again later. */
+  copyRest(): Uint8Array {
+    return this.read.slice(this.offset)
+  }
+
   /** Bytes of a frame that has begun and not ended. */
   get pending(): number {
     return this.filled

@@ -8,5 +8,6 @@ export type ConnectionState =
   | { readonly _tag: "WaitingForSlot"; readonly activePid: number }
   | { readonly _tag: "WaitingForGap"; readonly reason: string; readonly consistentPoint: Lsn.Lsn }
   | { readonly _tag: "Streaming"; readonly systemId: string; readonly timeline: number }
+  | { readonly _tag: "Stalled"; readonly reason: string; readonly remedy: string }
   | { readonly _tag: "Reconnecting"; readonly attempt: number; readonly cause: ReplicationError }
   | { readonly _tag: "Stopped" }

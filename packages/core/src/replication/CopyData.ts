@@ -13,8 +13,9 @@ import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
 import { Frames } from "../protocol/Frames.ts"
 import * as ReplicationMessage from "../protocol/ReplicationMessage.ts"
-import { DecodeError, PublicationNotFound, type ReplicationError, type ServerMessage } from "../ReplicationError.ts"
+import { DecodeError, type ReplicationError, type ServerMessage } from "../ReplicationError.ts"
 import { type ErrorContext, refineServerError, serverError } from "../refineServerError.ts"
+import { isAskedAbout } from "./Stall.ts"
 
 /** What a read came to. */
 export interface CopyRead {
@@ -26,8 +27,16 @@ export interface CopyRead {
   readonly isOpen: boolean
   readonly replyRequested: boolean
   readonly notices: ReadonlyArray<ServerMessage>
+  /** Decoding has stopped behind this warning: what comes after it may lack changes. Goes on with its `rest`. */
+  readonly warning: Warning | undefined
   /** The stream is over, for this reason, once `batch` is handed on. */
   readonly end: StreamEnd | undefined
+}
+
+/** A warning to be asked about, and what of the read came after it. */
+export interface Warning {
+  readonly notice: ServerMessage
+  readonly rest: Uint8Array
 }
 
 /** How a copy stream ends: it failed, or the walsender closed it in good order. */
@@ -103,10 +112,11 @@ export class CopyData {
     let replyRequested = false
     let end: StreamEnd | undefined
     let isBroken = false
+    let warning: Warning | undefined
     const { frames } = this
     frames.push(read)
     try {
-      while (end === undefined && this.nextFrame()) {
+      while (end === undefined && warning === undefined && this.nextFrame()) {
         if (frames.tag === BackendMessage.copyDataTag) {
           if (!this.hasStarted) this.failOnEarlyData()
           if (frames.bytes[frames.start] === ReplicationMessage.xLogDataTag) {
@@ -114,8 +124,10 @@ export class CopyData {
           } else if (this.decodeKeepAlive()) {
             replyRequested = true
           }
+        } else if (frames.tag === BackendMessage.noticeResponseTag) {
+          warning = this.decodeNotice(notices)
         } else {
-          end = this.decodeOther(notices)
+          end = this.decodeOther()
         }
       }
     } catch (error) {
@@ -124,13 +136,14 @@ export class CopyData {
     }
     this.updateBehind()
     return {
-      bytes: read.length,
+      bytes: warning === undefined ? read.length : read.length - warning.rest.length,
       batch,
       received: Lsn.fromHalves(this.receivedHigh, this.receivedLow),
       // What is not understood may be of a transaction: no idle position is acknowledged any more.
       isOpen: isBroken || this.decoder.isOpen,
       replyRequested,
       notices,
+      warning,
       end
     }
   }
@@ -141,7 +154,7 @@ export class CopyData {
     try {
       while (this.nextFrame()) {
         if (this.frames.tag === BackendMessage.copyDataTag) continue
-        const end = this.decodeOther([])
+        const end = this.decodeOther()
         // The walsender answers CopyDone with its own, then with CommandComplete: that one ends it.
         if (end !== undefined && end._tag !== "CopyDone") return end
       }
@@ -240,7 +253,7 @@ export class CopyData {
   }
 
   /** Everything but CopyData: how a stream starts, what is said beside it, how it ends. */
-  private decodeOther(notices: Array<ServerMessage>): StreamEnd | undefined {
+  private decodeOther(): StreamEnd | undefined {
     const reader = this.reader.reset(this.frames.bytes, this.frames.start, this.frames.end)
     switch (this.frames.tag) {
       case BackendMessage.copyBothResponseTag:
@@ -249,11 +262,7 @@ export class CopyData {
         return undefined
       case BackendMessage.errorResponseTag:
         return { _tag: "Failed", error: this.handleReplicationError(BackendMessage.decodeServerMessage(reader)) }
-      case BackendMessage.noticeResponseTag: {
-        const notice = BackendMessage.decodeServerMessage(reader)
-        notices.push(notice)
-        return this.handleNotice(notice)
-      }
+      case BackendMessage.noticeResponseTag:
       case BackendMessage.parameterStatusTag:
       case BackendMessage.notificationResponseTag:
         return undefined
@@ -273,16 +282,13 @@ export class CopyData {
     return refineServerError(serverError(message, stage), { ...this.options.context, stage })
   }
 
-  /**
-   * From PostgreSQL 18 a publication that is not there is a warning (`skipped loading publication`, 55000), and what is
-   * committed meanwhile never comes. Silence is the one thing we do not pass on.
-   */
-  private handleNotice(notice: ServerMessage): StreamEnd | undefined {
-    const { publications } = this.options.plugin.tells
-    if (!this.hasStarted || notice.severity !== "WARNING" || notice.sqlState !== "55000" || publications.length === 0) {
-      return undefined
-    }
-    return { _tag: "Failed", error: new PublicationNotFound({ publications }) }
+  /** A notice as it is; or as what is to be asked about before anything else is decoded. */
+  private decodeNotice(notices: Array<ServerMessage>): Warning | undefined {
+    const { bytes, end, start } = this.frames
+    const notice = BackendMessage.decodeServerMessage(this.reader.reset(bytes, start, end))
+    if (this.hasStarted && isAskedAbout(notice)) return { notice, rest: this.frames.copyRest() }
+    notices.push(notice)
+    return undefined
   }
 
   /** Gives a decoder's error the LSN of the message it stumbled over, when that message has one. */

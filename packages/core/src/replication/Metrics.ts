@@ -56,3 +56,8 @@ export const reconnects = Metric.counter("replicant_reconnects_total", {
 export const attempts = Metric.gauge("replicant_attempts", {
   description: "Failed attempts at the present position; 0 once it moves"
 })
+
+/** Whether the server holds the stream back. */
+export const stalled = Metric.gauge("replicant_stalled", {
+  description: "1 while the server holds the stream back, for standbys that are down for instance; else 0"
+})

@@ -36,6 +36,7 @@ import { askTimeout, type KeepAliveTimings, sendStatusUpdate, type WalReceiver }
 import { RecentReads } from "./ReadPace.ts"
 import { enterGap, readySlot } from "./ReadySlot.ts"
 import { awaitHandled } from "./SlotGap.ts"
+import { askFindings, type Findings, type Stall } from "./Stall.ts"
 import { type CheckpointOptions, checkSlotPosition, type ResumeFrom, resumeProgress } from "./StartPosition.ts"
 import type { StreamOptions } from "./StreamOptions.ts"
 import * as WalProgress from "./WalProgress.ts"
@@ -71,6 +72,12 @@ export interface ReplicationStream extends WalReceiver {
   readonly storeIdleFlush: CheckpointOptions["storeIdleFlush"]
   /** Where transactions in progress are gathered, if they are. */
   readonly gathered: GatheredTransactions.GatheredTransactions | undefined
+  /** What is streamed, and what is asked of the catalog about it when the server warns. */
+  readonly publications: ReadonlyArray<string>
+  readonly askFindings: Effect.Effect<Findings>
+  /** Why the server holds the stream back, and how far it had come by then. */
+  readonly held: { by: (Stall & { readonly at: Lsn.Lsn }) | undefined }
+  readonly onState: (state: ConnectionState) => Effect.Effect<void>
   /** The copy fiber's own. */
   readonly pace: Pace
 }
@@ -189,6 +196,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   { confirm = "done", inProgress = "gather", onState = () => Effect.void, patience = 1, resume }: ConnectionOptions = {}
 ): Effect.fn.Return<Opening, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, slot } = options
+  const { publications } = plugin.tells
   const maxFrameLength = yield* checkedFrameLength(options)
   const walSender = yield* WalSender
   const connection = yield* walSender.connect
@@ -198,11 +206,11 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const inTime = connection.inConnectTimeout ?? withoutLimit
   yield* inTime(Catalog.pinSession(connection))
   const identified = yield* inTime(identifySystem(connection))
-  const { pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
-  const system = { ...identified, pid }
+  const { isInRecovery, pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
+  const system = { ...identified, pid, serverStart, isInRecovery }
   const known = { progress: yield* Ref.get(progress), resume, options }
   const resumed = { ...(yield* resumeProgress(connection, system, known)), confirm }
-  yield* inTime(checkPublications(connection, plugin.tells.publications))
+  yield* inTime(checkPublications(connection, publications))
   if (options.check !== undefined) yield* Effect.catchTag(options.check(connection), "DeclarationMismatch", misfit)
   const ready = yield* readySlot({ connection, options, database: system.database, resume, onState })
   if (ready._tag === "Slot") yield* checkSlotPosition(ready.slot, known)
@@ -223,7 +231,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       inProgress,
       run: resumed.run,
       slices: connection.slices,
-      context: { slot, publications: plugin.tells.publications, plugin: plugin.name },
+      context: { slot, publications, plugin: plugin.name },
       serverLsn: Lsn.max(system.xLogPos, startLsn),
       maxFrameLength
     })
@@ -252,6 +260,10 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       copyData,
       maxReadWait: millis(options.timing?.maxReadWait, 20),
       gathered,
+      publications,
+      askFindings: Effect.provideService(askFindings({ slot, publications }, askTimeout(limits)), WalSender, walSender),
+      held: { by: undefined },
+      onState,
       pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, recent: new RecentReads(), isEnded: false }
     }
     yield* inTime(awaitStart(opened))

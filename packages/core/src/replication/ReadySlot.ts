@@ -10,6 +10,7 @@ import { NextLsn } from "../change/NextLsn.ts"
 import * as Lsn from "../Lsn.ts"
 import { logText, type ReplicationError } from "../ReplicationError.ts"
 import type { ReplicationSlot } from "../server/SlotCatalog.ts"
+import { checkFailover, setFailover } from "../server/SlotFailover.ts"
 import { setupReplicationSlot } from "../server/SlotSetup.ts"
 import type { ReplicantConnection } from "../server/WalSender.ts"
 import type { ConnectionState } from "./ConnectionState.ts"
@@ -40,16 +41,18 @@ const mayTakeOverFrom = ({ options, resume }: SlotSession): ((pid: number) => bo
 /** Makes the slot ready, or another in its place where that was asked for. */
 export const readySlot = Effect.fnUntraced(function* (session: SlotSession): Effect.fn.Return<Ready, ReplicationError> {
   const { connection, onState, options, resume } = session
-  const { createSlot, slot, slotPolicy = {} } = options
+  const { createSlot, failover, slot, slotPolicy = {} } = options
   const { creationTimeout } = slotPolicy
   const plugin = options.plugin.name
   // A slot that was there, also a temporary one, is never made anew in silence: what was committed since would be lost.
   const create = hasStreamed({ options, resume }) ? undefined : createSlot
+  yield* checkFailover({ failover, lifetime: createSlot }, connection.serverVersion)
   const found = setupReplicationSlot(connection, {
     slot,
     plugin,
     database: session.database,
     create,
+    failover,
     creationTimeout,
     inUseTimeout:
       slotPolicy.inUse === "fail"
@@ -64,11 +67,12 @@ export const readySlot = Effect.fnUntraced(function* (session: SlotSession): Eff
   ): Effect.fn.Return<Ready, ReplicationError> {
     yield* Effect.logWarning(`replication slot ${slot} is lost (${logText(reason)}): another is made in its place`)
     const lifetime = createSlot === "temporary" ? "temporary" : "permanent"
-    const standIn = yield* makeStandIn(connection, { slot, plugin, lifetime, creationTimeout })
+    const standIn = yield* makeStandIn(connection, { slot, plugin, lifetime, failover, creationTimeout })
     return { _tag: "Lost", reason, lastLsn, standIn }
   })
   return yield* Effect.matchEffect(found, {
-    onSuccess: (slot): Effect.Effect<Ready, ReplicationError> => Effect.succeed({ _tag: "Slot", slot }),
+    onSuccess: (found): Effect.Effect<Ready, ReplicationError> =>
+      Effect.as(setFailover(connection, slot, failover), { _tag: "Slot", slot: found }),
     onFailure: (error) => {
       if (error._tag === "SlotInvalidated" && slotPolicy.invalidated === "recreate") {
         return replace(error.reason, error.lastLsn)

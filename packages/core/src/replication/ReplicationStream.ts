@@ -18,6 +18,7 @@ import type { ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { CopyRead } from "./CopyData.ts"
 import type { GatheredTransactions, OnChanges } from "./GatheredTransactions.ts"
+import { hasGotOn, heedWarning, letGo, refineMissing, release } from "./HeldStream.ts"
 import { keepAliveHandler, sendStatusUpdate } from "./KeepAlive.ts"
 import * as Measures from "./Measures.ts"
 import { logNotice, type Opening, openReplicationStream, type ReplicationStream, streamEnded } from "./OpenStream.ts"
@@ -106,10 +107,20 @@ const copyOutData = Effect.fnUntraced(function* <E, R>(
   const { copy, copyData, gathered, pace, reading } = stream
   const clock = yield* Clock.Clock
   const pull = Effect.tapError(copy.pull, () => markEnded(stream))
+  const fail = Effect.fnUntraced(function* (error: ReplicationError): Effect.fn.Return<never, ReplicationError> {
+    // What is done is reported even so, though nothing of this connection is read any more.
+    yield* Effect.ignore(Effect.timeout(sendStatusUpdate(stream), lastReportMillis))
+    stream.pace.isEnded = true
+    return yield* Effect.fail(yield* refineMissing(stream, error))
+  })
+  let rest: Uint8Array | undefined
   while (true) {
     let read = pace.first
     pace.first = undefined
-    if (read === undefined) {
+    if (rest !== undefined) {
+      read = copyData.decode(rest)
+      rest = undefined
+    } else if (read === undefined) {
       let now = millisOf(clock)
       const wait = pace.lastRead + pace.wait - now
       if (wait > 0) {
@@ -122,20 +133,22 @@ const copyOutData = Effect.fnUntraced(function* <E, R>(
       read = decode(stream, bytes, now)
     }
     yield* receive(stream, read)
+    if (hasGotOn(stream, read)) yield* release(stream)
     if (read.replyRequested || read.notices.length > 0) yield* heed(stream, read)
     const { changes } = read.batch
     if (gathered !== undefined && read.batch.gathered.length > 0) yield* handOverGathered(gathered, read, onChanges)
     else if (isReadonlyArrayNonEmpty(changes)) yield* onChanges(changes, read.bytes)
     if (gathered !== undefined) yield* gathered.settle(copyData.gathering)
+    if (read.warning !== undefined) {
+      yield* Effect.catch(heedWarning(stream, read.warning, read.received), fail)
+      rest = read.warning.rest
+      continue
+    }
     if (read.end === undefined) {
       if (through !== undefined && read.received >= through && !read.isOpen) return
       continue
     }
-    if (read.end._tag === "Failed") {
-      // What is done is reported even so, though nothing of this connection is read any more.
-      yield* Effect.ignore(Effect.timeout(sendStatusUpdate(stream), lastReportMillis))
-      stream.pace.isEnded = true
-    }
+    if (read.end._tag === "Failed") return yield* fail(read.end.error)
     return yield* Effect.fail(streamEnded(read.end))
   }
 })
@@ -175,7 +188,7 @@ const runFibers = <A, E, R>(
 ): Effect.Effect<A, ReplicationError | E, R> => {
   // Who does not answer hears no goodbye either: to wait for a reply to it would only hold up the next attempt.
   const keepAlive = Effect.tapError(keepAliveHandler(stream), () => markEnded(stream))
-  const run = Effect.raceFirst(reading, keepAlive)
+  const run = Effect.ensuring(Effect.raceFirst(reading, keepAlive), letGo(stream))
   return stream.storeIdleFlush === undefined ? run : Effect.raceFirst(run, storeIdleHandler(stream))
 }
 

@@ -12,14 +12,11 @@ import type { Gap } from "../change/Change.ts"
 import { NextLsn } from "../change/NextLsn.ts"
 import type * as Lsn from "../Lsn.ts"
 import { monotonicMillis } from "../MonotonicTime.ts"
-import {
-  alterReplicationSlotCommand,
-  dropReplicationSlotCommand,
-  quoteLiteral
-} from "../protocol/ReplicationCommand.ts"
+import { dropReplicationSlotCommand, quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import { type ReplicationError, SlotInUse } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
 import { createReplicationSlot } from "../server/SlotCreation.ts"
+import { isFailoverSlot, setFailover } from "../server/SlotFailover.ts"
 import type { ReplicantConnection } from "../server/WalSender.ts"
 
 /** A slot that is lost, and what shall be like it. */
@@ -27,6 +24,8 @@ export interface LostSlot {
   readonly slot: string
   readonly plugin: string
   readonly lifetime: "permanent" | "temporary"
+  /** Whether standbys are to keep it: as they did the lost one, unless told otherwise. */
+  readonly failover?: boolean | undefined
   readonly creationTimeout?: Duration.Input | undefined
 }
 
@@ -53,21 +52,10 @@ const standInName = (slot: string, pid: number): string => {
   return `${slot.slice(0, 63 - end.length)}${end}`
 }
 
-/** Whether the lost slot was kept on standbys, too, which a copy is not by itself. PostgreSQL 17. */
-const isFailover = Effect.fnUntraced(function* (
-  connection: ReplicantConnection,
-  slot: string
-): Effect.fn.Return<boolean, ReplicationError> {
-  if (connection.serverVersion < 170_000) return false
-  const text = `SELECT failover FROM pg_catalog.pg_replication_slots WHERE slot_name = ${quoteLiteral(slot)}`
-  const [row] = yield* Catalog.queryAt(connection, text, { stage: "Query", slot })
-  return row?.failover === "t"
-})
-
 /** Makes the stand-in. It goes with the connection. */
 export const makeStandIn = Effect.fn("Replicant.makeStandIn")(function* (
   connection: ReplicantConnection,
-  { creationTimeout, lifetime, plugin, slot }: LostSlot
+  { creationTimeout, failover, lifetime, plugin, slot }: LostSlot
 ): Effect.fn.Return<StandIn, ReplicationError> {
   const name = standInName(slot, yield* backendPid(connection))
   const create = { slot: name, plugin, temporary: true, snapshot: "nothing", timeout: creationTimeout } as const
@@ -75,7 +63,8 @@ export const makeStandIn = Effect.fn("Replicant.makeStandIn")(function* (
   const lost = quoteLiteral(slot)
   const context = { stage: "CreateSlot", slot, plugin } as const
   const adopt = Effect.gen(function* () {
-    const failover = yield* isFailover(connection, slot)
+    // A copy is not kept on standbys, though the lost one was.
+    const wasFailover = yield* isFailoverSlot(connection, slot)
     // In one text, so that no loss of the connection comes between. A slot that is sound is not dropped.
     const replace = `SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots
   WHERE slot_name = ${lost} AND wal_status = 'lost';
@@ -86,12 +75,7 @@ SELECT pg_catalog.pg_copy_logical_replication_slot(${quoteLiteral(name)}, ${lost
       // Somebody else was quicker: the next connection finds it, in use or free.
       () => Effect.fail(new SlotInUse({ slot }))
     )
-    if (failover) {
-      const alter = yield* Effect.fromResult(
-        alterReplicationSlotCommand({ slot, failover: true }, connection.serverVersion)
-      )
-      yield* Catalog.queryAt(connection, alter, { stage: "AlterSlot", slot })
-    }
+    yield* setFailover(connection, slot, failover ?? (wasFailover ? true : undefined))
     const drop = yield* Effect.fromResult(dropReplicationSlotCommand({ slot: name }))
     yield* Catalog.queryAt(connection, drop, { stage: "DropSlot", slot: name })
   })

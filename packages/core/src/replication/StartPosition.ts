@@ -56,6 +56,10 @@ export interface ResumeFrom {
   readonly timeline: number
   /** Of its backend. */
   readonly pid?: number | undefined
+  /** When that server was started: by which it is known again, or another, or the same one restarted. */
+  readonly serverStart?: string | undefined
+  /** It was a standby: one that is promoted goes on sending, on a timeline that nobody is told of. */
+  readonly isInRecovery?: boolean | undefined
 }
 
 const historyLine = /^\s*(\d+)\s+([0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8})/
@@ -73,6 +77,9 @@ export const leftAt = (history: string, timeline: number): Lsn.Lsn | undefined =
   return undefined
 }
 
+/** Since PostgreSQL 16 a standby can be streamed from. */
+const decodingStandbys = 160_000
+
 /** Whether a position of `timeline` means the same on the server's own. */
 const isCommonHistory = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
@@ -86,6 +93,11 @@ const isCommonHistory = Effect.fnUntraced(function* (
   const left = leftAt(row?.content ?? "", timeline)
   return left !== undefined && lsn <= left
 })
+
+/** The server that answers, and when it was started. */
+export interface ConnectedSystem extends IdentifySystem {
+  readonly serverStart: string
+}
 
 /** What is known of earlier streams when one is opened. */
 export interface Known {
@@ -105,36 +117,61 @@ const firstProgress = ({ checkpoint, storeIdleFlush }: CheckpointOptions): WalPr
 }
 
 /**
+ * What of our progress holds on another timeline than it was made on, whose WAL may differ from the one we know.
+ *
+ * What is done is kept where the timelines' common history proves it. An idle position is not data: beyond that history it
+ * means nothing, and is dropped. But a unit beyond it is one that no primary has any more, and the consumer does: that is a
+ * failure, also without a checkpoint. Only of a standby that may have been promoted under the stream nobody can tell which
+ * timeline its last units are of: there the server's own word holds.
+ */
+const acrossTimelines = Effect.fnUntraced(function* (
+  connection: ReplicantConnection,
+  system: ConnectedSystem,
+  { options, resume }: Known,
+  known: WalProgress.WalProgress,
+  timeline: number
+): Effect.fn.Return<WalProgress.WalProgress, ReplicationError> {
+  // The same server still: whatever it sent is of its own history.
+  if (resume !== undefined && resume.serverStart === system.serverStart) return known
+  const holds = (lsn: Lsn.Lsn) => isCommonHistory(connection, system, { lsn, timeline })
+  if (yield* holds(WalProgress.resumeLsn(known))) return known
+  if (yield* holds(known.durable)) return { ...firstProgress(options), durable: known.durable }
+  if (options.checkpoint === undefined && resume?.isInRecovery === true) return firstProgress(options)
+  const found = String(system.timeline)
+  return yield* new SystemMismatch({ property: "timeline", expected: String(timeline), found })
+})
+
+/**
  * What of our progress holds on this connection. `0/0` lets the server go on from what it has confirmed. Within one
  * process we may know better: after a crash the server has forgotten acknowledgements since its last checkpoint, and our
- * own end LSN spares redelivery. Not on another timeline, whose WAL may differ from the one we know: there the server
- * decides, unless the consumer keeps positions of its own, which then must be proved to hold.
+ * own end LSN spares redelivery.
  */
 export const resumeProgress = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
-  system: IdentifySystem,
-  { options, progress, resume }: Known
+  system: ConnectedSystem,
+  before: Known
 ): Effect.fn.Return<WalProgress.WalProgress, ReplicationError> {
+  const { options, progress, resume } = before
   const { checkpoint } = options
-  const known = resume === undefined ? firstProgress(options) : WalProgress.restart(progress)
-  const lsn = WalProgress.resumeLsn(known)
+  const started = resume === undefined ? firstProgress(options) : WalProgress.restart(progress)
   const systemId = resume?.systemId ?? checkpoint?.systemId
   if (systemId !== undefined && systemId !== system.systemId) {
     return yield* new SystemMismatch({ property: "systemId", expected: systemId, found: system.systemId })
   }
   const timeline = resume?.timeline ?? checkpoint?.timeline
-  const isBehind = system.xLogPos < lsn || (timeline !== undefined && system.timeline < timeline)
+  const isBehind =
+    system.xLogPos < WalProgress.resumeLsn(started) || (timeline !== undefined && system.timeline < timeline)
+  // Amid a failover one of these refuses START_REPLICATION, as if for good, until it is promoted.
+  const isUndecoded = connection.serverVersion < decodingStandbys && hasStreamed({ options, resume })
   // A standby that was restarted lets us in before it has replayed what it has: it will get there.
-  if (isBehind && (yield* Catalog.isInRecovery(connection))) {
-    return yield* new StandbyBehind({ expected: lsn, found: system.xLogPos })
+  if ((isBehind || isUndecoded) && (yield* Catalog.isInRecovery(connection))) {
+    return yield* new StandbyBehind({ expected: WalProgress.resumeLsn(started), found: system.xLogPos })
   }
-  if (timeline !== undefined && timeline !== system.timeline) {
-    if (checkpoint === undefined) return firstProgress(options)
-    if (!(yield* isCommonHistory(connection, system, { lsn, timeline }))) {
-      const found = String(system.timeline)
-      return yield* new SystemMismatch({ property: "timeline", expected: String(timeline), found })
-    }
-  }
+  const known =
+    timeline === undefined || timeline === system.timeline
+      ? started
+      : yield* acrossTimelines(connection, system, before, started, timeline)
+  const lsn = WalProgress.resumeLsn(known)
   if (system.xLogPos < lsn) {
     const found = Lsn.format(system.xLogPos)
     return yield* new SystemMismatch({ property: "position", expected: Lsn.format(lsn), found })

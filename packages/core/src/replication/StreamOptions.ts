@@ -50,6 +50,12 @@ export interface StreamOptions extends CheckpointOptions {
   readonly plugin: OutputPlugin
   /** Makes the slot when there is none. Left out, a missing slot is a failure: what it stood for is lost. */
   readonly createSlot?: "permanent" | "temporary" | undefined
+  /**
+   * Keeps the slot on standbys too, so that the stream goes on where one of them is promoted: `true` makes it so, also a slot
+   * that is there, by ALTER_REPLICATION_SLOT before the stream starts; `false` undoes it; left out, it stays as it is.
+   * PostgreSQL 17; before, `true` is `UnsupportedByServer`. Not for a temporary slot.
+   */
+  readonly failover?: boolean | undefined
   /** What to do when the slot is not there for us as we left it. */
   readonly slotPolicy?: SlotPolicy | undefined
   /**

@@ -1,8 +1,9 @@
 /**
  * Where transactions in progress go while they are gathered: into memory up to a budget, and from there into files.
  *
- * The files are temporary. They hold what the walsender sent, rows included, are readable by their owner alone, and go
- * when the transaction ends or the connection does: nothing is taken up from them later, as the server sends all again.
+ * The files are temporary. They hold what the walsender sent, rows included, are readable by their owner alone, and have no
+ * name from the moment they are open: so nothing of them is left when the process is killed. Nothing is taken up from them
+ * later, as the server sends all again.
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -52,9 +53,16 @@ const makeFile = Effect.fnUntraced(function* (
   fileSystem: FileSystem.FileSystem,
   directory: string | undefined
 ): Effect.fn.Return<SpillFile, SpillFailed, Scope.Scope> {
-  const file = yield* fileSystem.makeTempFileScoped({ directory, prefix: "replicant-" }).pipe(
-    Effect.tap((path) => fileSystem.chmod(path, mode)),
-    Effect.flatMap((path) => fileSystem.open(path, { flag: "r+", mode })),
+  const remove = (place: string) => Effect.ignore(fileSystem.remove(place, { recursive: true, force: true }))
+  const file = yield* Effect.acquireRelease(
+    fileSystem.makeTempDirectory({ directory, prefix: "replicant-" }),
+    // Once more, for systems that keep the names of what is open.
+    remove
+  ).pipe(
+    Effect.flatMap((place) =>
+      // A name alone would outlive `kill -9`, with the rows.
+      Effect.tap(fileSystem.open(`${place}/transaction`, { flag: "wx+", mode }), () => remove(place))
+    ),
     Effect.mapError(failed("open"))
   )
   return {

@@ -78,16 +78,37 @@ const look = Effect.fnUntraced(function* (
   }
 })
 
-/** Asks, within this time from connecting on. `Unknown` where that fails. */
-export const askStanding = (backend: Backend, deadline: Duration.Input): Effect.Effect<Standing, never, WalSender> =>
+/** A question put over a connection of its own. */
+export interface AskElsewhere<A> {
+  /** How long it may take, from connecting on. */
+  readonly deadline: Duration.Input
+  /** The answer where nobody can be asked in time. */
+  readonly fallback: A
+  /** What is asked, for the log. */
+  readonly what: string
+}
+
+/** Asks over another connection, and takes no failure of that for one of the stream. */
+export const askElsewhere = <A>(
+  ask: (connection: ReplicantConnection) => Effect.Effect<A, ReplicationError>,
+  { deadline, fallback, what }: AskElsewhere<A>
+): Effect.Effect<A, never, WalSender> =>
   WalSender.pipe(
     Effect.flatMap(({ connect }) => connect),
-    Effect.flatMap((connection) => look(connection, backend)),
+    Effect.flatMap(ask),
     Effect.scoped,
     Effect.timeoutOption(deadline),
-    Effect.map(Option.getOrElse((): Standing => "Unknown")),
-    Effect.catch((error) =>
-      Effect.as(Effect.logDebug(`cannot ask what the walsender is doing: ${error.message}`), "Unknown" as const)
-    ),
-    Effect.withSpan("Replicant.askStanding")
+    Effect.map(Option.getOrElse((): A => fallback)),
+    Effect.catch((error) => Effect.as(Effect.logDebug(`cannot ask ${what}: ${error.message}`), fallback))
+  )
+
+/** Asks, within this time from connecting on. `Unknown` where that fails. */
+export const askStanding = (backend: Backend, deadline: Duration.Input): Effect.Effect<Standing, never, WalSender> =>
+  Effect.withSpan(
+    askElsewhere<Standing>((connection) => look(connection, backend), {
+      deadline,
+      fallback: "Unknown",
+      what: "what the walsender is doing"
+    }),
+    "Replicant.askStanding"
   )

@@ -83,13 +83,16 @@ export interface ServerSettings {
   readonly pid: number
   /** When the server was started, by {@link serverStart}. */
   readonly serverStart: string
+  /** Whether it is a standby, or not done yet with recovering. */
+  readonly isInRecovery: boolean
 }
 
 const SettingsRow = Schema.Struct({
   wal_sender_timeout: Schema.NumberFromString,
   wal_level: Schema.String,
   pid: Schema.NumberFromString,
-  server_start: Schema.String
+  server_start: Schema.String,
+  in_recovery: BooleanFromText
 })
 
 /** When the server was started: no two servers say the same, and none does after a restart. */
@@ -101,14 +104,16 @@ export const serverSettings = Effect.fnUntraced(function* (
 ): Effect.fn.Return<ServerSettings, ReplicationError> {
   const setting = (name: string) => `(SELECT setting FROM pg_catalog.pg_settings WHERE name = '${name}')`
   const text = `SELECT ${setting("wal_sender_timeout")} AS wal_sender_timeout, ${setting("wal_level")} AS wal_level,
-  pg_catalog.pg_backend_pid() AS pid, ${serverStart} AS server_start`
+  pg_catalog.pg_backend_pid() AS pid, ${serverStart} AS server_start,
+  pg_catalog.pg_is_in_recovery() AS in_recovery`
   const rows = yield* queryAt(connection, text, { stage: "Query" })
   const row = yield* decodeRow(SettingsRow, rows[0], "pg_settings")
   return {
     walSenderTimeout: row.wal_sender_timeout,
     walLevel: row.wal_level,
     pid: row.pid,
-    serverStart: row.server_start
+    serverStart: row.server_start,
+    isInRecovery: row.in_recovery
   }
 })
 

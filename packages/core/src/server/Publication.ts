@@ -8,6 +8,7 @@ import * as Schema from "effect/Schema"
 import { qualifiedName, quoteIdentifier, quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import {
   InvalidOption,
+  PermissionDenied,
   PublicationMismatch,
   PublicationNotFound,
   type ReplicationError,
@@ -85,18 +86,28 @@ export const listPublications = Effect.fn("Replicant.listPublications")(function
   )
 })
 
+/** Those of the names that are not there. They are compared as they are: `MyPub` is not `mypub`. */
+export const missingPublications = Effect.fnUntraced(function* (
+  connection: ReplicantConnection,
+  names: ReadonlyArray<string>
+): Effect.fn.Return<ReadonlyArray<string>, ReplicationError> {
+  if (names.length === 0) return []
+  const found = new Set((yield* listPublications(connection)).map((publication) => publication.name))
+  return names.filter((name) => !found.has(name))
+})
+
 /**
  * Fails with the names that are not there. Asked before streaming, because from PostgreSQL 18 the walsender only warns.
- * Names are compared as they are: `MyPub` is not `mypub`.
  */
 export const checkPublications = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
   names: ReadonlyArray<string>
 ): Effect.fn.Return<void, ReplicationError> {
   if (names.length === 0) return
-  const found = new Set((yield* listPublications(connection)).map((publication) => publication.name))
+  const available = (yield* listPublications(connection)).map((publication) => publication.name)
+  const found = new Set(available)
   const missing = names.filter((name) => !found.has(name))
-  if (missing.length > 0) return yield* new PublicationNotFound({ publications: missing })
+  if (missing.length > 0) return yield* new PublicationNotFound({ publications: missing, available })
 })
 
 const hasNul = (name: string) => name.includes("\0")
@@ -128,6 +139,27 @@ const targetClause = (
   }
 }
 
+const WhoRow = Schema.Struct({ role: Schema.String, database: Schema.String })
+
+/** Who may make a publication: PostgreSQL names the database or the table that it refuses, and no more. */
+const grantCreation = Effect.fnUntraced(function* (
+  connection: ReplicantConnection,
+  { target }: PublicationOptions,
+  error: PermissionDenied
+): Effect.fn.Return<never, ReplicationError> {
+  const text = "SELECT current_user AS role, pg_catalog.current_database() AS database"
+  const rows = yield* Catalog.queryAt(connection, text, { stage: "Query" })
+  const who = yield* Catalog.decodeRow(WhoRow, rows[0], "current_user")
+  const role = quoteIdentifier(who.role)
+  const grant = `GRANT CREATE ON DATABASE ${quoteIdentifier(who.database)} TO ${role}`
+  const ownership =
+    target._tag === "Tables"
+      ? `; and ${role} must own each table, or be a member of the role that does: GRANT owner TO ${role}`
+      : "; and only a superuser may publish all tables, or all of a schema"
+  const remedy = `${grant}${ownership}. Or have who may make it: then no right but REPLICATION is needed`
+  return yield* new PermissionDenied({ stage: error.stage, detail: error.detail, remedy })
+})
+
 /** Makes a publication. */
 export const createPublication = Effect.fn("Replicant.createPublication")(function* (
   connection: ReplicantConnection,
@@ -140,7 +172,9 @@ export const createPublication = Effect.fn("Replicant.createPublication")(functi
   const publish =
     options.operations === undefined ? "" : ` WITH (publish = ${quoteLiteral(options.operations.join(", "))})`
   const text = `CREATE PUBLICATION ${quoteIdentifier(options.name)} ${clause}${publish}`
-  yield* Catalog.queryAt(connection, text, { stage: "Query" })
+  yield* Catalog.queryAt(connection, text, { stage: "Query" }).pipe(
+    Effect.catchTag("PermissionDenied", (error) => grantCreation(connection, options, error))
+  )
 })
 
 /** The tables a publication names, and those it covers: a partitioned table is only named. */

@@ -8,5 +8,11 @@ export {
   type ReplicationSlot,
   walStatusChanges
 } from "./SlotCatalog.ts"
-export { type CreatedSlot, type CreateSlotOptions, createReplicationSlot, dropReplicationSlot } from "./SlotCreation.ts"
+export {
+  blockingTransactions,
+  type CreatedSlot,
+  type CreateSlotOptions,
+  createReplicationSlot,
+  dropReplicationSlot
+} from "./SlotCreation.ts"
 export { type SetupSlot, type SlotPolicy, setupReplicationSlot } from "./SlotSetup.ts"

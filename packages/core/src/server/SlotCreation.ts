@@ -69,7 +69,8 @@ const selectBlocking = (millis: number): string =>
   AND coalesce(a.xact_start, p.prepared, '-infinity') <= pg_catalog.now() - '${millis} ms'::pg_catalog.interval
   ORDER BY since LIMIT ${maxNamed}`
 
-const blockingTransactions = Effect.fnUntraced(function* (
+/** Who has been running for so many milliseconds: a slot that is asked for now waits for them. */
+export const blockingTransactions = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
   millis: number
 ): Effect.fn.Return<ReadonlyArray<BlockingTransaction>, ReplicationError> {

@@ -46,6 +46,8 @@ export interface SetupSlot {
   readonly database: string
   /** Makes the slot when there is none; `undefined` never does: what it stood for would be lost without a word. */
   readonly create?: "permanent" | "temporary" | undefined
+  /** Makes it one that standbys keep, too. */
+  readonly failover?: boolean | undefined
   /** How long to wait, in milliseconds, while another connection streams from it. */
   readonly inUseTimeout: number
   readonly creationTimeout?: Duration.Input | undefined
@@ -134,8 +136,16 @@ export const setupReplicationSlot = Effect.fn("Replicant.setupReplicationSlot")(
   )
   if (create === undefined) return yield* find
   const temporary = create === "temporary"
+  const { failover } = options
   return yield* Effect.catchTag(find, "SlotNotFound", () =>
-    createReplicationSlot(connection, { slot, plugin, temporary, snapshot: "nothing", timeout: creationTimeout }).pipe(
+    createReplicationSlot(connection, {
+      slot,
+      plugin,
+      temporary,
+      failover,
+      snapshot: "nothing",
+      timeout: creationTimeout
+    }).pipe(
       // Another process was quicker: the slot is there, which is all that was asked for.
       Effect.catchTag("SlotAlreadyExists", () => Effect.void),
       Effect.andThen(getReplicationSlot(connection, slot)),

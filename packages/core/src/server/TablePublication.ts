@@ -95,7 +95,8 @@ const problems = Effect.fnUntraced(function* (
   const named = publications.map((name) => all.find((publication) => publication.name === name))
   const found = named.filter((publication) => publication !== undefined)
   const missing = publications.filter((_, index) => named[index] === undefined)
-  if (missing.length > 0) return yield* new PublicationNotFound({ publications: missing })
+  if (missing.length > 0)
+    return yield* new PublicationNotFound({ publications: missing, available: all.map(({ name }) => name) })
   const facts = yield* tableFacts(connection, tables, publications)
   return problemsOf(tables, facts, {
     publications: found,

@@ -43,7 +43,13 @@ const Column = Schema.Struct({
 
 const Type = Schema.Struct({
   oid: Schema.Number,
-  base: Schema.Struct({ oid: Schema.Number, schema: Schema.String, name: Schema.String }),
+  base: Schema.Struct({
+    oid: Schema.Number,
+    schema: Schema.String,
+    name: Schema.String,
+    /** That it, or the type of its elements, came with. */
+    extension: Schema.optional(Schema.NullOr(Schema.String))
+  }),
   labels: Schema.NullOr(Names),
   dimensions: Schema.Number
 })
@@ -133,7 +139,7 @@ type Fields = typeof all
 /** A column of a table, and what there is to know of its type. */
 export interface Column extends Schema.Struct.Type<(typeof Column)["fields"]> {
   /** What its type is a domain over in the end, or the type itself. */
-  readonly base: { readonly oid: number; readonly schema: string; readonly name: string }
+  readonly base: (typeof Type.Type)["base"]
   /** Of an enum, or a domain over one, in their order. */
   readonly labels: ReadonlyArray<string> | null
 }

@@ -60,7 +60,10 @@ const below = (pick: string): string => `(WITH RECURSIVE chain AS (
 
 /** The types of columns, each told once: a hundred thousand columns have some dozens. */
 const types = jsonArray(
-  `json_build_object('oid', b.type::bigint, 'base', json_build_object('oid', b.oid::bigint, 'schema', b.nspname, 'name', b.typname),
+  `json_build_object('oid', b.type::bigint, 'base', json_build_object('oid', b.oid::bigint, 'schema', b.nspname, 'name', b.typname,
+      'extension', (SELECT x.extname FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid
+        WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.objid IN (b.oid, nullif(b.typelem, 0))
+        AND d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.deptype = 'e' LIMIT 1)),
     'dimensions', b.dimensions, 'labels', CASE b.typtype WHEN 'e' THEN ${jsonArray(
       "e.enumlabel ORDER BY e.enumsortorder",
       "FROM pg_catalog.pg_enum e WHERE e.enumtypid = b.oid"
@@ -68,7 +71,7 @@ const types = jsonArray(
   `FROM (SELECT DISTINCT a.atttypid AS oid FROM t CROSS JOIN LATERAL (
       SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid = t.oid AND attnum > 0 AND NOT attisdropped OFFSET 0) a) u
     CROSS JOIN LATERAL (
-      SELECT y.oid AS type, base.oid, base.typname, base.typtype, n.nspname,
+      SELECT y.oid AS type, base.oid, base.typname, base.typtype, base.typelem, n.nspname,
         CASE y.typtype WHEN 'd' THEN ${below("max(typndims) FROM chain")} ELSE 0 END AS dimensions
       FROM pg_catalog.pg_type y JOIN pg_catalog.pg_type base
         ON base.oid = CASE y.typtype WHEN 'd' THEN ${below("oid FROM chain WHERE typtype <> 'd'")} ELSE y.oid END

@@ -10,7 +10,7 @@ import type { Relation } from "../change/Relation.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { ByteReader, type TextSlices } from "../protocol/ByteReader.ts"
 import { Frames } from "../protocol/Frames.ts"
-import { DecodeError, type ReplicationError, type ServerMessage } from "../ReplicationError.ts"
+import { DecodeError, type ReplicationError, ServerError, type ServerMessage } from "../ReplicationError.ts"
 import { refineServerError, serverError } from "../refineServerError.ts"
 import type { SnapshotDecoder } from "./SnapshotDecoder.ts"
 
@@ -48,6 +48,7 @@ export class CopyOut {
   private readonly frames: Frames
   private readonly reader: ByteReader
   private readonly decoder: SnapshotDecoder
+  private relation: Relation | undefined
   private readRow: CopiedRows["readRow"] | undefined
   private rows = 0
   private told: number | undefined
@@ -61,6 +62,7 @@ export class CopyOut {
 
   /** A copy of this relation's rows has been asked for. */
   begin(relation: Relation): void {
+    this.relation = relation
     this.readRow = this.decoder.rowsOf(relation)
     this.rows = 0
     this.told = undefined
@@ -128,9 +130,11 @@ export class CopyOut {
         return undefined
       case BackendMessage.errorResponseTag:
         // As while streaming, texts that may quote values are left out.
-        return refineServerError(serverError(BackendMessage.decodeServerMessage(reader), "Streaming"), {
-          stage: "Streaming"
-        })
+        return this.inTable(
+          refineServerError(serverError(BackendMessage.decodeServerMessage(reader), "Streaming"), {
+            stage: "Streaming"
+          })
+        )
       case BackendMessage.noticeResponseTag:
         notices.push(BackendMessage.decodeServerMessage(reader))
         return undefined
@@ -140,6 +144,13 @@ export class CopyOut {
       default:
         return reader.fail(`a backend message of type 0x${tag.toString(16)} in the wrong place`)
     }
+  }
+
+  /** The server tells the table in a text that may hold the row. */
+  private inTable(error: ReplicationError): ReplicationError {
+    if (error._tag !== "ServerError" || this.relation === undefined) return error
+    const { name, schema } = this.relation
+    return new ServerError({ ...error, table: { schema, name } })
   }
 
   private advance(reader: ByteReader, from: CopyOut["stage"], to: CopyOut["stage"]): void {

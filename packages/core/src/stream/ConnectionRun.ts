@@ -143,12 +143,13 @@ export const makeContinuity = Effect.fnUntraced(function* (
     onConnecting: Effect.sync(() => {
       streamingSince = undefined
     }),
-    onStreaming: Effect.fnUntraced(function* ({ pid, systemId, timeline }) {
+    onStreaming: Effect.fnUntraced(function* (system) {
+      const { systemId, timeline } = system
       if (resume !== undefined) {
         yield* Metric.update(Metrics.reconnects, 1)
         yield* Effect.logInfo("streaming again")
       }
-      resume = { systemId, timeline, pid }
+      resume = system
       streamingSince = yield* monotonicMillis
       yield* onState({ _tag: "Streaming", systemId, timeline })
     }),

@@ -45,7 +45,7 @@ export const lockMillis = ({ lockTimeout = "10 seconds" }: CopyOptions = {}): nu
 const failOnOption = (option: string, problem: string) => Effect.fail(new InvalidOption({ option, problem }))
 
 const validated = ({ options, tellProgress }: FirstCopy): Effect.Effect<AttemptOptions, InvalidOption> => {
-  const { copy = {}, createSlot, plugin, slot, snapshot } = options
+  const { copy = {}, createSlot, failover, plugin, slot, snapshot } = options
   const { connections = 2, piecePages = defaultPiecePages, rateLimit } = copy
   if (createSlot !== undefined) return failOnOption("createSlot", "is the snapshot's to do: leave it out")
   if (!Number.isInteger(connections) || connections < 1) return failOnOption("connections", "is not a number from 1")
@@ -60,6 +60,7 @@ const validated = ({ options, tellProgress }: FirstCopy): Effect.Effect<AttemptO
     slot,
     purpose,
     plugin,
+    failover,
     connections,
     lockTimeout: lockMillis(copy),
     piecePages,

@@ -20,6 +20,8 @@ export interface Copying extends CopyProgress {
  * - `WaitingForSlot`: another connection, of that pid, streams from the slot.
  * - `WaitingForGap`: a `Gap` is delivered and not acknowledged: nothing else comes.
  * - `Streaming`: the server has accepted.
+ * - `Stalled`: the server has accepted, and holds the stream back for that reason: standbys that it waits for are down. Nothing
+ *   is lost; it is `Streaming` again once something comes.
  * - `Reconnecting`: for that cause. `attempt` counts the failures since the position last moved, however long it streamed
  *   in between: one that grows is a stream that does not get on.
  * - `Stopped`: it has failed, or has ended, or was interrupted; the program's own exit says how.

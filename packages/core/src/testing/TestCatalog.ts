@@ -65,6 +65,7 @@ const createSlot = (server: TestServer, text: string, pid: number): Answer => {
   if (server.slots.has(name)) return refusal("42710", `replication slot "${name}" already exists`)
   if (plugin !== "pgoutput") return refusal("58P01", `could not access file "${plugin}": No such file or directory`)
   const slot = server.makeSlot(name, plugin, temporary === undefined ? "permanent" : "temporary")
+  slot.isFailover = /\bFAILOVER\b/.test(text)
   // A temporary slot is the session's that made it, and dropped with it.
   if (slot.isTemporary) temporaryOwners.set(slot, pid)
   return [
@@ -93,6 +94,15 @@ const dropSlot = (server: TestServer, text: string): Answer => {
   if (slot === undefined) return slotMissing(name)
   if (slot.activePid !== undefined) return slotActive(slot)
   server.slots.delete(name)
+  return []
+}
+
+const alterSlot = (server: TestServer, text: string): Answer => {
+  const [, name = "", failover] = /^ALTER_REPLICATION_SLOT "([^"]+)" \(FAILOVER (true|false)\)/.exec(text) ?? []
+  const slot = server.slots.get(name)
+  if (slot === undefined) return slotMissing(name)
+  if (slot.activePid !== undefined) return slotActive(slot)
+  slot.isFailover = failover === "true"
   return []
 }
 
@@ -139,11 +149,14 @@ export const answer = (server: TestServer, text: string, pid: number): Answer =>
   if (text.startsWith("CREATE_REPLICATION_SLOT")) return createSlot(server, text, pid)
   if (text.startsWith("DROP_REPLICATION_SLOT")) return dropSlot(server, text)
   if (text === "SELECT pg_catalog.pg_backend_pid() AS pid") return [{ pid: String(pid) }]
-  if (text.startsWith("SELECT failover ")) return [{ failover: "f" }]
+  if (text.startsWith("ALTER_REPLICATION_SLOT")) return alterSlot(server, text)
+  if (text.startsWith("SELECT failover ")) {
+    return [{ failover: server.slots.get(literal(text, /slot_name = /) ?? "")?.isFailover === true ? "t" : "f" }]
+  }
   if (text.includes("pg_copy_logical_replication_slot")) return replaceSlot(server, text)
   if (/\bFROM pg_catalog\.pg_settings\b/.test(text)) {
     const settings = { wal_sender_timeout: String(server.walSenderTimeout), wal_level: "logical" }
-    return [{ ...settings, pid: String(pid), server_start: serverStart }]
+    return [{ ...settings, pid: String(pid), server_start: serverStart, in_recovery: "f" }]
   }
   if (text.includes("wait_event_type")) return [standingRow(server, text)]
   if (text.startsWith("SELECT pg_catalog.pg_is_in_recovery()")) return [{ in_recovery: "f" }]

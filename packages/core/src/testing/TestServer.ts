@@ -39,6 +39,8 @@ export interface TestSlot {
   readonly name: string
   readonly plugin: string
   readonly isTemporary: boolean
+  /** Whether standbys would keep it, too. */
+  isFailover: boolean
   /** What its consumer has confirmed: streaming goes on from here. */
   confirmedFlushLsn: Lsn.Lsn
   /** What of that survives a crash: as of the last checkpoint. */
@@ -88,6 +90,7 @@ export class TestServer {
       name,
       plugin,
       isTemporary: lifetime === "temporary",
+      isFailover: false,
       confirmedFlushLsn,
       persistedLsn: confirmedFlushLsn,
       activePid: undefined,

@@ -5,7 +5,7 @@
  * Bytes are borrowed: what is returned holds none of them. Bounds are the caller's to check: `start` and `end` must lie
  * within the message. The reader comes last, for those that need the text after all.
  */
-import type { ByteReader } from "../protocol/ByteReader.ts"
+import { type ByteReader, notUtf8 } from "../protocol/ByteReader.ts"
 import { float, fromHex, bytea as fromText } from "./ScalarText.ts"
 
 const minus = 0x2d
@@ -136,5 +136,5 @@ export const textAt = (reader: ByteReader, bytes: Uint8Array, start: number, end
   const text = reader.slices.utf8(bytes, start, end)
   if (text !== undefined) return text
   reader.offset = start
-  return reader.fail("text that is not UTF-8")
+  return reader.fail(notUtf8)
 }

@@ -100,6 +100,7 @@ describe("CheckpointStore.sql over SQLite", () => {
     Effect.gen(function* () {
       const missing = yield* Effect.flip(Effect.provide(save("slot", "text"), opened(":memory:", {})))
       assert.deepStrictEqual([missing._tag, missing.during, missing.key], ["CheckpointError", "save", "slot"])
+      assert.match(missing.message, /no such table: replicant_checkpoints/, "why, in the database's words")
       const nowhere = opened(":memory:", { table: "nowhere.checkpoints", createTable: "ifMissing" })
       const refused = yield* Effect.flip(Effect.provide(load("slot"), nowhere))
       assert.deepStrictEqual([refused._tag, refused.during], ["CheckpointError", "open"])

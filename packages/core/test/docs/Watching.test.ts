@@ -27,6 +27,7 @@ const states: { readonly [Tag in StreamState["_tag"]]: true } = {
   WaitingForSlot: true,
   WaitingForGap: true,
   Streaming: true,
+  Stalled: true,
   Reconnecting: true,
   Stopped: true
 }

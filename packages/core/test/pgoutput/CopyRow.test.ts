@@ -282,6 +282,18 @@ describe("makeCopyReader", () => {
     }
   })
 
+  it("names the column of a text that is no string, and of nothing else that fails", () => {
+    const read = makeCopyReader(texts(3), new CopyScratch())
+    const row = Buffer.concat([encode("a\\t\t\\N\t"), Buffer.from([0x6f, 0xff, 0x0a])])
+    for (let count = 0; count < 300; count++) {
+      const error = decodeErrorOf(() => read(ByteReader.over(row)))
+      assert.strictEqual(error.problem, 'column "c2" of "public"."t": text that is not UTF-8')
+    }
+    const escaped = Buffer.concat([encode("a\t\\n"), Buffer.from([0xff]), encode("\tc\n")])
+    assert.include(decodeErrorOf(() => read(ByteReader.over(escaped))).problem, 'column "c1" of')
+    assert.notInclude(decodeErrorOf(() => read(ByteReader.over(encode("a\tb\n")))).problem, "c1")
+  })
+
   it("does without compiling where there are very many columns", () => {
     const cells = Array.from({ length: 1600 }, (_, index) => String(index))
     const read = makeCopyReader(texts(1600), new CopyScratch())

@@ -4,7 +4,7 @@ import type { Row } from "../../src/change/Change.ts"
 import { compileRowReader, makeRowSource, partLength, rowReaderSource } from "../../src/pgoutput/CompiledRowReader.ts"
 import { interpretedRowReader, makeRowReader } from "../../src/pgoutput/RowReader.ts"
 import { type ColumnReader, type RowReader, TupleScratch } from "../../src/pgoutput/Tuple.ts"
-import { ByteReader } from "../../src/protocol/ByteReader.ts"
+import { ByteReader, portableText, tooLong } from "../../src/protocol/ByteReader.ts"
 import { DecodeError } from "../../src/ReplicationError.ts"
 import { decoderForOid, type TypeDecoders } from "../../src/values/TypeDecoder.ts"
 import { hostileNames } from "../fixtures/goldens.ts"
@@ -308,6 +308,35 @@ describe("makeRowReader", () => {
         id: BigInt(row)
       })
     }
+  })
+
+  it("names the column of a text that is no string, before and after it has compiled itself", () => {
+    const read = makeRowReader(
+      columnsOf([
+        ["id", 23],
+        ["none", 25],
+        ["note", 25]
+      ])
+    )
+    const bytes = tupleData("1", null, Buffer.from([0x6f, 0xff]))
+    for (let row = 0; row < 300; row++) {
+      const error = decodeErrorOf(() => readBytes(read, bytes))
+      assert.strictEqual(error.problem, 'column "note" of "public"."t": text that is not UTF-8')
+    }
+    const cure = "leave its column out of the publication"
+    const slices = {
+      ...portableText,
+      utf8: (_: Uint8Array, start: number): never => {
+        throw tooLong(600_000_000, start)
+      }
+    }
+    const long = tupleData("1", "x".repeat(40), "y")
+    const error = decodeErrorOf(() => read(ByteReader.over(long, slices), new TupleScratch(), undefined))
+    assert.match(
+      error.message,
+      /column "none" of "public"."t": 600000000 bytes of text are more than a string can hold/
+    )
+    assert.include(error.remedy, cure)
   })
 
   it("does without compiling where the runtime refuses to generate code", () => {

@@ -89,6 +89,25 @@ describe("a transaction in progress that is gathered", () => {
     )
   })
 
+  it("has its relation in one object with all others that see it the same, whoever described it first", () => {
+    for (const changesIn of [gathered, delivered]) {
+      const changes = changesIn(
+        ...block(9, 1, within(9, one), within(9, insert(1, "1"))),
+        ...block(10, 1, within(10, one), within(10, insert(1, "2"))),
+        ...block(11, 1, within(11, two), within(11, insert(1, "3", "x"))),
+        streamCommit(10),
+        ...[begin(0x200n, 12), one, insert(1, "4"), commit(0x200n, 0x230n)],
+        streamCommit(9)
+      )
+      const relations = changes.flatMap((change) => {
+        const inner = change._tag === "Streamed" ? change.change : change
+        return inner._tag === "Insert" && inner.relation.columns.length === 1 ? [inner.relation] : []
+      })
+      assert.lengthOf(relations, 3)
+      assert.lengthOf([...new Set(relations)], 1)
+    }
+  })
+
   it("is acknowledged by the end of its commit, and is a unit from when that was read", () => {
     const batch = new Batch(new Run())
     const decoder = decoderOf("gather")

@@ -79,10 +79,48 @@ describe("CopyData", () => {
     assert.notInclude(JSON.stringify(error) + String(error), "planted")
   })
 
-  it("takes the warning of a skipped publication for the failure it is", () => {
-    const warning = { severity: "WARNING", sqlState: "55000", message: "skipped loading publication" }
-    const read = started().decode(BackendMessage.noticeResponse(warning))
-    assert.strictEqual(failure(read)?._tag, "PublicationNotFound")
+  it("stops behind a warning that may mean that changes are missing, and goes on with the rest of the read", () => {
+    for (const sqlState of ["55000", "22023"]) {
+      const warning = { severity: "WARNING", sqlState, message: "mind", routine: "LoadPublications" }
+      const copyData = started()
+      const before = Fake.concat(Fake.relation(), Fake.transaction("0/100", "0/130", 1))
+      const after = Fake.concat(Fake.transaction("0/200", "0/230", 2), Fake.begin("0/300").subarray(0, 20))
+      const read = copyData.decode(Fake.concat(before, BackendMessage.noticeResponse(warning), after))
+      assert.isUndefined(read.end)
+      assert.deepStrictEqual(tags(read), ["Begin", "Insert", "Commit"])
+      assert.deepInclude(read.warning?.notice, warning)
+      assert.isEmpty(read.notices)
+      assert.strictEqual(read.received, Fake.lsn("0/130"))
+      const rest = copyData.decode(read.warning!.rest)
+      assert.isUndefined(rest.warning)
+      assert.deepStrictEqual(tags(rest), ["Begin", "Insert", "Commit"])
+      assert.strictEqual(
+        read.bytes + rest.bytes,
+        before.length + BackendMessage.noticeResponse(warning).length + after.length
+      )
+      assert.deepStrictEqual(tags(copyData.decode(Fake.begin("0/300").subarray(20))), ["Begin"])
+    }
+  })
+
+  it("takes no notice of another severity, and no other warning, for one to be asked about", () => {
+    const of = (severity: string, sqlState: string) =>
+      started().decode(BackendMessage.noticeResponse({ severity, sqlState, message: "mind" }))
+    for (const severity of ["DEBUG", "LOG", "INFO", "NOTICE"]) {
+      for (const sqlState of ["55000", "22023"]) assert.isUndefined(of(severity, sqlState).warning)
+    }
+    for (const sqlState of ["01000", "42704", "57P01", "55006"]) assert.isUndefined(of("WARNING", sqlState).warning)
+  })
+
+  it("asks about nothing before the stream has begun", () => {
+    const notice = BackendMessage.noticeResponse({ severity: "WARNING", sqlState: "55000", message: "mind" })
+    const read = make().decode(notice)
+    assert.isUndefined(read.warning)
+    assert.lengthOf(read.notices, 1)
+  })
+
+  it("steps over warnings once it has said goodbye", () => {
+    const notice = BackendMessage.noticeResponse({ severity: "WARNING", sqlState: "55000", message: "mind" })
+    assert.isUndefined(started().skip(notice))
   })
 
   it("passes other notices on, and goes on", () => {

@@ -246,30 +246,38 @@ describe("TransactionSpill.layer", () => {
       use,
       (directory) => Effect.sync(() => Fs.rmSync(directory, { recursive: true }))
     )
-  const filesIn = (directory: string) =>
-    Fs.readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile())
+  /** The modes of the files there that this process has open, by name or without; Linux alone tells. */
+  const openModes = (directory: string) =>
+    Fs.readdirSync("/proc/self/fd").flatMap((fd) => {
+      const path = Path.join("/proc/self/fd", fd)
+      const isOurs = Fs.existsSync(path) || Fs.lstatSync(path, { throwIfNoEntry: false }) !== undefined
+      return isOurs && Fs.readlinkSync(path).startsWith(directory) ? [Fs.statSync(path).mode & 0o777] : []
+    })
 
-  it.live("keeps rows in files that their owner alone can read, and that are gone when they are closed", () =>
-    inDirectory((directory) =>
-      Effect.gen(function* () {
-        const spill = yield* TransactionSpill
-        yield* Effect.scoped(
-          Effect.gen(function* () {
-            const file = yield* spill!.makeFile
-            yield* file.append(Uint8Array.of(1, 2, 3))
-            yield* file.append(Uint8Array.of(4, 5))
-            assert.deepStrictEqual(yield* file.read(1, 3), Uint8Array.of(2, 3, 4))
-            yield* file.append(Uint8Array.of(6))
-            assert.deepStrictEqual(yield* file.read(3, 3), Uint8Array.of(4, 5, 6))
-            const [entry] = filesIn(directory)
-            assert.strictEqual(Fs.statSync(Path.join(entry!.parentPath, entry!.name)).mode & 0o777, 0o600)
-            const error = yield* Effect.flip(file.read(5, 3))
-            assert.deepInclude(error, { _tag: "SpillFailed", during: "read" })
-          })
-        )
-        assert.isEmpty(filesIn(directory))
-      }).pipe(Effect.provide(spillLayer({ directory })), Effect.provide(NodeFileSystem.layer))
-    )
+  it.live(
+    "keeps rows in files that their owner alone can read, and of which nothing stays when the process is killed",
+    () =>
+      inDirectory((directory) =>
+        Effect.gen(function* () {
+          const spill = yield* TransactionSpill
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const file = yield* spill!.makeFile
+              yield* file.append(Uint8Array.of(1, 2, 3))
+              yield* file.append(Uint8Array.of(4, 5))
+              assert.deepStrictEqual(yield* file.read(1, 3), Uint8Array.of(2, 3, 4))
+              yield* file.append(Uint8Array.of(6))
+              assert.deepStrictEqual(yield* file.read(3, 3), Uint8Array.of(4, 5, 6))
+              assert.isEmpty(Fs.readdirSync(directory), "no name is left while it is open")
+              if (process.platform === "linux") assert.deepStrictEqual(openModes(directory), [0o600])
+              const error = yield* Effect.flip(file.read(5, 3))
+              assert.deepInclude(error, { _tag: "SpillFailed", during: "read" })
+            })
+          )
+          assert.isEmpty(Fs.readdirSync(directory))
+          if (process.platform === "linux") assert.isEmpty(openModes(directory))
+        }).pipe(Effect.provide(spillLayer({ directory })), Effect.provide(NodeFileSystem.layer))
+      )
   )
 
   it.live("fails with the directory's trouble where no file can be made", () =>

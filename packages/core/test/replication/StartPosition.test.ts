@@ -92,7 +92,12 @@ describe("a checkpoint of the consumer's own", () => {
 
   it.effect("[V7] keeps the place of the stream across a promotion, where the history proves that it holds", () =>
     Effect.gen(function* () {
-      const fake = yield* Fake.make((attempt) => ({ ...behind, timeline: attempt + 1, history }))
+      const fake = yield* Fake.make((attempt) => ({
+        ...behind,
+        timeline: attempt + 1,
+        serverStart: String(attempt),
+        history
+      }))
       yield* Effect.forkChild(stream(fake, { checkpoint: { endLsn } }))
       const first = yield* fake.accept
       yield* first.say(Fake.relation(), Fake.transaction("0/900", "0/930", 1))
@@ -139,6 +144,16 @@ describe("a checkpoint of the consumer's own", () => {
     })
   )
 
+  it.effect("[V7] that a standby before PostgreSQL 16 cannot stream is waited for until it is promoted", () =>
+    Effect.gen(function* () {
+      const standby = { serverVersion: 150_000, isInRecovery: true, xLogPos: "0/1000" }
+      const checkpoint = { endLsn: Fake.lsn("0/900") }
+      const early = yield* failure(standby, { checkpoint, reconnect: Schedule.recurs(0) })
+      assert.deepInclude(early, { _tag: "StandbyBehind", isRetryable: true, found: Fake.lsn("0/1000") })
+      assert.include(early.message, "a standby still, at 0/1000")
+    })
+  )
+
   it.effect("[V12] goes on by itself once the standby has replayed it, and says meanwhile what it waits for", () =>
     Effect.gen(function* () {
       const checkpoint = { endLsn: Fake.lsn("0/900") }
@@ -172,6 +187,72 @@ describe("a checkpoint of the consumer's own", () => {
       const error = yield* failure({ slot: "missing" }, { checkpoint: { endLsn }, createSlot: "permanent" })
       assert.strictEqual(error._tag, "SlotNotFound")
     })
+  )
+})
+
+describe("a stream without a checkpoint that is failed over", () => {
+  /** What the second connection is told, and how it starts or fails, after a unit up to 0/930 and `more` at the first. */
+  const failedOver = Effect.fnUntraced(function* (
+    left: string,
+    {
+      before = {},
+      more = [],
+      same = false
+    }: {
+      readonly before?: Fake.FakeOptions
+      readonly more?: ReadonlyArray<Uint8Array>
+      readonly same?: boolean
+    } = {}
+  ) {
+    const fake = yield* Fake.make((attempt) =>
+      attempt === 0
+        ? before
+        : { timeline: 2, serverStart: same ? "1" : "2", history: `1\t${left}\tno recovery target specified\n` }
+    )
+    const fiber = yield* Effect.forkChild(stream(fake, {}))
+    const first = yield* fake.accept
+    yield* first.say(Fake.relation(), Fake.transaction("0/900", "0/930", 1), ...more)
+    yield* settle
+    yield* TestClock.adjust("1 second")
+    yield* settle
+    yield* first.drop
+    yield* settle
+    yield* TestClock.adjust("250 millis")
+    yield* settle
+    const exit = fiber.pollUnsafe()
+    return exit === undefined
+      ? fake.connections.at(-1)!.commands.filter((command) => command.startsWith("START_REPLICATION"))[0]
+      : yield* Effect.flip(Fiber.join(fiber))
+  })
+
+  it.effect("[V7] keeps its place where the history proves that it holds: nothing comes twice", () =>
+    Effect.gen(function* () {
+      assert.include(yield* failedOver("0/930"), "LOGICAL 0/930")
+      assert.include(yield* failedOver("0/A00", { more: [Fake.keepAlive("0/980")] }), "LOGICAL 0/980")
+    })
+  )
+
+  it.effect("[V7] drops an idle position beyond that history, which is no data, and keeps what is done", () =>
+    Effect.gen(function* () {
+      assert.include(yield* failedOver("0/950", { more: [Fake.keepAlive("0/980", true)] }), "LOGICAL 0/930")
+    })
+  )
+
+  it.effect("[V9] fails where the timeline was left before what is done: no primary has those rows any more", () =>
+    Effect.gen(function* () {
+      const error = yield* failedOver("0/92F")
+      assert.deepInclude(error, { _tag: "SystemMismatch", property: "timeline", expected: "1", found: "2" })
+      assert.include((error as { remedy: string }).remedy, "new snapshot")
+    })
+  )
+
+  it.effect(
+    "[V7] takes the word of a server that was streamed from as a standby: what came after its promotion is its own",
+    () =>
+      Effect.gen(function* () {
+        assert.include(yield* failedOver("0/900", { same: true }), "LOGICAL 0/930", "the same server")
+        assert.include(yield* failedOver("0/900", { before: { isInRecovery: true } }), "LOGICAL 0/0", "restarted since")
+      })
   )
 })
 

@@ -109,4 +109,11 @@ describe("the answer to a COPY", () => {
     assert.strictEqual(failure?._tag, "ServerError")
     assert.notInclude(failure?.message ?? "", "canary")
   })
+
+  it("names the table of a row whose bytes are no text, and what mends it", () => {
+    const error = { severity: "ERROR", sqlState: "22021", message: "canary" }
+    const { failure } = read(join([copyOutResponse, BackendMessage.errorResponse(error), ready("E")]))
+    assert.include(failure?.message, 'in the rows of "public"."orders"')
+    assert.match(failure?.remedy ?? "", /SQL_ASCII.*leave the column out of the publication/)
+  })
 })

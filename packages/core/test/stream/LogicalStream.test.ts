@@ -160,9 +160,13 @@ describe("withLogicalStream", () => {
     })
   )
 
-  it.effect("starts where the server says when another timeline answers", () =>
+  it.effect("starts where the server says when another timeline answers of which nothing can be proved", () =>
     Effect.gen(function* () {
-      const fake = yield* Fake.make((attempt) => ({ timeline: attempt + 1 }))
+      const fake = yield* Fake.make((attempt) => ({
+        timeline: attempt + 1,
+        serverStart: String(attempt),
+        isInRecovery: attempt === 0
+      }))
       yield* withLogicalStream(options, (change) => Effect.succeed(nextLsn(change))).pipe(
         Effect.provide(fake.layer),
         Effect.forkChild

@@ -27,10 +27,17 @@ export interface FakeOptions {
   readonly isDeaf?: boolean | undefined
   /** Takes queries, and answers none. */
   readonly isMute?: boolean | undefined
+  /** When it was started: the same server, unless told otherwise. */
+  readonly serverStart?: string | undefined
   /** Whether it is a standby. */
   readonly isInRecovery?: boolean | undefined
+  readonly serverVersion?: number | undefined
   /** What another connection is told of the one that streams: that it waits for its client, unless told otherwise. */
   readonly standing?: Partial<QueryRow> | undefined
+  /** What another connection is told of the wait for standbys: that there is none, unless told otherwise. */
+  readonly hold?: Partial<QueryRow> | undefined
+  /** The slots of those standbys that are there. */
+  readonly standbys?: ReadonlyArray<QueryRow> | undefined
   /** The slot's row; `undefined` for a slot that is there and free. */
   readonly slot?: Partial<QueryRow> | "missing" | undefined
   /** The history file of its timeline. */
@@ -114,12 +121,17 @@ const answer = (options: FakeOptions, command: string): ReadonlyArray<QueryRow> 
   }
   if (command.includes("pg_settings")) {
     const settings = { wal_sender_timeout: String(options.walSenderTimeout ?? 60_000), wal_level: "logical" }
-    return [{ ...settings, pid: "100", server_start: "1" }]
+    const in_recovery = options.isInRecovery === true ? "t" : "f"
+    return [{ ...settings, pid: "100", server_start: options.serverStart ?? "1", in_recovery }]
   }
   if (command.includes("wait_event_type")) {
     const waiting = { server_start: "1", active_pid: "100", backend_type: "walsender", wait_event_type: "Client" }
     return [{ ...waiting, ...options.standing } as QueryRow]
   }
+  if (command.includes("synchronized_standby_slots")) {
+    return [{ failover: "f", wait_event: null, standbys: "", ...options.hold } as QueryRow]
+  }
+  if (command.includes("slot_name IN")) return options.standbys ?? []
   if (command.includes("AS in_recovery")) return [{ in_recovery: options.isInRecovery === true ? "t" : "f" }]
   if (command.includes("pg_publication")) {
     return (options.publications ?? ["orders"]).map((pubname) => ({
@@ -172,6 +184,10 @@ export const make = (
     }
   })
 
+/** Asked over a connection that streams nothing. */
+const isInquiry = (command: string): boolean =>
+  command.includes("wait_event_type") || command.includes("synchronized_standby_slots")
+
 const open = Effect.fnUntraced(function* (
   options: FakeOptions,
   connections: Array<FakeConnection>,
@@ -215,14 +231,14 @@ const open = Effect.fnUntraced(function* (
       })
   }
   const connection: ReplicantConnection = {
-    serverVersion: 180_004,
+    serverVersion: options.serverVersion ?? 180_004,
     slices: portableText,
     query: (command) =>
       options.isMute === true
         ? Effect.never
         : Effect.sync(() => {
             fake.commands.push(command)
-            if (command.includes("wait_event_type") && !inquirers.has(fake)) {
+            if (isInquiry(command) && !inquirers.has(fake)) {
               inquirers.add(fake)
               connections.splice(connections.indexOf(fake), 1)
             }

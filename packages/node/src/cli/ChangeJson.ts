@@ -9,6 +9,10 @@ import { type Begin, Lsn, PgTimestamp, type Relation, type Row, type Snapshot, t
 /** The text of a `json` or `jsonb` column: goes into the line as it is, numbers with all their digits. */
 export class JsonText {
   readonly text: string
+  /** A value of a column that is not NULL. */
+  get isNull(): boolean {
+    return this.text.trim() === "null"
+  }
 
   constructor(text: string) {
     // Line breaks can stand between JSON's tokens only, and would break ours.
@@ -75,6 +79,31 @@ const encodeObject = (row: Row): string => {
   return `${text}}`
 }
 
+const pointerStep = (name: string): string => `/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`
+
+const addJsonNulls = (value: unknown, pointer: string, found: Array<string>): void => {
+  if (value instanceof JsonText) {
+    if (value.isNull) found.push(pointer)
+  } else if (Array.isArray(value)) {
+    for (const [index, element] of value.entries()) addJsonNulls(element, `${pointer}/${index}`, found)
+  }
+}
+
+/**
+ * Which nulls of these rows are JSON's own, and not SQL's: no JSON value could tell that in its place, since a `jsonb` may
+ * be any. They are told by where they are in the line.
+ *
+ * Source: RFC 6901, JSON Pointer
+ */
+const jsonNulls = (rows: { readonly [member: string]: Row | undefined }): string => {
+  const found: Array<string> = []
+  for (const [member, row] of Object.entries(rows)) {
+    if (row === undefined) continue
+    for (const name of Object.keys(row)) addJsonNulls(row[name], `/${member}${pointerStep(name)}`, found)
+  }
+  return found.length === 0 ? "" : `,"jsonNull":${encodeValue(found)}`
+}
+
 const place = (kind: string, relation: Relation.Relation): string =>
   `{"kind":"${kind}","schema":${quote(relation.schema)},"table":${quote(relation.name)}`
 
@@ -88,13 +117,26 @@ const transaction = (begin: Begin): string =>
 const position = ({ begin, ordinal }: { readonly begin: Begin; readonly ordinal: number }): string =>
   `${transaction(begin)},"ordinal":${ordinal}`
 
-/** `key` where the server tells the replica identity only, `old` where it tells the whole row. */
-const oldRow = (old: { readonly _tag: "Key" | "Full"; readonly row: Row } | undefined): string =>
-  old === undefined ? "" : `,"${old._tag === "Key" ? "key" : "old"}":${encodeObject(old.row)}`
+/** The row before: `key` where the server tells the replica identity only, `old` where it tells the whole row. */
+type OldRow = { readonly _tag: "Key" | "Full"; readonly row: Row } | undefined
 
-/** Columns left out of `row`, as the server did not send them. */
-const unchangedOf = ({ unchanged }: { readonly unchanged: ReadonlyArray<string> }): string =>
-  unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
+const oldMember = (old: OldRow): "key" | "old" => (old?._tag === "Key" ? "key" : "old")
+
+/** The row now, if it is one, the columns that were left out of it, and the row before. */
+const rowsOf = ({
+  old,
+  row,
+  unchanged = []
+}: {
+  readonly row?: Row
+  readonly unchanged?: ReadonlyArray<string>
+  readonly old?: OldRow
+}): string => {
+  const now = row === undefined ? "" : `,"row":${encodeObject(row)}`
+  const left = unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
+  const before = old === undefined ? "" : `,"${oldMember(old)}":${encodeObject(old.row)}`
+  return `${now}${left}${before}${jsonNulls({ row, [oldMember(old)]: old?.row })}`
+}
 
 /** What a snapshot has is as of its seam: what follows it has no smaller `lsn`. */
 const seam = ({ consistentPoint }: Snapshot.Row["snapshot"]): string => `,"lsn":"${Lsn.format(consistentPoint)}"`
@@ -119,7 +161,7 @@ const content = (bytes: Uint8Array): string => {
 const encodeSnapshot = (change: Snapshot.Change | Snapshot.OneTableChange): string => {
   switch (change._tag) {
     case "SnapshotRow":
-      return `${place("snapshotRow", change.relation)}${seam(change.snapshot)},"row":${encodeObject(change.row)}}`
+      return `${place("snapshotRow", change.relation)}${seam(change.snapshot)}${rowsOf({ row: change.row })}}`
     case "SnapshotStarted":
     case "SnapshotResumed": {
       const tables = change.tables.map((table) => {
@@ -134,7 +176,7 @@ const encodeSnapshot = (change: Snapshot.Change | Snapshot.OneTableChange): stri
     case "SnapshotTableRestarted":
       return `${place("snapshotTableRestarted", change.relation)}${seam(change.snapshot)}}`
     case "SnapshotRowDeleted":
-      return `${place("snapshotRowDeleted", change.relation)}${seam(change.snapshot)}${oldRow(change.old)}}`
+      return `${place("snapshotRowDeleted", change.relation)}${seam(change.snapshot)}${rowsOf({ old: change.old })}}`
     case "SnapshotRangeCompleted":
       return `${place("snapshotRangeCompleted", change.relation)}${seam(change.snapshot)}}`
     case "TableSnapshotStarted":
@@ -185,14 +227,9 @@ export const encodeChange = (change: Snapshot.ChangeAfterSnapshot): string => {
       return `{"kind":"gap","slot":${quote(change.slot)},"reason":${quote(change.reason)},"lastLsn":${lastLsn},"consistentPoint":"${Lsn.format(change.consistentPoint)}"}`
     }
     case "Insert":
-      return `${place("insert", change.relation)}${position(change)},"row":${encodeObject(change.row)}${unchangedOf(change)}}`
-    case "Update": {
-      const unchanged = unchangedOf(change)
-      const row = encodeObject(change.row)
-      return `${place("update", change.relation)}${position(change)},"row":${row}${unchanged}${oldRow(change.old)}}`
-    }
+    case "Update":
     case "Delete":
-      return `${place("delete", change.relation)}${position(change)}${oldRow(change.old)}}`
+      return `${place(lowerFirst(change._tag), change.relation)}${position(change)}${rowsOf(change)}}`
     case "Truncate": {
       const tables = change.relations.map(tableName)
       const flags = `"cascade":${change.cascade},"restartIdentity":${change.restartIdentity}`

@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Copy from "../copy/Copy.ts"
+import * as PgConfig from "../pg/PgConfig.ts"
 import * as LiveLine from "./LiveLine.ts"
 import { Ending, exitCodes, UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
@@ -23,14 +24,18 @@ interface CopyFlags {
   readonly from: Option.Option<Redacted.Redacted<string>>
   readonly to: Option.Option<Redacted.Redacted<string>>
   readonly publication: ReadonlyArray<string>
-  readonly slot: string
+  readonly slot: Option.Option<string>
   readonly create: boolean
   readonly truncate: boolean
   readonly changesOnly: boolean
   readonly fireTriggers: boolean
+  readonly anyTypes: boolean
   readonly origin: boolean
   readonly localOnly: boolean
+  readonly failover: boolean
   readonly connections: number
+  readonly forget: boolean
+  readonly dryRun: boolean
 }
 
 /** What `--to` stands for, as DATABASE_URL does for `--url`: a password does not belong on a command line. */
@@ -56,7 +61,10 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
   const output = yield* Output
   const ending = yield* Ending
   const publications = flags.publication
-  if (publications.length === 0) {
+  if (flags.dryRun && !flags.forget) {
+    return yield* new UsageError({ message: "--dry-run says what --forget would do", remedy: "add --forget" })
+  }
+  if (publications.length === 0 && !flags.forget) {
     return yield* new UsageError({
       message: "no publication is named",
       remedy: "give --publication NAME; again for more"
@@ -64,7 +72,14 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
   }
   const from = yield* Root.connection({ ...shared, url: Option.orElse(flags.from, () => shared.url) })
   const to = yield* target(flags, shared)
-  const { slot } = flags
+  const { database } = yield* Effect.fromResult(PgConfig.resolve(from))
+  const slot = Option.getOrElse(flags.slot, () => Copy.defaultSlot(database))
+  if (flags.forget) {
+    const forgotten = yield* Copy.forget({ from, to, slot, remains: flags.dryRun ? "tell" : "drop" })
+    if (shared.json) yield* output.write(`${JSON.stringify({ slot, forgotten, dryRun: flags.dryRun })}\n`)
+    else if (flags.dryRun) for (const what of forgotten) line.writeLine(`would drop ${what}`)
+    return undefined
+  }
   const { run, state, totals } = yield* Copy.make({
     from,
     to,
@@ -74,9 +89,11 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
     whenFilled: flags.truncate ? "truncate" : "fail",
     rows: flags.changesOnly ? "leave" : "copy",
     triggers: flags.fireTriggers ? "fire" : "quiet",
+    types: flags.anyTypes ? "any" : "fitting",
     origin: flags.origin ? "marked" : "unmarked",
     replicated: flags.localOnly ? "skip" : "apply",
-    connections: flags.connections
+    connections: flags.connections,
+    failover: flags.failover ? true : undefined
   })
   return yield* Effect.onExit(
     line.isTerminal
@@ -111,8 +128,10 @@ export const command = Command.make(
       Flag.atLeast(0)
     ),
     slot: Flag.String("slot").pipe(
-      Flag.withDescription("The slot at the source, and the name under which the target keeps its position"),
-      Flag.withDefault("replicant_copy")
+      Flag.withDescription(
+        "The slot at the source, and the name under which the target keeps its position: replicant_copy_ and the source's database"
+      ),
+      Flag.optional
     ),
     create: flag(
       "create",
@@ -121,11 +140,16 @@ export const command = Command.make(
     truncate: flag("truncate", "Empty the target's tables before the first copy"),
     changesOnly: flag("changes-only", "Copy no rows, the target has them already: apply what is committed from now on"),
     fireTriggers: flag("fire-triggers", "Let triggers and foreign keys of the target act on what is written"),
+    anyTypes: flag(
+      "any-types",
+      "Take columns of whatever type at the target: its input functions decide, value by value"
+    ),
     origin: Flag.Boolean("origin").pipe(
       Flag.withDescription("Mark what is written with a replication origin; not with --no-origin"),
       Flag.withDefault(true)
     ),
     localOnly: flag("local-only", "Leave out what was itself replicated to the source; in both directions for two-way"),
+    failover: flag("failover", "Keep the slot on the source's standbys too (PostgreSQL 17)"),
     connections: Flag.Int("connections").pipe(
       Flag.withDescription("How many connections read the first copy"),
       Flag.filter(
@@ -133,7 +157,12 @@ export const command = Command.make(
         () => "Expected a whole number of 1 or more"
       ),
       Flag.withDefault(2)
-    )
+    ),
+    forget: flag(
+      "forget",
+      "Copy nothing: take away what a copy that is given up has left, its slots, its origin and its position; rows stay"
+    ),
+    dryRun: flag("dry-run", "With --forget: say what would go, and leave it")
   },
   runCommand
 ).pipe(
@@ -147,6 +176,10 @@ export const command = Command.make(
       command:
         "replicant copy --from postgres://me@b/shop --to postgres://me@a/shop --publication shop --slot back --changes-only --local-only --create",
       description: "The other direction of two-way, from tables that are equal"
+    },
+    {
+      command: "replicant copy --from postgres://me@old/shop --to postgres://me@new/shop --forget --dry-run",
+      description: "What a copy that is given up has left behind; without --dry-run it goes"
     }
   ])
 )

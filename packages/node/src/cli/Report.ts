@@ -82,13 +82,15 @@ const cureOf = (error: CommandError): string | undefined => {
     case "ConnectionError":
       return error.remedy ?? connectionCures[error.reason]
     case "AuthenticationFailed":
+      // What the connection itself knows of pg_hba's refusal, such as whether it was encrypted.
+      if (error.sqlState === "28000" && error.remedy !== undefined) return error.remedy
       return "check user and password in --url, DATABASE_URL, PGUSER and PGPASSWORD, and the server's pg_hba.conf"
     case "SlotNotFound":
       return `replicant slot create ${error.slot}, or stream with --create: what was committed before is not in it`
     case "SlotAlreadyExists":
       return `use it, or drop it: replicant slot drop ${error.slot}`
     case "PublicationNotFound":
-      return `replicant publication create ${error.publications[0] ?? "NAME"} --table TABLE`
+      return `${(error.available?.length ?? 0) > 0 ? "name one that is there, or: " : ""}replicant publication create ${error.publications[0] ?? "NAME"} --table TABLE`
     case "SnapshotLocked":
       return error.pids.length === 0
         ? error.remedy

@@ -2,7 +2,7 @@
  * The command `replicant` itself: the flags that all its subcommands share, and what follows from them: the connection,
  * and how output is written.
  */
-import type { InvalidOption, ReplicationError } from "@replicant/core"
+import { type InvalidOption, Lsn, type ReplicationError } from "@replicant/core"
 import type { ReplicantConnection } from "@replicant/core/driver"
 import { WalSender } from "@replicant/core/driver"
 import type { ConfigError } from "effect/Config"
@@ -62,6 +62,17 @@ const environment = (shared: Shared): Readonly<Record<string, string>> => {
 
 /** Whether a database was named as a whole, by `--url` or DATABASE_URL. */
 export const hasUrl = (shared: Shared): boolean => (environment(shared).DATABASE_URL ?? "") !== ""
+
+/** A position, as PostgreSQL writes it. */
+export const lsnFlag = (name: string, description: string) =>
+  Flag.String(name).pipe(
+    Flag.withMetavar("16/B374D848"),
+    Flag.withDescription(description),
+    Flag.filterMap(
+      (text) => Option.fromUndefinedOr(Lsn.fromString(text)),
+      () => "Expected an LSN, as in 16/B374D848"
+    )
+  )
 
 /** Where to connect, by the flags and the environment, for what needs more than the driver. */
 export const connection = (shared: Shared): Effect.Effect<PgConfig.Options, ConfigError | InvalidOption> =>

@@ -1,10 +1,12 @@
 /** `replicant slot`: the replication slots of a server. */
-import { Lsn, ReplicationSlot } from "@replicant/core"
-import { identifySystem, type ReplicantConnection } from "@replicant/core/driver"
+import { Lsn, ReplicationSlot, SlotCreationBlocked, SlotInUse, SlotNotFound } from "@replicant/core"
+import { identifySystem, quoteLiteral, type ReplicantConnection } from "@replicant/core/driver"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
 import { Output } from "./StandardOutput.ts"
 import { type Column, formatBytes, formatTable } from "./Table.ts"
@@ -62,11 +64,18 @@ const list = Command.make("list", {}, () =>
   })
 ).pipe(Command.withDescription("Every slot of the server, how far it is and how much WAL it keeps"))
 
-/** Says what a slot waits for: it may take as long as the oldest transaction. */
-const explainWait = Effect.andThen(
-  Effect.sleep("2 seconds"),
-  Effect.logInfo("waiting for the transactions that are running to end: a slot begins after them")
-)
+/** How long a transaction has been running that is worth naming, in milliseconds. */
+const oldMillis = 2000
+
+/** Says whom a slot waits for: it may take as long as the oldest transaction. Asked on a connection of its own. */
+const explainWait = Effect.fnUntraced(function* (slot: string) {
+  yield* Effect.sleep(oldMillis)
+  const transactions = yield* Root.withConnection((connection) =>
+    ReplicationSlot.blockingTransactions(connection, oldMillis)
+  ).pipe(Effect.catch(() => Effect.succeed([])))
+  const { message, remedy } = new SlotCreationBlocked({ slot, transactions })
+  yield* Effect.logInfo(`waiting: ${message}. A slot begins after them: ${remedy}`)
+})
 
 /** Makes a slot, and says so if that takes long. */
 export const createSlot = (
@@ -75,7 +84,7 @@ export const createSlot = (
 ) =>
   Effect.raceFirst(
     ReplicationSlot.createReplicationSlot(connection, options),
-    Effect.andThen(explainWait, Effect.never)
+    Effect.andThen(explainWait(options.slot), Effect.never)
   )
 
 const create = Command.make(
@@ -135,7 +144,71 @@ const drop = Command.make(
     })
 ).pipe(Command.withDescription("Drops a slot, and with it what was not read"))
 
+const AdvancedRow = Schema.Struct({ end_lsn: Lsn.LsnFromString })
+
+/** Moves a slot on, and gives where it then is: no further than the server's WAL reaches. */
+const moveSlot = Effect.fnUntraced(function* (connection: ReplicantConnection, slot: string, to: Lsn.Lsn) {
+  const rows = yield* connection.query(
+    `SELECT end_lsn FROM pg_catalog.pg_replication_slot_advance(${quoteLiteral(slot)}, '${Lsn.format(to)}')`
+  )
+  return (yield* Effect.orDie(Schema.decodeUnknownEffect(AdvancedRow)(rows[0]))).end_lsn
+})
+
+const advance = Command.make(
+  "advance",
+  {
+    name,
+    to: Root.lsnFlag("to", "Everything committed before this position is skipped"),
+    yes: Flag.Boolean("yes").pipe(
+      Flag.withoutNegation,
+      Flag.withDescription("Skip what its consumer has not confirmed"),
+      Flag.withDefault(false)
+    )
+  },
+  ({ name: slot, to, yes }) =>
+    Effect.gen(function* () {
+      const shared = yield* Root.command
+      const output = yield* Output
+      const { from, reached } = yield* Root.withConnection(
+        Effect.fnUntraced(function* (connection) {
+          const found = yield* ReplicationSlot.getReplicationSlot(connection, slot)
+          if (found === undefined) return yield* new SlotNotFound({ slot })
+          if (found.activePid !== undefined) return yield* new SlotInUse({ slot, activePid: found.activePid })
+          const from = found.confirmedFlushLsn ?? found.restartLsn ?? to
+          const at = Lsn.format(from)
+          if (to < from) {
+            const remedy = `give a position from ${at} on`
+            return yield* new UsageError({ message: `slot ${slot} stands at ${at}, and never goes back`, remedy })
+          }
+          if (to === from) return { from, reached: from }
+          const skipped = `what was committed from ${at} to ${Lsn.format(to)}, ${formatBytes(to - from)} of WAL`
+          if (!yes) {
+            return yield* new UsageError({
+              message: `slot ${slot} would skip ${skipped}: its consumer has not confirmed it, and never gets it`,
+              remedy: "add --yes to skip it"
+            })
+          }
+          yield* Effect.logInfo(`skipping ${skipped}`)
+          return { from, reached: yield* moveSlot(connection, slot, to) }
+        })
+      ).pipe(Effect.provide(Root.walSender(shared)))
+      yield* output.write(
+        shared.json
+          ? `${JSON.stringify({ advanced: slot, from: Lsn.format(from), to: Lsn.format(reached) })}\n`
+          : `slot ${slot} stands at ${Lsn.format(reached)}, was at ${Lsn.format(from)}\n`
+      )
+    })
+).pipe(
+  Command.withDescription("Moves a slot on, over what its consumer shall never get"),
+  Command.withExamples([
+    {
+      command: "replicant slot advance orders --to 16/B374D848 --yes",
+      description: "Beyond a change that cannot be sent"
+    }
+  ])
+)
+
 export const command = Command.make("slot").pipe(
-  Command.withSubcommands([list, create, drop]),
-  Command.withDescription("Replication slots: list, create, drop")
+  Command.withSubcommands([list, create, advance, drop]),
+  Command.withDescription("Replication slots: list, create, advance, drop")
 )

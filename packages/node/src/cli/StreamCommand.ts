@@ -6,7 +6,6 @@ import { randomBytes } from "node:crypto"
 import {
   CheckpointStore,
   LogicalStream,
-  Lsn,
   Publication,
   type ReplicationError,
   ReplicationSlot,
@@ -25,7 +24,8 @@ import { ChangeText } from "./ChangeText.ts"
 import { type Formatter, follow } from "./Follow.ts"
 import * as LiveLine from "./LiveLine.ts"
 import * as OwnPublication from "./OwnPublication.ts"
-import { tableFlag } from "./PublicationCommand.ts"
+import { tableFlag, withoutIdentityFlag } from "./PublicationCommand.ts"
+import * as ReplicaIdentity from "./ReplicaIdentity.ts"
 import * as Root from "./Root.ts"
 import { createSlot } from "./SlotCommand.ts"
 import { Output } from "./StandardOutput.ts"
@@ -53,14 +53,26 @@ const dropAtEnd = (slot: string): Effect.Effect<void, never, WalSender | Scope.S
     )
   )
 
+/** Of a publication that is yet to be made: one that is there breaks nothing anew. */
+const checkIdentity = (publication: Publication.PublicationOptions) =>
+  Root.withConnection(
+    Effect.fnUntraced(function* (connection) {
+      const all = yield* Publication.listPublications(connection)
+      if (all.some(({ name }) => name === publication.name)) return
+      yield* ReplicaIdentity.check(connection, publication)
+    })
+  )
+
 /**
  * Makes and checks what the stream needs on a connection of its own, so that what is wrong is told at once: the stream
  * itself would try again for as long as it may pass.
  */
 const prepare = Effect.fnUntraced(function* (
-  plan: StreamPlan
+  plan: StreamPlan,
+  { failover, withoutIdentity }: StreamFlags
 ): Effect.fn.Return<void, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, publication, slot } = plan
+  if (publication !== undefined && !withoutIdentity) yield* checkIdentity(publication)
   if (publication !== undefined && plan.createSlot === "temporary") yield* OwnPublication.acquire(publication)
   yield* Root.withConnection(
     Effect.fnUntraced(function* (connection) {
@@ -78,7 +90,7 @@ const prepare = Effect.fnUntraced(function* (
       }
       const { database } = yield* identifySystem(connection)
       if (found === undefined && plan.createSlot === "permanent") {
-        yield* createSlot(connection, { slot, plugin: plugin.name })
+        yield* createSlot(connection, { slot, plugin: plugin.name, failover })
         yield* Effect.logInfo(
           `made slot "${slot}": it keeps WAL until it is read or dropped (replicant slot drop ${slot})`
         )
@@ -123,11 +135,12 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
       rateLimit: Option.getOrUndefined(Option.map(flags.rateLimit, (rows) => ({ rows })))
     },
     createSlot: plan.snapshot === undefined && plan.createSlot === "temporary" ? "temporary" : undefined,
+    failover: flags.failover ? true : undefined,
     slotPolicy: { inUseTimeout: slotInUseMillis },
     timing: { acknowledgeDelay: "200 millis" }
   })
   const following = Effect.gen(function* () {
-    yield* prepare(plan)
+    yield* prepare(plan, flags)
     if (plan.snapshot === "initial" && plan.createSlot === "temporary") yield* dropAtEnd(plan.slot)
     const followed = follow({
       stream,
@@ -154,15 +167,7 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
   )
 })
 
-const lsn = Flag.String("until-lsn").pipe(
-  Flag.withMetavar("16/B374D848"),
-  Flag.withDescription("Stop once everything committed before this position is written"),
-  Flag.filterMap(
-    (text) => Option.fromUndefinedOr(Lsn.fromString(text)),
-    () => "Expected an LSN, as in 16/B374D848"
-  ),
-  Flag.optional
-)
+const lsn = Flag.optional(Root.lsnFlag("until-lsn", "Stop once everything committed before this position is written"))
 
 const atLeastOne = (count: number): boolean => count >= 1
 const expectedCount = () => "Expected a whole number of 1 or more"
@@ -197,6 +202,8 @@ export const command = Command.make(
     ),
     create: flag("create", "Make the slot if there is none, and for --table a publication of the slot's name"),
     temporary: flag("temporary", "Use a slot that lives as long as this command, and leave nothing behind"),
+    failover: flag("failover", "Keep the slot on standbys too (PostgreSQL 17)"),
+    withoutIdentity: withoutIdentityFlag,
     snapshot: Flag.Literals("snapshot", ["initial", "only", "never"]).pipe(
       Flag.withDescription(
         "Begin with the rows that are there: where there is no slot yet (initial), or the rows only (only)"

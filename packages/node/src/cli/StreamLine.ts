@@ -94,6 +94,8 @@ export const formatState = (state: Copy.State, status: Status): ReadonlyArray<st
       return waiting(`waiting for pid ${state.activePid}, which has the slot`)
     case "WaitingForGap":
       return waiting("waiting for a gap to be acknowledged")
+    case "Stalled":
+      return waiting(`stalled: ${state.reason}`)
     case "Reconnecting":
       return waiting(`reconnecting (${state.attempt}) after ${state.cause._tag}`)
     case "Streaming":

@@ -16,6 +16,8 @@ export interface StreamFlags {
   readonly plugin: "pgoutput" | "wal2json"
   readonly create: boolean
   readonly temporary: boolean
+  readonly failover: boolean
+  readonly withoutIdentity: boolean
   readonly untilLsn: Option.Option<Lsn.Lsn>
   readonly limit: Option.Option<number>
   readonly pretty: boolean
@@ -121,6 +123,9 @@ export const streamPlan = (flags: StreamFlags, generated: string): Result.Result
   const snapshot = chosen.success
   if (Option.isNone(flags.slot) && !temporary && snapshot !== "only") {
     return wrong("no slot is named", "give --slot NAME, or --temporary for one that lives as long as this command")
+  }
+  if (flags.failover && temporary) {
+    return wrong("a temporary slot is not kept on standbys", "leave out --failover, or --temporary")
   }
   const slot = Option.getOrElse(flags.slot, () => generated)
   const createSlot = temporary ? "temporary" : create ? "permanent" : undefined

@@ -4,7 +4,7 @@
  * One session at the target and one stream from the source are one attempt. Where either is lost in a way that may pass, both
  * are begun again, from the position that the target has: there is no other memory.
  */
-import { CheckpointStore, InvalidOption, LogicalStream, Lsn, Pgoutput } from "@replicant/core"
+import { CheckpointStore, InvalidOption, LogicalStream, type Lsn, Pgoutput } from "@replicant/core"
 import { WalSender } from "@replicant/core/driver"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
@@ -24,6 +24,8 @@ import * as TargetSession from "./TargetSession.ts"
 import { TargetWriter, type WriteError } from "./TargetWriter.ts"
 
 export * from "./CopyError.ts"
+export { type ForgetOptions, forget } from "./CopyForget.ts"
+export { defaultSlot } from "./CopySlot.ts"
 export type { CopyTotals } from "./CopyTotals.ts"
 
 /** What is copied, from where to where. */
@@ -42,12 +44,19 @@ export interface Options {
   readonly rows?: "copy" | "leave" | undefined
   /** Whether triggers and foreign keys of the target act on what is written: `quiet`, unless told otherwise. */
   readonly triggers?: "quiet" | "fire" | undefined
+  /**
+   * `fitting`, the default: a column of the target has a type that takes every value of the source's. `any`: that is left to
+   * the target's input functions, and a value that one refuses ends the copy.
+   */
+  readonly types?: "fitting" | "any" | undefined
   /** `marked`, the default: what is written at the target bears a replication origin. */
   readonly origin?: "marked" | "unmarked" | undefined
   /** What was itself replicated to the source: `apply`, unless told otherwise. `skip` in both directions keeps two in step. */
   readonly replicated?: "apply" | "skip" | undefined
   /** How many connections read the first copy: 2. */
   readonly connections?: number | undefined
+  /** Keeps the slot on the source's standbys, too, also one that is there. PostgreSQL 17. Left out, it stays as it is. */
+  readonly failover?: boolean | undefined
   /** Pages (mostly of 8 kB) that are copied at a time, and committed at the target with their checkpoint: 2048. */
   readonly piecePages?: number | undefined
   /** How long what is being applied may take to end when the program is interrupted: 5 s. */
@@ -104,7 +113,6 @@ const originSince = 160_000
 
 const streamOptions = (options: Options, { position, sourceVersion }: Setup, writer: TargetWriter) => {
   const { endLsn, idleFlush, systemId, timeline } = position
-  const isAtStart = endLsn === Lsn.zero
   // Without a checkpoint there is nothing to go on with but the stream.
   const hasRows = position.state === "copying" || position.snapshot !== undefined
   return {
@@ -118,13 +126,16 @@ const streamOptions = (options: Options, { position, sourceVersion }: Setup, wri
     }),
     snapshot: hasRows ? "initial" : undefined,
     copy: { connections: options.connections, piecePages: options.piecePages },
-    createSlot: !hasRows && isAtStart ? "permanent" : undefined,
-    checkpoint: isAtStart ? undefined : { endLsn, systemId, timeline, idleFlush },
+    // Also of one that has nothing yet: what it gets must be of the history of whoever answers next.
+    checkpoint: { endLsn, systemId, timeline, idleFlush },
     storeIdleFlush: (lsn: Lsn.Lsn) =>
       Effect.suspend((): Effect.Effect<void, WriteError | "busy"> => {
         // It would become part of the transaction that is open.
-        return writer.isIdle ? writer.store(CopyPosition.idle(options.slot, lsn)) : Effect.fail("busy")
+        return writer.isIdle
+          ? writer.store(CopyPosition.idle(options.slot, { lsn, timeline: writer.timeline() }))
+          : Effect.fail("busy")
       }),
+    failover: options.failover,
     slotPolicy: { inUseTimeout: "30 seconds" },
     timing: { shutdownTimeout: options.shutdownTimeout }
   } as const
@@ -145,6 +156,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
           whenMissing: options.whenMissing ?? "fail",
           whenFilled: options.whenFilled ?? "fail",
           rows: options.rows ?? "copy",
+          types: options.types ?? "fitting",
           origin
         })
       )
@@ -152,8 +164,21 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
   )
   run.hasBegun = true
   const { position, tables } = prepared
-  const writer = new TargetWriter({ session, slot, tables, totals, committed: position.endLsn })
+  const writer = new TargetWriter({
+    session,
+    slot,
+    tables,
+    totals,
+    committed: position.endLsn,
+    timeline: position.timeline
+  })
   const stream = yield* LogicalStream.make(streamOptions(options, prepared, writer))
+  let { timeline } = position
+  writer.timeline = () => {
+    const now = SubscriptionRef.getUnsafe(stream.state)
+    if (now._tag === "Streaming") timeline = now.timeline
+    return timeline
+  }
   yield* SubscriptionRef.changes(stream.state).pipe(
     Stream.filter(({ _tag }) => _tag !== "Idle" && _tag !== "Stopped"),
     Stream.runForEach((now) => SubscriptionRef.set(state, now)),

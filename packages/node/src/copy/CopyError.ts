@@ -135,7 +135,9 @@ export class TargetFailed extends Schema.TaggedError<TargetFailed>(errorId("Targ
     if (this.constraint !== undefined) {
       return "look at the row in the target's log; drop the constraint there, or mend the row that stands in the way"
     }
-    return "look at the target's log"
+    return this.sqlState.startsWith("22") && this.table !== undefined
+      ? "give the column at the target a type that takes it; the row is in the target's log"
+      : "look at the target's log"
   }
   get isRetryable(): boolean {
     return mayPass(this.sqlState)

@@ -15,6 +15,7 @@ export type CopyState = "copying" | "copied" | "streaming"
 export interface CopyPosition {
   /** The source's cluster: `IdentifySystem.systemId`. */
   readonly systemId: string
+  /** Of the connection that the position was stored over: it moves on with the position, after a failover of the source. */
   readonly timeline: number
   readonly state: CopyState
   /** Everything before it is in the target, and nothing after; `0/0` while rows are copied. */
@@ -77,21 +78,27 @@ const statement = (name: string, set: string): Statement => ({
   text: `UPDATE replicant.copy_position SET ${set} WHERE slot = $1`
 })
 
-const advanceStatement = statement("advance", "state = 'streaming', end_lsn = $2")
-const idleStatement = statement("idle", "idle_flush = $2")
+const advanceStatement = statement("advance", "state = 'streaming', end_lsn = $2, timeline = $3")
+const idleStatement = statement("idle", "idle_flush = $2, timeline = $3")
 const copyingStatement = statement("copying", "state = 'copying', end_lsn = '0/0', idle_flush = NULL, snapshot = $2")
-const copiedStatement = statement("copied", "state = 'copied', end_lsn = $2, snapshot = $3")
+const copiedStatement = statement("copied", "state = 'copied', end_lsn = $2, snapshot = $3, timeline = $4")
 const forgetStatement = statement("forget", "snapshot = NULL")
 
+/** A position of the stream, and the timeline that it is of. */
+interface OnTimeline {
+  readonly lsn: Lsn.Lsn
+  readonly timeline: number
+}
+
 /** Each meets one row, or somebody has removed it. */
-export const advance = (slot: string, endLsn: Lsn.Lsn): Step => ({
+export const advance = (slot: string, { lsn, timeline }: OnTimeline): Step => ({
   statement: advanceStatement,
-  values: [slot, Lsn.format(endLsn)]
+  values: [slot, Lsn.format(lsn), String(timeline)]
 })
 
-export const idle = (slot: string, lsn: Lsn.Lsn): Step => ({
+export const idle = (slot: string, { lsn, timeline }: OnTimeline): Step => ({
   statement: idleStatement,
-  values: [slot, Lsn.format(lsn)]
+  values: [slot, Lsn.format(lsn), String(timeline)]
 })
 
 export const copying = (slot: string, snapshot: string | undefined): Step => ({
@@ -99,10 +106,10 @@ export const copying = (slot: string, snapshot: string | undefined): Step => ({
   values: [slot, snapshot ?? null]
 })
 
-/** Every row is there. `endLsn` is the slot's consistent point. */
-export const copied = (slot: string, endLsn: Lsn.Lsn, snapshot: string | undefined): Step => ({
+/** Every row is there. The position is the slot's consistent point. */
+export const copied = (slot: string, { lsn, timeline }: OnTimeline, snapshot: string | undefined): Step => ({
   statement: copiedStatement,
-  values: [slot, Lsn.format(endLsn), snapshot ?? null]
+  values: [slot, Lsn.format(lsn), snapshot ?? null, String(timeline)]
 })
 
 /** The checkpoint is of no more use. */

@@ -3,7 +3,7 @@
  * an earlier run stood. Whatever is to be made is made here, and only where that was asked for.
  */
 import { Lsn, Publication, ReplicationSlot } from "@replicant/core"
-import { identifySystem, type ReplicantConnection } from "@replicant/core/driver"
+import { identifySystem, quoteLiteral, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import {
   type CopyError,
@@ -22,6 +22,7 @@ import {
   type SourceTable,
   sourceTables,
   type TargetTables,
+  type Types,
   tableKey,
   targetTables
 } from "./TargetCatalog.ts"
@@ -35,6 +36,7 @@ export interface SetupOptions {
   readonly whenFilled: "truncate" | "fail"
   readonly rows: "copy" | "leave"
   readonly origin: "marked" | "unmarked"
+  readonly types: Types
 }
 
 /** All that the copy goes on with. */
@@ -79,7 +81,7 @@ const filledTables = Effect.fnUntraced(function* (target: TargetSession, tables:
 const checkTables = Effect.fnUntraced(function* (
   source: ReplicantConnection,
   target: TargetSession,
-  publications: ReadonlyArray<string>
+  { publications, types }: Pick<SetupOptions, "publications" | "types">
 ): Effect.fn.Return<TargetTables, CopyError> {
   const all = yield* sourceTables(source, publications)
   const published = all.filter((table) => !CopyPosition.isPositionTable(table))
@@ -87,7 +89,7 @@ const checkTables = Effect.fnUntraced(function* (
     return yield* new CopyMismatch({ problems: [`nothing is published by ${publications.join(", ")}`] })
   }
   const found = yield* targetTables(target, published)
-  const problems = [...mismatches(published, found), ...missingKeys(published, found)]
+  const problems = [...mismatches(published, found, types), ...missingKeys(published, found)]
   if (problems.length > 0) return yield* new CopyMismatch({ problems })
   const grants = missingGrants(found)
   if (grants.length > 0) {
@@ -127,10 +129,19 @@ const whatIsThere = Effect.fnUntraced(function* (
 
 /** Slot and position must be of one copy. */
 const checkTogether = (
-  slot: string,
-  isSlotThere: boolean,
+  { name: slot, database }: { readonly name: string; readonly database: string | undefined },
+  found: ReplicationSlot.ReplicationSlot | undefined,
   position: CopyPosition.CopyPosition | undefined
 ): Effect.Effect<void, CopyPositionLost> => {
+  const isSlotThere = found !== undefined
+  // Names are of the whole cluster: it is not ours to advise anything on.
+  if (found !== undefined && found.database !== database) {
+    return new CopyPositionLost({
+      slot,
+      problem: `it is another database's at the source: of "${found.database ?? ""}"`,
+      remedy: "choose another slot"
+    })
+  }
   if (isSlotThere && position === undefined) {
     return new CopyPositionLost({
       slot,
@@ -139,8 +150,9 @@ const checkTogether = (
       remedy: `choose another slot; or copy anew: replicant slot drop ${slot}, and empty the tables`
     })
   }
+  // With a checkpoint of rows that are all there, the slot may be still to be made; at 0/0 it never was.
   const isBehind = position !== undefined && position.endLsn > Lsn.zero && position.snapshot === undefined
-  if (!isSlotThere && (position?.state === "streaming" || isBehind)) {
+  if (!isSlotThere && isBehind) {
     return new CopyPositionLost({
       slot,
       problem: "it is gone from the source, with the changes that it kept",
@@ -149,6 +161,40 @@ const checkTogether = (
   }
   return Effect.void
 }
+
+/** Of a copy without rows: stopped before its slot stood. Once it stands, the row has its position, and it is never made again. */
+const isUnmade = (position: CopyPosition.CopyPosition | undefined): boolean =>
+  position?.state === "copied" && position.endLsn === Lsn.zero
+
+const makeSlot = Effect.fnUntraced(function* (
+  source: ReplicantConnection,
+  target: TargetSession,
+  { slot, timeline }: { readonly slot: string; readonly timeline: number }
+): Effect.fn.Return<void, CopyError> {
+  const made = yield* ReplicationSlot.createReplicationSlot(source, { slot, plugin: "pgoutput", snapshot: "nothing" })
+  yield* target.batch([CopyPosition.copied(slot, { lsn: made.consistentPoint, timeline }, undefined)])
+})
+
+/** Stopped between the two. Nothing was applied, so the slot stands where it was made. */
+const adoptSlot = (target: TargetSession, slot: ReplicationSlot.ReplicationSlot | undefined, timeline: number) =>
+  slot?.confirmedFlushLsn === undefined
+    ? Effect.void
+    : target.batch([CopyPosition.copied(slot.name, { lsn: slot.confirmedFlushLsn, timeline }, undefined)])
+
+/** What was deleted since is in the slot, and a publication may leave it out: rows that are copied already stay. */
+const warnOfKeptRows = Effect.fnUntraced(function* (
+  source: ReplicantConnection,
+  publications: ReadonlyArray<string>
+): Effect.fn.Return<void, CopyError> {
+  const rows = yield* source.query(
+    `SELECT pubname FROM pg_catalog.pg_publication WHERE pubname IN (${publications.map(quoteLiteral).join(", ")}) AND NOT pubdelete`
+  )
+  const names = rows.map(({ pubname }) => pubname).join(", ")
+  if (names === "") return
+  yield* Effect.logWarning(
+    `publication ${names} publishes no deletes: rows that an earlier run copied stay at the target where they were deleted since`
+  )
+})
 
 /** Checks all, and makes what is missing where that was asked for. The origin is the session's from then on. */
 export const setup = Effect.fnUntraced(function* (
@@ -163,11 +209,16 @@ export const setup = Effect.fnUntraced(function* (
   const [there] = yield* target.query(session)
   if (isSame(here, there)) return yield* new TargetIsSource({ database: database ?? "" })
   yield* Publication.checkPublications(source, publications)
-  const { tables } = yield* checkTables(source, target, publications)
+  const { tables } = yield* checkTables(source, target, options)
 
   const found = yield* whatIsThere(source, target, options)
-  yield* checkTogether(slot, found.slot !== undefined, found.position)
+  yield* checkTogether({ name: slot, database }, found.slot, found.position)
   const isFirst = found.position === undefined
+  // A first copy makes its slot when all rows are there. Without one it is made here, before anything is applied.
+  const lacksSlot = found.slot === undefined && (isFirst ? options.rows === "leave" : isUnmade(found.position))
+  if (found.position?.state === "copying" && found.position.snapshot !== undefined) {
+    yield* warnOfKeptRows(source, publications)
+  }
   const missing = [
     ...(found.hasTable
       ? []
@@ -180,7 +231,7 @@ export const setup = Effect.fnUntraced(function* (
             command: ReplicationOrigin.createOrigin(found.originName)
           }
         ]),
-    ...(isFirst ? [{ what: `slot "${slot}" at the source, which only the copy itself can make` }] : [])
+    ...(isFirst || lacksSlot ? [{ what: `slot "${slot}" at the source, which only the copy itself can make` }] : [])
   ]
   if (options.whenMissing === "fail" && missing.length > 0) return yield* new CopyNotSetUp({ missing })
   if (isFirst && options.rows === "copy") {
@@ -206,13 +257,21 @@ export const setup = Effect.fnUntraced(function* (
     yield* Effect.logInfo(`made replication origin "${found.originName}" at the target`)
   }
   if (options.origin === "marked") yield* ReplicationOrigin.setupOrigin(target, found.originName)
-  if (found.position !== undefined) return { position: found.position, tables, sourceVersion }
-
-  const state = options.rows === "copy" ? "copying" : "copied"
-  yield* CopyPosition.insert(target, slot, { systemId, timeline, state })
-  yield* Effect.logInfo(
-    `making slot "${slot}" at the source: it keeps WAL until it is read or dropped (replicant slot drop ${slot})`
-  )
-  const position = yield* CopyPosition.load(target, slot)
-  return { position: position!, tables, sourceVersion }
+  if (isFirst) {
+    yield* CopyPosition.insert(target, slot, {
+      systemId,
+      timeline,
+      state: options.rows === "copy" ? "copying" : "copied"
+    })
+  }
+  if (isFirst || lacksSlot) {
+    yield* Effect.logInfo(
+      `making slot "${slot}" at the source: it keeps WAL until it is read or dropped (replicant slot drop ${slot})`
+    )
+  }
+  if (lacksSlot) yield* makeSlot(source, target, { slot, timeline })
+  else if (isUnmade(found.position)) yield* adoptSlot(target, found.slot, timeline)
+  const position = (yield* CopyPosition.load(target, slot))!
+  // Of one that has no position yet, nothing is of an older timeline.
+  return { position: position.state === "copying" ? { ...position, timeline } : position, tables, sourceVersion }
 })

@@ -8,6 +8,7 @@
  * Source: https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-PIPELINING
  */
 import type pg from "pg"
+import type { Written } from "./RefusedValue.ts"
 
 /** A statement, prepared in its session when it is first used there. */
 export interface Statement {
@@ -19,6 +20,8 @@ export interface Statement {
 export interface Step {
   readonly statement: Statement
   readonly values: ReadonlyArray<string | null>
+  /** What it writes, for the error of whoever refuses it. */
+  readonly written?: Written | undefined
 }
 
 /** What `pg`'s `Connection` has and its types do not: COPY, and messages without their former second argument. */

@@ -111,6 +111,12 @@ export class SnapshotWriter {
             problems: [`${statements.table} has no unique index over the key that its rows are found by`]
           })
         }
+        if (this.writer.session.triggers === "fire" && statements.movingIdentities.length > 0) {
+          const names = statements.movingIdentities.join(", ")
+          yield* Effect.logWarning(
+            `${statements.table}: of rows that are there already, ${names} (GENERATED ALWAYS) stays as it is: while triggers fire no row is taken out`
+          )
+        }
       }
       yield* this.empty(unpublished.filter((table) => !CopyPosition.isPositionTable(table)))
       return undefined
@@ -157,7 +163,7 @@ export class SnapshotWriter {
     const rows = buffer.take()
     if (statements.columns.length === 0) this.writer.execute(statements.defaultRows(count))
     else if (this.resumed.has(statements.table)) this.writeOver(copy, rows)
-    else this.writer.copy(copyCommand(statements), rows)
+    else this.writer.copy(copyCommand(statements), rows, statements.written)
     return this.writer.send()
   }
 
@@ -178,11 +184,17 @@ export class SnapshotWriter {
       columns
         .map((column) => `t.${quoteIdentifier(column.name)} ${column.operator} s.${quoteIdentifier(column.name)}`)
         .join(" AND ")
+    // No INSERT … ON CONFLICT sets one: a row in which it has moved makes way. Where triggers fire, that would be a deletion.
+    const moving = this.writer.session.triggers === "fire" ? [] : statements.movingIdentities
+    const hasMoved = moving.map((name) => `t.${quoteIdentifier(name)} IS DISTINCT FROM s.${quoteIdentifier(name)}`)
     const others = target.uniqueKeys.filter((other) => other !== key && other.columns.every(isSent))
     const texts = [
       ...others.map(
         (other) => `DELETE FROM ${table} t USING ${stage} s WHERE ${equal(other)} AND NOT (${equal(key!)})`
       ),
+      ...(moving.length === 0
+        ? []
+        : [`DELETE FROM ${table} t USING ${stage} s WHERE ${equal(key!)} AND (${hasMoved.join(" OR ")})`]),
       `INSERT INTO ${table} (${columnList}) OVERRIDING SYSTEM VALUE SELECT ${columnList} FROM ${stage}${statements.onConflict()}`
     ]
     this.writer.execute(
@@ -190,9 +202,9 @@ export class SnapshotWriter {
         ? `CREATE TEMP TABLE ${quoteIdentifier(name)} ON COMMIT DELETE ROWS AS SELECT ${columnList} FROM ${table} WITH NO DATA`
         : `DELETE FROM ${stage}`
     )
-    this.writer.copy(`COPY ${stage} (${columnList}) FROM STDIN`, rows)
+    this.writer.copy(`COPY ${stage} (${columnList}) FROM STDIN`, rows, statements.written)
     for (const [index, text] of texts.entries()) {
-      this.writer.add({ statement: { name: `${name}_${index}`, text }, values: [] })
+      this.writer.add({ statement: { name: `${name}_${index}`, text }, values: [], written: { table, columns: [] } })
     }
   }
 
@@ -207,7 +219,7 @@ export class SnapshotWriter {
       const position =
         consistentPoint === undefined
           ? CopyPosition.copying(slot, checkpoint)
-          : CopyPosition.copied(slot, consistentPoint, checkpoint)
+          : CopyPosition.copied(slot, { lsn: consistentPoint, timeline: this.writer.timeline() }, checkpoint)
       this.writer.commit(position)
       yield* this.writer.send()
     })

@@ -8,6 +8,7 @@
 import type { Delete, Insert, Relation, Row, Update } from "@replicant/core"
 import { quoteIdentifier, quoteLiteral } from "@replicant/core/driver"
 import type { Statement, Step } from "./PgBatch.ts"
+import type { Written } from "./RefusedValue.ts"
 import { type TargetColumn, type TargetTable, tableKey, type UniqueKey } from "./TargetCatalog.ts"
 
 /** Where the value of each `$n` is taken from, in the order in which they are written. */
@@ -23,6 +24,7 @@ class Parameters {
 interface Shaped {
   readonly statement: Statement
   readonly sources: Parameters["sources"]
+  readonly written: Written
 }
 
 /** The rows that a change tells of. Every value is text, or null. */
@@ -96,9 +98,20 @@ export class TableStatements {
         : target.uniqueKeys.find((key) => isSameSet(key, identity))
   }
 
+  /** What COPY writes. */
+  get written(): Written {
+    return { table: this.table, columns: this.columns.map(({ name }) => name) }
+  }
+
   /** The names of all columns that are written, as COPY and INSERT take them. */
   get columnList(): string {
     return this.columns.map(({ quoted }) => quoted).join(", ")
+  }
+
+  /** Columns that no UPDATE sets but to their default, and that are not what rows are found by. */
+  get movingIdentities(): ReadonlyArray<string> {
+    const isKey = (name: string) => this.key?.columns.some((column) => column.name === name) === true
+    return this.columns.filter(({ isAlwaysIdentity, name }) => isAlwaysIdentity && !isKey(name)).map(({ name }) => name)
   }
 
   /** Whether a row that is there already can be told, and written over. */
@@ -259,10 +272,12 @@ export class TableStatements {
       const parameters = new Parameters()
       const text = build(parameters)
       const name = `replicant_${this.options.id}_${this.shapes.size}`
-      shaped = { statement: { name, text }, sources: parameters.sources }
+      const { sources } = parameters
+      const written = { table: this.table, columns: sources.map((source) => source.name) }
+      shaped = { statement: { name, text }, sources, written }
       this.shapes.set(shape, shaped)
     }
     const values = shaped.sources.map(({ name, of }) => rows[of][name] as string | null)
-    return { statement: shaped.statement, values }
+    return { statement: shaped.statement, values, written: shaped.written }
   }
 }

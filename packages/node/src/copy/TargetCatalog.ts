@@ -6,16 +6,11 @@ import { type ReplicationError, Tables } from "@replicant/core"
 import { quoteIdentifier, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import { type SessionError, sharedSettings, type TargetSession } from "./TargetSession.ts"
+import { type ColumnType, misfit } from "./TypeFit.ts"
 
 /** A column of the target. */
-export interface TargetColumn {
+export interface TargetColumn extends ColumnType {
   readonly name: string
-  /** As `format_type` prints it. */
-  readonly type: string
-  /** What it is a domain over, or itself. */
-  readonly base: { readonly schema: string; readonly name: string }
-  /** Of an enum. */
-  readonly labels: ReadonlyArray<string> | null
   readonly isGenerated: boolean
   /** GENERATED ALWAYS AS IDENTITY: an UPDATE cannot set it. */
   readonly isAlwaysIdentity: boolean
@@ -109,33 +104,15 @@ export const sourceTables = Effect.fnUntraced(function* (
   return tables.map((table) => ({ ...table, columns: Tables.sentColumns(table) }))
 })
 
-/** Built-in types whose every text is one of another, and means the same there. */
-const widerTypes: { readonly [type: string]: ReadonlyArray<string> } = {
-  int2: ["int4", "int8", "numeric"],
-  int4: ["int8", "numeric"],
-  int8: ["numeric"],
-  varchar: ["text"],
-  text: ["varchar"],
-  name: ["text", "varchar"]
-}
-
-type SourceColumn = SourceTable["columns"][number]
-
-const hasModifier = (type: string): boolean => type.endsWith(")") || type.endsWith(")[]") || /\(\d+\) with/.test(type)
-
-/** Why values of the one do not fit the other. */
-const misfit = (source: SourceColumn, target: TargetColumn): string | undefined => {
-  const isSameBase = source.base.schema === target.base.schema && source.base.name === target.base.name
-  const isBuiltin = source.base.schema === "pg_catalog" && target.base.schema === "pg_catalog"
-  const isWider = isBuiltin && widerTypes[source.base.name]?.includes(target.base.name) === true
-  const fits = source.type === target.type || ((isSameBase || isWider) && !hasModifier(target.type))
-  if (!fits) return `is ${target.type}, and ${source.type} at the source`
-  const missing = source.labels?.filter((label) => target.labels?.includes(label) !== true) ?? []
-  return missing.length === 0 ? undefined : `lacks labels of the enum at the source: ${missing.join(", ")}`
-}
+/** Whether types have to fit, or the target's input functions decide, value by value. */
+export type Types = "fitting" | "any"
 
 /** What of the published tables does not fit the target's; empty where all is well. */
-export const mismatches = (published: ReadonlyArray<SourceTable>, { tables }: TargetTables): ReadonlyArray<string> =>
+export const mismatches = (
+  published: ReadonlyArray<SourceTable>,
+  { tables }: TargetTables,
+  types: Types = "fitting"
+): ReadonlyArray<string> =>
   published.flatMap((source) => {
     const label = tableKey(source)
     const target = tables.get(label)
@@ -147,7 +124,7 @@ export const mismatches = (published: ReadonlyArray<SourceTable>, { tables }: Ta
         const name = `${label}, column ${quoteIdentifier(column.name)}`
         if (found === undefined) return [`${name} is missing`]
         // What is generated there is what it is there.
-        const problem = found.isGenerated ? undefined : misfit(column, found)
+        const problem = found.isGenerated || types === "any" ? undefined : misfit(column, found)
         return problem === undefined ? [] : [`${name} ${problem}`]
       }),
       ...target.columns

@@ -14,6 +14,7 @@ import { openSession } from "../pg/PgConnect.ts"
 import { connectionError } from "../pg/PgServerError.ts"
 import { TargetDenied, TargetFailed, TargetInUse } from "./CopyError.ts"
 import { Batch, CopyIn, type Step } from "./PgBatch.ts"
+import { refusedColumn, type Written } from "./RefusedValue.ts"
 
 /** How a session at the target fails. */
 export type SessionError = ReplicationError | TargetFailed
@@ -30,7 +31,7 @@ export interface TargetSession {
   /** Statements in one round trip; how many rows each met. After a failure the session is of no more use. */
   readonly batch: (steps: ReadonlyArray<Step>) => Effect.Effect<ReadonlyArray<number>, SessionError>
   /** Rows in COPY's text format, by a COPY … FROM STDIN. */
-  readonly copyIn: (command: string, rows: Uint8Array) => Effect.Effect<void, SessionError>
+  readonly copyIn: (command: string, rows: Uint8Array, written?: Written) => Effect.Effect<void, SessionError>
 }
 
 /**
@@ -70,24 +71,26 @@ const tableOf = ({ schema, table }: pg.DatabaseError): string | undefined =>
 /** What a server says, as far as it holds no value: core knows which classes of errors quote them. */
 const withoutValues = (
   error: Pick<ServerError, "severity" | "sqlState" | "serverMessage">,
-  thrown?: pg.DatabaseError
+  thrown?: pg.DatabaseError,
+  written?: Written
 ): TargetFailed => {
   const shown = serverError({ ...error, message: error.serverMessage }, "Streaming")
   const isShown = shown.serverMessage === error.serverMessage
   return new TargetFailed({
     sqlState: error.sqlState,
     serverMessage: isShown ? error.serverMessage : undefined,
-    table: thrown === undefined ? undefined : tableOf(thrown),
-    column: thrown?.column,
+    table: (thrown === undefined ? undefined : tableOf(thrown)) ?? written?.table,
+    column: thrown?.column ?? (written === undefined ? undefined : refusedColumn(thrown?.where, written)),
     constraint: thrown?.constraint
   })
 }
 
-const failure = (thrown: Error, config: PgConfig, lost: unknown): SessionError =>
+const failure = (thrown: Error, config: PgConfig, lost: unknown, written: Written | undefined): SessionError =>
   thrown instanceof pg.DatabaseError && thrown.code !== undefined
     ? withoutValues(
         { severity: thrown.severity ?? "ERROR", sqlState: thrown.code, serverMessage: thrown.message },
-        thrown
+        thrown,
+        written
       )
     : connectionError(lost ?? thrown, config)
 
@@ -98,14 +101,17 @@ const make = (
   const prepared = new Set<string>()
   // A query under way cannot be called back: it is waited for, or ends with the session.
   const submit = (
-    makeQuery: (callback: (error: Error | undefined, counts: ReadonlyArray<number>) => void) => pg.Submittable
+    makeQuery: (callback: (error: Error | undefined, counts: ReadonlyArray<number>) => void) => pg.Submittable,
+    writtenBy: (done: number) => Written | undefined
   ): Effect.Effect<ReadonlyArray<number>, SessionError> =>
     Effect.callback((resume) => {
       PgClient.submit(
         self,
-        makeQuery((error, counts) =>
-          resume(error === undefined ? Effect.succeed(counts) : Effect.fail(failure(error, self.config, self.lost)))
-        )
+        makeQuery((error, counts) => {
+          if (error === undefined) return resume(Effect.succeed(counts))
+          // Each step before the one that failed has told how many rows it met.
+          return resume(Effect.fail(failure(error, self.config, self.lost, writtenBy(counts.length))))
+        })
       )
     })
   return {
@@ -115,8 +121,18 @@ const make = (
       Effect.mapError(PgClient.query(self, text), (error) =>
         error._tag === "ServerError" ? withoutValues(error) : error
       ),
-    batch: (steps) => submit((callback) => new Batch(steps, prepared, callback)),
-    copyIn: (command, rows) => Effect.asVoid(submit((callback) => new CopyIn(command, rows, callback)))
+    batch: (steps) =>
+      submit(
+        (callback) => new Batch(steps, prepared, callback),
+        (done) => steps[done]?.written
+      ),
+    copyIn: (command, rows, written) =>
+      Effect.asVoid(
+        submit(
+          (callback) => new CopyIn(command, rows, callback),
+          () => written
+        )
+      )
   }
 }
 

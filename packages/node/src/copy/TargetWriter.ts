@@ -10,6 +10,7 @@ import type * as Scope from "effect/Scope"
 import { CopyMismatch, CopyPositionLost } from "./CopyError.ts"
 import type { CopyTotals } from "./CopyTotals.ts"
 import type { Step } from "./PgBatch.ts"
+import type { Written } from "./RefusedValue.ts"
 import { missingColumns, TableStatements } from "./TableStatements.ts"
 import { type TargetTable, tableKey, targetTables } from "./TargetCatalog.ts"
 import type { SessionError, TargetSession } from "./TargetSession.ts"
@@ -28,7 +29,7 @@ export type Expected = "position" | TableStatements | undefined
 /** What is sent to the target one after the other: statements in one round trip, or rows by one COPY. */
 type Work =
   | { readonly _tag: "Steps"; readonly steps: Array<Step>; readonly expected: Array<Expected> }
-  | { readonly _tag: "Copy"; readonly command: string; readonly rows: Uint8Array }
+  | { readonly _tag: "Copy"; readonly command: string; readonly rows: Uint8Array; readonly written: Written }
 
 /** One round trip takes no more steps than this, so that memory is bounded. */
 const maxSteps = 4000
@@ -42,6 +43,8 @@ export class TargetWriter {
   readonly totals: CopyTotals
   /** Everything of the stream before it is in the target. */
   committed: Lsn.Lsn
+  /** Which timeline of the source positions are of now: a connection is accepted only where ours is part of its history. */
+  timeline: () => number
   /** Temporary tables that the session has made. */
   stages = 0
   private readonly tables: Map<string, TargetTable>
@@ -59,12 +62,14 @@ export class TargetWriter {
     readonly tables: ReadonlyMap<string, TargetTable>
     readonly totals: CopyTotals
     readonly committed: Lsn.Lsn
+    readonly timeline: number
   }) {
     this.session = options.session
     this.slot = options.slot
     this.tables = new Map(options.tables)
     this.totals = options.totals
     this.committed = options.committed
+    this.timeline = () => options.timeline
   }
 
   /** What is not committed when the scope ends is undone: it comes again. */
@@ -119,9 +124,9 @@ export class TargetWriter {
   }
 
   /** Puts down rows in COPY's text format. */
-  copy(command: string, rows: Uint8Array): void {
+  copy(command: string, rows: Uint8Array, written: Written): void {
     this.open()
-    this.works.push({ _tag: "Copy", command, rows })
+    this.works.push({ _tag: "Copy", command, rows, written })
   }
 
   /** Puts down the end of the transaction, with the position that it is of. */
@@ -138,7 +143,9 @@ export class TargetWriter {
         Effect.forEach(
           this.works,
           (work) =>
-            work._tag === "Copy" ? this.session.copyIn(work.command, work.rows) : this.run(work.steps, work.expected),
+            work._tag === "Copy"
+              ? this.session.copyIn(work.command, work.rows, work.written)
+              : this.run(work.steps, work.expected),
           { discard: true }
         ),
         Effect.sync(() => {

@@ -110,9 +110,10 @@ export class TransactionWriter {
 
   private planCommit(change: Commit): void {
     const { committed, slot } = this.writer
+    const timeline = this.writer.timeline()
     if (change.endLsn <= committed) return
     const origin = this.options.origin === "marked" ? [setupTransaction(change)] : []
-    this.writer.commit(CopyPosition.advance(slot, change.endLsn), ...origin)
+    this.writer.commit(CopyPosition.advance(slot, { lsn: change.endLsn, timeline }), ...origin)
   }
 
   /** A run of inserts into one table by COPY, where it is long enough. Gives the index of its last. */
@@ -137,7 +138,7 @@ export class TransactionWriter {
     const names = statements.columns.map(({ name }) => name)
     let text = ""
     for (const { row } of inserts) text += copyLine(names, row)
-    this.writer.copy(copyCommand(statements), Buffer.from(text))
+    this.writer.copy(copyCommand(statements), Buffer.from(text), statements.written)
   }
 
   /**

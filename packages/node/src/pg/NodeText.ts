@@ -2,8 +2,7 @@
  * Cuts text out of bytes with `Buffer`'s own slicers, which take offsets: no view is made for each value. Owns no bytes.
  */
 import { isUtf8 } from "node:buffer"
-import { DecodeError } from "@replicant/core"
-import type { TextSlices } from "@replicant/core/driver"
+import { type TextSlices, tooLong } from "@replicant/core/driver"
 
 /** As every `Buffer` has them; Node's types leave them out. */
 interface BufferSlicers {
@@ -21,7 +20,7 @@ const slice = (slicer: typeof utf8Slice, bytes: Uint8Array, start: number, end: 
   try {
     return slicer.call(bytes, start, end)
   } catch {
-    throw new DecodeError({ problem: `${end - start} bytes of text are more than a string can hold`, offset: start })
+    throw tooLong(end - start, start)
   }
 }
 

@@ -25,6 +25,7 @@ import {
   sslModes,
   sslNegotiations,
   type TargetSessionAttrs,
+  type TlsVersion,
   targetSessionAttrs,
   wholeNumber,
   withUrl
@@ -58,6 +59,9 @@ export interface PgConfig extends PgServerAddress {
   /** `undefined` allows what {@link Options} says. */
   readonly requireAuth: ReadonlySet<AuthMethod> | undefined
   readonly sslrootcert: string | undefined
+  readonly sslcrl: string | undefined
+  readonly sslMinProtocolVersion: TlsVersion
+  readonly sslMaxProtocolVersion: TlsVersion | undefined
   readonly sslcert: string | undefined
   readonly sslkey: Redacted.Redacted | undefined
   readonly sslpassword: Redacted.Redacted | undefined
@@ -155,9 +159,21 @@ const tls = (
   hasSocket: boolean
 ): Pick<
   PgConfig,
-  "sslmode" | "sslrootcert" | "sslcert" | "sslkey" | "sslpassword" | "sslnegotiation" | "channelBinding"
+  | "sslcrl"
+  | "sslMinProtocolVersion"
+  | "sslMaxProtocolVersion"
+  | "sslmode"
+  | "sslrootcert"
+  | "sslcert"
+  | "sslkey"
+  | "sslpassword"
+  | "sslnegotiation"
+  | "channelBinding"
 > => {
-  const { sslpassword, sslrootcert } = rest
+  const { sslcrl, sslMaxProtocolVersion, sslMinProtocolVersion = "TLSv1.2", sslpassword, sslrootcert } = rest
+  if (sslMaxProtocolVersion !== undefined && sslMaxProtocolVersion < sslMinProtocolVersion) {
+    throw refuse("sslMaxProtocolVersion", `is before sslMinProtocolVersion, ${sslMinProtocolVersion}`)
+  }
   const asked = oneOf("sslmode", sslModes, sslmode)
   const found = asked === "require" && sslrootcert !== undefined ? "verify-ca" : asked
   if (found === "verify-ca" && (sslrootcert === undefined || sslrootcert === "system")) {
@@ -179,6 +195,9 @@ const tls = (
   return {
     sslmode: found,
     sslrootcert,
+    sslcrl,
+    sslMinProtocolVersion,
+    sslMaxProtocolVersion,
     sslcert,
     sslkey: typeof sslkey === "string" ? Redacted.make(sslkey) : sslkey,
     sslpassword,

@@ -43,6 +43,7 @@ const openClient = Effect.fnUntraced(function* (
   const secret = yield* askPassword(config)
   const tls = yield* tlsOptions(config)
   let isUsed = false
+  let isEncrypted = tls !== undefined
   const password = () => {
     isUsed = true
     return secret
@@ -50,10 +51,13 @@ const openClient = Effect.fnUntraced(function* (
   const client = yield* PgClient.open(config, { tls, password, ...options }).pipe(
     Effect.catchIf(
       (thrown) => config.sslmode === "prefer" && isWithoutTls(thrown),
-      () => openPlain(config, { password, ...options })
+      () => {
+        isEncrypted = false
+        return openPlain(config, { password, ...options })
+      }
     ),
     Effect.mapError((thrown) => {
-      const error = connectFailure(thrown, config)
+      const error = connectFailure(thrown, config, isEncrypted)
       return isUsed && error._tag === "AuthenticationFailed" ? history.refuse(error, secret) : error
     })
   )

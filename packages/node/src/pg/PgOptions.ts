@@ -13,6 +13,8 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Result from "effect/Result"
 import * as ConnectionUrl from "./ConnectionUrl.ts"
+import { settingVariables, takeOther, variables } from "./LibpqParameters.ts"
+import { readService } from "./ServiceFile.ts"
 
 /**
  * How much of TLS to ask for, as libpq has it:
@@ -101,6 +103,12 @@ export interface Options {
   readonly sslkey?: string | Redacted.Redacted | undefined
   /** Opens an encrypted `sslkey`. */
   readonly sslpassword?: Redacted.Redacted | undefined
+  /** Certificates that are revoked: PEM text or the path of a file. One list for each authority of the server's chain. */
+  readonly sslcrl?: string | undefined
+  /** TLS 1.2 unless told otherwise. */
+  readonly sslMinProtocolVersion?: TlsVersion | undefined
+  /** The newest that both sides know unless told otherwise. */
+  readonly sslMaxProtocolVersion?: TlsVersion | undefined
   readonly sslnegotiation?: SslNegotiation | undefined
   /** `prefer` unless told otherwise. Takes effect over TLS. */
   readonly channelBinding?: ChannelBinding | undefined
@@ -174,22 +182,18 @@ export const checked = <A>(make: () => A): Result.Result<A, InvalidOption> =>
     }
   })
 
-/** What other clients put into URLs, and what has no bearing on a replication connection. Ignored. */
-const foreignKeywords = new Set([
-  "schema",
-  "pgbouncer",
-  "connection_limit",
-  "pool_timeout",
-  "statement_cache_size",
-  "uselibpqcompat",
-  "fallback_application_name",
-  "client_encoding",
-  "gssencmode",
-  "replication",
-  "keepalives_idle",
-  "keepalives_interval",
-  "keepalives_count"
-])
+/** TLS's versions, as Node has them: nothing before 1.2 is spoken. */
+export type TlsVersion = "TLSv1.2" | "TLSv1.3"
+
+/** libpq's names, of which those before 1.2 are less than what is asked for anyway. Throws `InvalidOption`. */
+const tlsVersion = (option: string, text: string): TlsVersion => {
+  const known = ["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"] as const
+  const version = known.find((one) => one.toLowerCase() === text.toLowerCase())
+  if (version === undefined) throw refuse(option, `must be one of ${known.join(", ")}`)
+  if (version === "TLSv1.2" || version === "TLSv1.3") return version
+  if (option === "ssl_min_protocol_version") return "TLSv1.2"
+  throw refuse(option, "nothing before TLSv1.2 is spoken", "set TLSv1.2 or TLSv1.3")
+}
 
 /** libpq's keywords -> options. Throws `InvalidOption`; `resolve` catches it. */
 const fromKeywords = (keywords: ConnectionUrl.Keywords): Options => {
@@ -200,10 +204,35 @@ const fromKeywords = (keywords: ConnectionUrl.Keywords): Options => {
       case "user":
       case "sslrootcert":
       case "sslcert":
+      case "sslcrl":
       case "options":
       case "passfile":
         options[keyword] = text
         break
+      case "hostaddr":
+        if (keywords.host !== undefined && keywords.host !== text) {
+          throw refuse("hostaddr", "host names another server", "give one of both: host may be an address")
+        }
+        options.host = text
+        break
+      case "ssl_min_protocol_version":
+        options.sslMinProtocolVersion = tlsVersion(keyword, text)
+        break
+      case "ssl_max_protocol_version":
+        options.sslMaxProtocolVersion = tlsVersion(keyword, text)
+        break
+      case "requiressl": // Older than sslmode.
+        if (oneOf("requiressl", ["0", "1"], text) === "1") options.sslmode ??= "require"
+        break
+      case "fallback_application_name":
+        options.applicationName ??= text
+        break
+      case "geqo":
+        options.settings = { geqo: text }
+        break
+      case "service":
+      case "servicefile":
+        throw refuse(keyword, "is read from the environment alone", "set PGSERVICE, and PgConfig.fromEnvironment")
       case "dbname":
         options.database = text
         break
@@ -244,7 +273,7 @@ const fromKeywords = (keywords: ConnectionUrl.Keywords): Options => {
         options.channelBinding = oneOf("channel_binding", channelBindings, text)
         break
       default:
-        if (!foreignKeywords.has(keyword)) throw refuse("url", `unknown parameter ${JSON.stringify(keyword)}`)
+        if (takeOther(keyword, text) === undefined) throw refuse("url", `unknown parameter ${JSON.stringify(keyword)}`)
     }
   }
   return options
@@ -258,46 +287,40 @@ export const withUrl = ({ url, ...options }: Options): Options => {
     : { ...fromKeywords(Result.getOrThrow(ConnectionUrl.parse(Redacted.value(url)))), ...said }
 }
 
-const variables = {
-  host: "PGHOST",
-  port: "PGPORT",
-  dbname: "PGDATABASE",
-  user: "PGUSER",
-  password: "PGPASSWORD",
-  passfile: "PGPASSFILE",
-  require_auth: "PGREQUIREAUTH",
-  target_session_attrs: "PGTARGETSESSIONATTRS",
-  sslmode: "PGSSLMODE",
-  sslrootcert: "PGSSLROOTCERT",
-  sslcert: "PGSSLCERT",
-  sslkey: "PGSSLKEY",
-  sslnegotiation: "PGSSLNEGOTIATION",
-  channel_binding: "PGCHANNELBINDING",
-  application_name: "PGAPPNAME",
-  connect_timeout: "PGCONNECT_TIMEOUT",
-  options: "PGOPTIONS"
-} as const
-
 /** An empty variable is one that is not set, as in libpq. */
 const variable = (name: string): Config.Config<string> => Config.withDefault(Config.String(name), "")
 
 /**
- * Options from `DATABASE_URL` and from `PGHOST`, `PGPORT`, `PGDATABASE`, `PGUSER`, `PGPASSWORD`, `PGPASSFILE`,
- * `PGREQUIREAUTH`, `PGTARGETSESSIONATTRS`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`, `PGSSLNEGOTIATION`,
- * `PGCHANNELBINDING`, `PGAPPNAME`, `PGCONNECT_TIMEOUT` and `PGOPTIONS`, as libpq reads them; the URL beats the rest.
+ * Options from `DATABASE_URL`, from the service that `PGSERVICE` or the URL names (`PGSERVICEFILE`, `PGSYSCONFDIR`), and from all
+ * other variables that libpq reads, in this order: the first that says something counts. What libpq would do and this
+ * driver does not is refused with `InvalidOption`, by the parameter's name.
  *
  * Source: https://www.postgresql.org/docs/current/libpq-envars.html
  */
 export const fromEnvironment: Effect.Effect<Options, InvalidOption | Config.ConfigError> = Effect.gen(function* () {
   const url = yield* variable("DATABASE_URL")
   const found = yield* Config.all(
-    Object.fromEntries(Object.entries(variables).map(([keyword, name]) => [keyword, variable(name)]))
+    Object.fromEntries(
+      Object.entries({ ...variables, ...settingVariables }).map(([keyword, name]) => [keyword, variable(name)])
+    )
   )
+  const places = yield* Config.all({
+    PGSERVICE: variable("PGSERVICE"),
+    PGSERVICEFILE: variable("PGSERVICEFILE"),
+    PGSYSCONFDIR: variable("PGSYSCONFDIR")
+  })
+  const {
+    service = places.PGSERVICE,
+    servicefile,
+    ...said
+  } = url === "" ? ({} as ConnectionUrl.Keywords) : yield* Effect.fromResult(ConnectionUrl.parse(url))
+  const PGSERVICEFILE = servicefile ?? places.PGSERVICEFILE
+  const ofService = service === "" ? {} : yield* readService(service, { ...places, PGSERVICEFILE })
   return yield* Effect.fromResult(
     checked(() => {
-      const said = Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""))
-      const fromVariables = fromKeywords(said)
-      return url === "" ? fromVariables : { ...fromVariables, ...withUrl({ url: Redacted.make(url) }) }
+      const ofVariables = Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""))
+      // Each by itself, so that `ssl` and `sslmode` of two places do not meet.
+      return { ...fromKeywords(ofVariables), ...fromKeywords(ofService), ...fromKeywords(said) }
     })
   )
 })

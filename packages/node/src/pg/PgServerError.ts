@@ -121,17 +121,36 @@ const isOurs = (thrown: unknown): thrown is AuthenticationFailed | DecodeError |
 const isPooler = (error: ServerError): boolean =>
   error.sqlState === "08P01" && error.serverMessage.startsWith("unsupported startup parameter")
 
-/** Whatever ended a handshake. */
-export const connectFailure = (thrown: unknown, peer: Peer): ReplicationError => {
+/**
+ * What to do about a refusal that is mostly pg_hba.conf's, whose words are translated: but we know whether the connection was
+ * encrypted, which its lines may ask for, or against.
+ */
+const refusedRemedy = ({ host, sslmode }: Peer, isEncrypted: boolean): string => {
+  const check = "check user, database and pg_hba.conf"
+  if (host.startsWith("/")) return `${check}: this connection was over a socket, for which its lines say local`
+  // Who asked for a proof of the server is not told to do without.
+  if (isEncrypted && sslmode.startsWith("verify")) return check
+  if (isEncrypted) return `${check}; where that says hostnossl, set sslmode to disable: this connection was encrypted`
+  return sslmode === "disable"
+    ? `${check}; where that says hostssl, set sslmode to verify-full: this connection was not encrypted`
+    : `${check}; where that says hostssl, set ssl = on at the server, which has no TLS now, and sslmode to verify-full here`
+}
+
+/** Whatever ended a handshake. `isEncrypted` is whether it was over TLS in the end. */
+export const connectFailure = (
+  thrown: unknown,
+  peer: Peer,
+  isEncrypted = peer.sslmode !== "disable"
+): ReplicationError => {
   if (isOurs(thrown)) return thrown
   if (thrown instanceof pg.DatabaseError) {
     const error = toServerError(thrown, "Connect")
     if (error._tag === "DecodeError") return error
-    if (error.sqlState === "28000" && peer.sslmode === "disable" && !peer.host.startsWith("/")) {
+    if (error.sqlState === "28000") {
       return new AuthenticationFailed({
         sqlState: error.sqlState,
         detail: error.serverMessage,
-        remedy: "check user, database and pg_hba.conf; where that says hostssl, set sslmode to verify-full"
+        remedy: error.hint ?? refusedRemedy(peer, isEncrypted)
       })
     }
     return isPooler(error)

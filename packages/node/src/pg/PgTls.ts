@@ -14,7 +14,7 @@ import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import type { PgConfig } from "./PgConfig.ts"
 
-type PemOption = "sslrootcert" | "sslcert" | "sslkey"
+type PemOption = "sslrootcert" | "sslcrl" | "sslcert" | "sslkey"
 
 const isPem = (given: string): boolean => given.includes("-----BEGIN ")
 
@@ -68,8 +68,17 @@ export const tlsOptions = Effect.fnUntraced(function* (
       : undefined
   const cert = sslcert === undefined ? undefined : yield* readCertificates("sslcert", sslcert)
   const key = sslkey === undefined ? undefined : yield* readKey(sslkey, passphrase)
+  // As in libpq: looked at where the certificate is.
+  const crl = isVerified && config.sslcrl !== undefined ? yield* readPem("sslcrl", config.sslcrl) : undefined
+  if (crl !== undefined) {
+    yield* checking("sslcrl", "holds no list of revoked certificates in PEM form", () =>
+      Tls.createSecureContext({ crl })
+    )
+  }
+  const minVersion = config.sslMinProtocolVersion
+  const maxVersion = config.sslMaxProtocolVersion
   const secureContext = yield* checking("sslkey", "does not belong to sslcert", () =>
-    Tls.createSecureContext({ ca, cert, key, passphrase, minVersion: "TLSv1.2" })
+    Tls.createSecureContext({ ca, cert, crl, key, passphrase, minVersion, ...(maxVersion && { maxVersion }) })
   )
   return {
     secureContext,

@@ -71,6 +71,26 @@ describe("encodeChange", () => {
     })
   })
 
+  it("tells JSON's null from NULL, wherever it is in the line", () => {
+    const [json] = types.byName!.values()
+    const rowOf = (data: unknown) => encodeChange(insert(of, 0, { id: 1n, data }))
+    assert.notStrictEqual(rowOf(json!("null")), rowOf(null))
+    assert.notInclude(rowOf(null), "jsonNull")
+    assert.notInclude(rowOf(json!('{"a":null}')), "jsonNull")
+    const change: Change = {
+      _tag: "Update",
+      begin: of,
+      ordinal: 0,
+      relation: orders,
+      row: { "a/~b": json!(" null\n"), list: [null, [json!("null")], json!("0")] },
+      unchanged: [],
+      old: { _tag: "Full", row: { a: json!("null"), b: null } }
+    }
+    const line = parse(change)
+    assert.deepStrictEqual(line.jsonNull, ["/row/a~1~0b", "/row/list/1/0", "/old/a"])
+    assert.deepStrictEqual(line.row, { "a/~b": null, list: [null, [null], 0] })
+  })
+
   it("tells a key that changed, and the columns that were not sent", () => {
     const change: Change = {
       _tag: "Update",

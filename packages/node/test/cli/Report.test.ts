@@ -34,6 +34,16 @@ describe("a failure", () => {
     )
   })
 
+  it("names the publications that are there where one is not", () => {
+    const missing = (available: ReadonlyArray<string>) =>
+      failureOf(new PublicationNotFound({ publications: ["p"], available }))
+    assert.strictEqual(missing(["a", "b"]).message, 'no publication "p" in this database, which has "a", "b"')
+    assert.match(missing(["a"]).cure ?? "", /^name one that is there, or: replicant publication create p/)
+    assert.strictEqual(missing([]).message, 'no publication "p" in this database, which has none')
+    const many = Array.from({ length: 12 }, (_, index) => `p${index}`)
+    assert.match(missing(many).message, /"p9" and 2 more$/)
+  })
+
   it("has a cure in every class that core gives none", () => {
     const errors = [
       refused,

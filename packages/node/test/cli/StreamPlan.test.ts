@@ -11,6 +11,8 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   plugin: "pgoutput",
   create: false,
   temporary: false,
+  failover: false,
+  withoutIdentity: false,
   untilLsn: Option.none(),
   limit: Option.none(),
   pretty: false,
@@ -93,6 +95,7 @@ describe("streamPlan", () => {
     assert.match(refusal({ slot, publication: ["p"], checkpoint }), /--checkpoint is of a snapshot/)
     const nameless = { publication: ["p"], checkpoint, snapshot: initial }
     assert.match(refusal({ ...nameless, slot, temporary: true }), /under the slot's name/)
+    assert.match(refusal({ failover: true, temporary: true, publication: ["p"] }), /leave out --failover/)
     const only = Option.some("only" as const)
     assert.match(refusal({ slot, publication: ["p"], checkpoint, snapshot: only }), /of --snapshot initial/)
     assert.match(

@@ -35,7 +35,8 @@ const makeTarget = (overrides: Partial<TargetSession> = {}) => {
     slot: "s",
     tables: new Map([[tableKey(target), target]]),
     totals: { rows: 0, changes: 0, transactions: 0, missing: 0 },
-    committed: Lsn.zero
+    committed: Lsn.zero,
+    timeline: 1
   })
   const connection: Handler.Session<unknown> = {
     slot: "s",

@@ -101,6 +101,15 @@ describe("connectFailure", () => {
     }
   })
 
+  it("tells what of pg_hba.conf may be meant, by whether the connection was encrypted", () => {
+    const remedy = (sslmode: Peer["sslmode"], isEncrypted: boolean, host = "db") =>
+      connectFailure(response("28000"), { ...peer, host, sslmode }, isEncrypted).remedy ?? ""
+    assert.match(remedy("prefer", true), /hostnossl, set sslmode to disable/)
+    assert.match(remedy("prefer", false), /hostssl, set ssl = on at the server/)
+    assert.match(remedy("disable", false), /hostssl, set sslmode to verify-full/)
+    assert.notInclude(remedy("disable", false, "/tmp"), "sslmode")
+  })
+
   it("retries a server that is starting or full, and not one without the database", () => {
     assert.isTrue(connectFailure(response("57P03"), peer).isRetryable)
     assert.isTrue(connectFailure(response("53300"), peer).isRetryable)
