@@ -23,6 +23,7 @@ const coreFloors: Floors = [
   ["snapshot"],
   ["copying", "rereading"],
   ["stream"],
+  ["handling"],
   ["index.ts", "driver.ts", "testing"]
 ]
 

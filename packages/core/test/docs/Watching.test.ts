@@ -1,6 +1,7 @@
 /** What is told of a stream while it runs, held against the page that lists it. */
 import * as Fs from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
+import { parked } from "../../src/handling/Retry.ts"
 import * as Metrics from "../../src/replication/Metrics.ts"
 import * as CopyProgress from "../../src/snapshot/CopyProgress.ts"
 import type { StreamState } from "../../src/stream/StreamState.ts"
@@ -34,7 +35,7 @@ const states: { readonly [Tag in StreamState["_tag"]]: true } = {
 
 describe("docs/watching.md", () => {
   it("lists every metric that there is, as the kind that it is, and no other", () => {
-    const metrics = [...Object.values(Metrics), ...Object.values(CopyProgress)]
+    const metrics = [...Object.values(Metrics), ...Object.values(CopyProgress), parked]
     assert.deepStrictEqual(
       rowsBelow("Metrics")
         .map(([, id, kind]) => `${id} ${kind}`)

@@ -1,0 +1,6 @@
+/** The public module `Handler`: how changes are taken, and what composes it. */
+export * from "../stream/Handler.ts"
+export { type BatchOptions, batch } from "./Batch.ts"
+export { type ByKeyOptions, byKey } from "./ByKey.ts"
+export type { HandedOf, KeyOf, RowOf } from "./ChangeKey.ts"
+export { type ParkOptions, park, parked, retry } from "./Retry.ts"
