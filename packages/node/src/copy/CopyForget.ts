@@ -99,7 +99,7 @@ const forgetWith = Effect.fnUntraced(function* (
  * replication origin and its position. Gives what went. Fails with `TargetInUse` or `SlotInUse` while it is at work.
  *
  * @example
- * const left = yield* Copy.forget({ from, to, slot: "shop_copy", remains: "tell" })
+ * const left = yield* Copy.forget({ from: { host: "old", database: "shop" }, to: { host: "new", database: "shop" }, slot: "shop_copy", remains: "tell" })
  */
 export const forget = (options: ForgetOptions): Effect.Effect<ReadonlyArray<string>, CopyError> =>
   Effect.scoped(
