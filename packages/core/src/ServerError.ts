@@ -36,13 +36,17 @@ export interface ServerMessage {
 const quotedTable = ({ name, schema }: { readonly schema: string; readonly name: string }): string =>
   `"${schema}"."${name}"`
 
+/** One side does not speak as the other expects: it may be damage on the way, and no number of attempts mends a mistake. */
+const protocolViolation = "08P01"
+
 /** Classes of SQLSTATE that the passing of time mends: connection, resources, operator intervention. */
 const isTransient = (sqlState: string): boolean =>
-  sqlState.startsWith("08") ||
+  (sqlState.startsWith("08") && sqlState !== protocolViolation) ||
   sqlState.startsWith("53") ||
   sqlState === "57P01" ||
   sqlState === "57P02" ||
   sqlState === "57P03" ||
+  sqlState === "57P05" ||
   sqlState === "57014" ||
   sqlState === "55P03"
 

@@ -40,7 +40,7 @@ describe("refineServerError", () => {
     ["0A000", "StartReplication", "ServerError", false],
     ["XX000", "StartReplication", "ServerError", false],
     ["3D000", "Connect", "ServerError", false],
-    ["08P01", "Connect", "ServerError", true],
+    ["08P01", "Connect", "ServerError", false],
     ["08006", "Streaming", "ServerError", true],
     ["53300", "Connect", "ServerError", true],
     ["53200", "Streaming", "ServerError", true],

@@ -54,12 +54,23 @@ export const askTimeout = ({ receiverTimeout }: Pick<KeepAliveTimings, "receiver
 /** While it is being asked, the fiber looks this often for the answer. */
 const askInterval = 50
 
+/**
+ * How often to look at least for what was acknowledged, in milliseconds, however soon it is to be reported: who looks each
+ * millisecond burns a tenth of a processor for nothing. Just after something was delivered it looks as often as it may.
+ */
+export const slowestLook = 100
+
+/** Acknowledgements that take long may wait this part of that time longer. */
+const lookShare = 8
+
 /** What the two fibers of one copy stream share. */
 export interface WalReceiver {
   readonly copy: CopyBoth
   readonly progress: WalProgress.WalProgressRef
-  /** The walsender wants a status update now. */
+  /** Wakes the fiber that reports: for a demand, or since something was delivered that may soon be acknowledged. */
   readonly demands: Queue.Queue<void>
+  /** Whether the walsender wants a status update now. */
+  readonly demanded: { isSo: boolean }
   readonly timings: KeepAliveTimings
   /** Asks over another connection what the walsender is doing. */
   readonly askStanding: Effect.Effect<Standing>
@@ -82,6 +93,8 @@ export interface KeepAliveState {
   readonly isDemanded: boolean
   /** There is an acknowledgement, or an idle position, that the server has not been told. */
   readonly hasAdvanced: boolean
+  /** When the fiber was last woken, or last reported: what is acknowledged, is likely so soon after it. */
+  readonly stirredAt: number
   readonly quietSince: number | undefined
   readonly lastPing: number | undefined
   /** How long after the time it meant to the fiber woke: its event loop was blocked, or the process suspended. */
@@ -117,6 +130,8 @@ const unanswered = (
   return again <= 0 ? { _tag: "Ask" } : { _tag: "Wait", millis: Math.min(left, again) }
 }
 
+const lookPause = (still: number): number => Math.min(slowestLook, still / lookShare)
+
 /** Decides; the fiber carries it out. */
 export const keepAliveTiming = (state: KeepAliveState, timings: KeepAliveTimings): KeepAliveAction => {
   const { now, quietSince } = state
@@ -148,7 +163,7 @@ export const keepAliveTiming = (state: KeepAliveState, timings: KeepAliveTimings
   }
   if (timings.statusInterval > 0 && reportAt(timings.statusInterval)) return { _tag: "Report" }
   // Acknowledgements do not wake the fiber, which would cost one wake each; it looks for them this often.
-  if (!state.hasAdvanced) waits.push(timings.acknowledgeDelay)
+  if (!state.hasAdvanced) waits.push(Math.max(timings.acknowledgeDelay, lookPause(now - state.stirredAt)))
   return { _tag: "Wait", millis: Math.max(1, Math.min(...waits)) }
 }
 
@@ -228,8 +243,8 @@ export const keepAliveHandler = Effect.fnUntraced(function* (
 ): Effect.fn.Return<never, ReplicationError> {
   let lastSent = yield* monotonicMillis
   let lastPing: number | undefined
-  let isDemanded = false
   let wakeAt = lastSent
+  let stirredAt = lastSent
   let inquiry: Inquiry | undefined
   let worked = 0
   while (true) {
@@ -238,7 +253,8 @@ export const keepAliveHandler = Effect.fnUntraced(function* (
     const hasAdvanced = WalProgress.flushed(progress) > progress.reported
     const quietSince = receiver.reading.since
     const late = now - wakeAt
-    const state = { now, lastSent, isDemanded, hasAdvanced, quietSince, lastPing, late, inquiry }
+    const isDemanded = receiver.demanded.isSo
+    const state = { now, lastSent, isDemanded, hasAdvanced, stirredAt, quietSince, lastPing, late, inquiry }
     const action = keepAliveTiming(state, receiver.timings)
     wakeAt = action._tag === "Wait" ? now + action.millis : now
     switch (action._tag) {
@@ -252,13 +268,15 @@ export const keepAliveHandler = Effect.fnUntraced(function* (
         })
         break
       case "Wait":
-        isDemanded =
-          (yield* Effect.timeoutOption(Queue.take(receiver.demands), action.millis))._tag === "Some" || isDemanded
+        if ((yield* Effect.timeoutOption(Queue.take(receiver.demands), action.millis))._tag === "Some") {
+          stirredAt = yield* monotonicMillis
+        }
         break
       default:
+        receiver.demanded.isSo = false
         yield* sendInTime(receiver, { ping: action._tag === "Ping" })
         lastSent = now
-        isDemanded = false
+        if (action._tag === "Report" && hasAdvanced) stirredAt = now
         if (action._tag === "Ping") lastPing = now
     }
   }

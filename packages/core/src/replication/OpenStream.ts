@@ -247,6 +247,7 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       copy: yield* inTime(connection.copyBoth(command, { mayBeSilent: true })),
       progress,
       demands: yield* Queue.sliding<void>(1),
+      demanded: { isSo: false },
       timings: limits,
       askStanding: Effect.provideService(
         askStanding({ slot, pid, serverStart }, askTimeout(limits)),

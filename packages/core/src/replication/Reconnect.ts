@@ -44,7 +44,7 @@ export const retryOf = (error: ReplicationError): Retry => {
   if (error._tag === "SlotInUse" && error.activePid !== undefined) return "never"
   if (error.isRetryable) return "always"
   if (error._tag !== "ServerError" || isLasting(error.sqlState)) return "never"
-  if (error.stage === "Streaming") return "limited"
+  if (error.stage === "Streaming" || error.sqlState === "08P01") return "limited"
   return isInternal(error.sqlState) && isOfServer(error.stage) ? "limited" : "never"
 }
 

@@ -19,11 +19,12 @@ import type { WalSender } from "../server/WalSender.ts"
 import type { CopyRead } from "./CopyData.ts"
 import type { GatheredTransactions, OnChanges } from "./GatheredTransactions.ts"
 import { hasGotOn, heedWarning, letGo, refineMissing, release } from "./HeldStream.ts"
-import { keepAliveHandler, sendStatusUpdate } from "./KeepAlive.ts"
+import { keepAliveHandler, sendStatusUpdate, slowestLook } from "./KeepAlive.ts"
 import * as Measures from "./Measures.ts"
 import { logNotice, type Opening, openReplicationStream, type ReplicationStream, streamEnded } from "./OpenStream.ts"
 import { waitMillis } from "./ReadPace.ts"
 import { ReadsAhead } from "./ReadsAhead.ts"
+import { isLoud } from "./Reconnect.ts"
 import type { StreamOptions } from "./StreamOptions.ts"
 import * as WalProgress from "./WalProgress.ts"
 
@@ -71,10 +72,16 @@ const receive = (stream: ReplicationStream, read: CopyRead): Effect.Effect<void>
     return Ref.set(stream.progress, progress)
   })
 
+const demand = ({ demanded, demands }: ReplicationStream): Effect.Effect<unknown> =>
+  Effect.suspend(() => {
+    demanded.isSo = true
+    return Queue.offer(demands, undefined)
+  })
+
 /** What a read says beside changes. */
 const heed = (stream: ReplicationStream, read: CopyRead): Effect.Effect<void> =>
   Effect.andThen(
-    read.replyRequested ? Queue.offer(stream.demands, undefined) : Effect.void,
+    read.replyRequested ? demand(stream) : Effect.void,
     Effect.forEach(read.notices, logNotice, { discard: true })
   )
 
@@ -113,6 +120,7 @@ const copyOutData = Effect.fnUntraced(function* <E, R>(
     stream.pace.isEnded = true
     return yield* Effect.fail(yield* refineMissing(stream, error))
   })
+  const isPrompt = stream.timings.acknowledgeDelay < slowestLook
   let rest: Uint8Array | undefined
   while (true) {
     let read = pace.first
@@ -134,6 +142,8 @@ const copyOutData = Effect.fnUntraced(function* <E, R>(
     }
     yield* receive(stream, read)
     if (hasGotOn(stream, read)) yield* release(stream)
+    // Who acknowledges at once is to be heard at once.
+    if (isPrompt && read.batch.delivered.length > 0) yield* Queue.offer(stream.demands, undefined)
     if (read.replyRequested || read.notices.length > 0) yield* heed(stream, read)
     const { changes } = read.batch
     if (gathered !== undefined && read.batch.gathered.length > 0) yield* handOverGathered(gathered, read, onChanges)
@@ -162,6 +172,12 @@ export const handleCopyOutData = <E, R>(
   onChanges: OnChanges<E, R>
 ): Effect.Effect<never, ReplicationError | E, R> => Effect.andThen(copyOutData(stream, onChanges), Effect.never)
 
+/** The longest that storing an idle position waits before it is tried again, in milliseconds. */
+const mostStorePause = 60_000
+
+const notStored = (failures: number): string =>
+  `an idle position could not be stored${failures === 1 ? "" : `, ${failures} times now`}, and is not confirmed: the slot stands still`
+
 /**
  * Has idle positions stored before they may be reported. It has a fiber of its own: a store that hangs holds back idle
  * positions, and nothing else.
@@ -169,15 +185,22 @@ export const handleCopyOutData = <E, R>(
 const storeIdleHandler = Effect.fnUntraced(function* (stream: ReplicationStream): Effect.fn.Return<never> {
   const { progress, storeIdleFlush, timings } = stream
   if (storeIdleFlush === undefined) return yield* Effect.never
+  let failures = 0
   while (true) {
-    yield* Effect.sleep(Math.max(1, timings.acknowledgeDelay))
+    const pause = Math.max(slowestLook, timings.acknowledgeDelay)
+    yield* Effect.sleep(failures === 0 ? pause : Math.min(mostStorePause, Math.max(pause, 1000) * 2 ** failures))
     const idle = WalProgress.beyondIdleLimit(yield* Ref.get(progress))
     if (idle === undefined) continue
-    yield* Effect.matchCauseEffect(storeIdleFlush(idle), {
-      // Its cause may hold anything: it stays out of our log.
-      onFailure: () => Effect.logWarning("an idle position could not be stored, and is not confirmed"),
-      onSuccess: () => WalProgress.updateWalProgress(progress, (current) => WalProgress.allowIdle(current, idle))
-    })
+    // Its cause may hold anything: it stays out of our log.
+    const isStored = yield* Effect.matchCause(storeIdleFlush(idle), { onFailure: () => false, onSuccess: () => true })
+    if (!isStored) {
+      failures++
+      if (failures === 1 || isLoud(failures)) yield* Effect.logWarning(notStored(failures))
+      continue
+    }
+    if (failures > 0) yield* Effect.logInfo("idle positions are stored again")
+    failures = 0
+    yield* WalProgress.updateWalProgress(progress, (current) => WalProgress.allowIdle(current, idle))
   }
 })
 

@@ -1,10 +1,12 @@
 /**
- * What the test's server answers to queries and commands, and what it refuses, before a copy stream starts. It knows the
- * texts that Replicant sends and no SQL; another query is refused by name, so that a test sees what was asked.
+ * What the test's server answers of slots, publications and settings, and what it refuses. It knows the texts that Replicant
+ * sends and no SQL; another query is refused by name, so that a test sees what was asked. Of tables it tells in
+ * `TableFacts.ts`, of transactions and snapshots in `TestBackend.ts`.
  */
 import * as Lsn from "../Lsn.ts"
 import type { ServerMessage } from "../ReplicationError.ts"
 import type { QueryRow } from "../server/WalSender.ts"
+import { answerFacts } from "./TableFacts.ts"
 import type { TestServer, TestSlot } from "./TestServer.ts"
 
 /** Rows, or an error as the server words it. */
@@ -72,11 +74,14 @@ const createSlot = (server: TestServer, text: string, pid: number): Answer => {
     {
       slot_name: name,
       consistent_point: Lsn.format(slot.confirmedFlushLsn),
-      snapshot_name: null,
+      snapshot_name: isExported.test(text) ? server.exportSnapshot(pid, server.wal.nextXid, "command") : null,
       output_plugin: plugin
     }
   ]
 }
+
+/** Before PostgreSQL 15, and from there on. */
+const isExported = / EXPORT_SNAPSHOT$|\bSNAPSHOT 'export'/
 
 const temporaryOwners = new WeakMap<TestSlot, number>()
 
@@ -141,7 +146,8 @@ const standingRow = (server: TestServer, text: string): QueryRow => {
 
 /** Answers `text`, asked by the session of that pid. */
 export const answer = (server: TestServer, text: string, pid: number): Answer => {
-  if (text.startsWith("SET ")) return []
+  // The shortest question that is answered: are you there?
+  if (text.startsWith("SET ") || text === "SELECT") return []
   if (text === "IDENTIFY_SYSTEM") {
     const { database, systemId, timeline, wal } = server
     return [{ systemid: systemId, timeline: String(timeline), xlogpos: Lsn.format(wal.end), dbname: database }]
@@ -159,8 +165,12 @@ export const answer = (server: TestServer, text: string, pid: number): Answer =>
     return [{ ...settings, pid: String(pid), server_start: serverStart, in_recovery: "f" }]
   }
   if (text.includes("wait_event_type")) return [standingRow(server, text)]
-  if (text.startsWith("SELECT pg_catalog.pg_is_in_recovery()")) return [{ in_recovery: "f" }]
+  if (text.startsWith("SELECT pg_catalog.pg_is_in_recovery()") && !text.includes("pg_opclass")) {
+    return [{ in_recovery: "f", recovery: "f" }]
+  }
   if (/^SELECT pubname, [a-z, ]+\s+FROM pg_catalog\.pg_publication ORDER BY/.test(text)) return publicationRows(server)
   if (/\bFROM pg_catalog\.pg_replication_slots\b/.test(text)) return slotRows(server, text)
+  const facts = answerFacts(server, text)
+  if (facts !== undefined) return facts
   return refusal("0A000", `the test's server does not know this query: ${text}`)
 }

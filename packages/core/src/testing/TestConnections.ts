@@ -5,6 +5,7 @@
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
+import * as PgTimestamp from "../PgTimestamp.ts"
 import { concat } from "../pgoutput/PgoutputBytes.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { portableText } from "../protocol/ByteReader.ts"
@@ -12,7 +13,9 @@ import { ConnectionError, type ReplicationError } from "../ReplicationError.ts"
 import { serverError } from "../refineServerError.ts"
 import type { CopyBoth, QueryRow, ReplicantConnection } from "../server/WalSender.ts"
 import { readStart } from "./StartReplication.ts"
-import { answer, endSession, refusal } from "./TestCatalog.ts"
+import { TestBackend } from "./TestBackend.ts"
+import { refusal } from "./TestCatalog.ts"
+import { TestQuerySession } from "./TestQuerySession.ts"
 import { TestServer, type TestServerOptions, type TestSlot } from "./TestServer.ts"
 import { type StatusUpdate, TestSession } from "./TestSession.ts"
 import { type Network, Wire } from "./Wire.ts"
@@ -27,12 +30,16 @@ export class TestConnections {
   attempts = 0
   /** By the pid of their connection. */
   private readonly sessions = new Map<number, TestSession>()
+  /** Those that copy, by the same. */
+  private readonly readers = new Map<number, TestQuerySession>()
+  private readonly backends = new Set<TestBackend>()
   private refusal: { readonly error: ReplicationError; left: number } | undefined
   private readonly waiting = new Set<() => void>()
 
   constructor(options: TestServerOptions) {
     this.server = new TestServer(options)
-    this.network = { delay: 0, bytesLeft: undefined, maxReadBytes: options.maxReadBytes ?? 65_536 }
+    const { maxReadBytes = 65_536 } = options
+    this.network = { delay: 0, bytesLeft: undefined, copyRowsLeft: undefined, maxReadBytes }
   }
 
   /** The slot that the test's controls are about. */
@@ -42,6 +49,17 @@ export class TestConnections {
 
   get streaming(): ReadonlyArray<TestSession> {
     return [...this.sessions.values()].filter(({ isEnded }) => !isEnded)
+  }
+
+  /** Breaks off every connection that streams or copies; or `all` there are. */
+  breakOff(which: "busy" | "all"): void {
+    for (const session of [...this.streaming, ...this.readers.values()]) session.disconnect("Reset")
+    if (which === "all") for (const backend of this.backends) backend.isBroken = true
+  }
+
+  /** Sends what has been written to who streams. */
+  advance(now: number): void {
+    for (const session of this.streaming) session.advance(now)
   }
 
   /** Changes the server at this moment of the clock, and wakes who waits for what it is now. */
@@ -86,19 +104,25 @@ export class TestConnections {
       })
       if (refused !== undefined) return yield* Effect.fail(refused)
       const scope = yield* Scope.Scope
-      const pid = this.server.nextPid()
+      const backend = new TestBackend(this.server)
+      const { pid } = backend
+      this.backends.add(backend)
       // With the connection, as a socket closes: what it said goodbye with before that has come.
       yield* Effect.addFinalizer(() =>
         this.change(() => {
           this.sessions.get(pid)?.disconnect("Reset")
-          endSession(this.server, pid)
+          this.readers.get(pid)?.disconnect("Reset")
+          this.readers.delete(pid)
+          this.backends.delete(backend)
+          backend.end()
         })
       )
       return {
         serverVersion: this.server.serverVersion,
         slices: portableText,
-        query: (text: string) => this.query(text, pid),
-        copyBoth: (command: string) => this.copyBoth(command, pid, scope)
+        query: (text: string) => this.query(text, backend),
+        copyBoth: (command: string) =>
+          command.startsWith("START_REPLICATION ") ? this.stream(command, pid, scope) : this.read(command, backend)
       }
     }
   )
@@ -113,23 +137,51 @@ export class TestConnections {
     return this.refusal.error
   }
 
-  private readonly query = Effect.fnUntraced({ self: this }, function* (text: string, pid: number): Effect.fn.Return<
-    ReadonlyArray<QueryRow>,
-    ReplicationError
-  > {
-    const waitsFor = /^DROP_REPLICATION_SLOT "([^"]+)" WAIT$/.exec(text)?.[1]
-    if (waitsFor !== undefined) {
-      yield* this.until(() => this.server.slots.get(waitsFor)?.activePid === undefined)
+  private readonly query = Effect.fnUntraced(
+    { self: this },
+    function* (text: string, backend: TestBackend): Effect.fn.Return<ReadonlyArray<QueryRow>, ReplicationError> {
+      const waitsFor = /^DROP_REPLICATION_SLOT "([^"]+)" WAIT$/.exec(text)?.[1]
+      if (waitsFor !== undefined) {
+        yield* this.until(() => this.server.slots.get(waitsFor)?.activePid === undefined)
+      }
+      const answered = yield* this.change((now) => {
+        this.queries.push(text)
+        if (this.server.state === "down" || backend.isBroken) return undefined
+        const rows = backend.run(text, PgTimestamp.fromMillis(now))
+        this.advance(now)
+        return rows
+      })
+      if (answered === undefined) return yield* closed()
+      return "sqlState" in answered ? yield* serverError(answered, "Query") : answered
     }
-    const answered = yield* this.change(() => {
-      this.queries.push(text)
-      return this.server.state === "down" ? undefined : answer(this.server, text, pid)
-    })
-    if (answered === undefined) return yield* closed()
-    return "sqlState" in answered ? yield* serverError(answered, "Query") : answered
-  })
+  )
 
-  private readonly copyBoth = Effect.fnUntraced(
+  /** Rows of COPY, and other answers, as bytes. */
+  private read(command: string, backend: TestBackend): Effect.Effect<CopyBoth> {
+    const wire = new Wire(this.network)
+    const { network } = this
+    const session = new TestQuerySession({ backend, wire, network, onQuery: (text) => this.queries.push(text) })
+    this.readers.set(backend.pid, session)
+    const told = (tell: (now: number) => void) =>
+      this.change((now) => {
+        tell(now)
+        this.advance(now)
+      })
+    const copy: CopyBoth = {
+      pull: wire.pull,
+      // As of a socket: what has broken is told to who reads.
+      send: (bytes) => told((now) => session.receive(bytes, now))
+    }
+    return Effect.as(
+      told((now) => {
+        if (this.server.state === "down" || backend.isBroken) session.disconnect("Closed")
+        else session.ask(command, now)
+      }),
+      copy
+    )
+  }
+
+  private readonly stream = Effect.fnUntraced(
     { self: this },
     function* (command: string, pid: number, scope: Scope.Scope): Effect.fn.Return<CopyBoth, ReplicationError> {
       const wire = new Wire(this.network)

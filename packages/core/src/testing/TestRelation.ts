@@ -32,6 +32,8 @@ export interface TestRelation<Whole = Row, Part = Row, Key = Row> {
   readonly name: string
   readonly replicaIdentity: ReplicaIdentity
   readonly columns: ReadonlyArray<TestColumn>
+  /** Columns of the primary key; none where there is none. */
+  readonly key: ReadonlyArray<string>
   /** For the compiler alone. */
   readonly "~rows"?: { readonly whole: Whole; readonly part: Part; readonly key: Key } | undefined
 }
@@ -121,6 +123,7 @@ const fromTable = (table: Table.Any, options: TableOptions<Table.Any>): TestRela
     schema: table.relation.schema,
     name: table.relation.name,
     replicaIdentity: options.replicaIdentity ?? (table.key.length > 0 ? "default" : "nothing"),
+    key: Array.from(table.columns).flatMap(([property, name]) => (table.key.includes(property) ? [name] : [])),
     columns: Array.from(table.columns, ([property, name]) => ({
       name,
       property,
@@ -139,6 +142,7 @@ const fromColumns = (name: TableName, options: RelationOptions): TestRelation =>
   return {
     ...tableName(name),
     replicaIdentity: options.replicaIdentity ?? (key.length > 0 ? "default" : "nothing"),
+    key,
     columns: Object.entries(columns).map(([column, type]) => ({
       name: column,
       property: column,

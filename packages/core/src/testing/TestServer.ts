@@ -1,12 +1,16 @@
 /**
- * What the test's server remembers, whoever is connected: WAL, slots, publications, settings. Mutable and synchronous;
- * `TestWalSender` is its face, `TestSession` one walsender of it.
+ * What the test's server remembers, whoever is connected: WAL, tables, slots, publications, settings. Mutable and
+ * synchronous; `TestWalSender` is its face, `TestSession` one walsender of it, `TestBackend` one session.
  */
 
 import type * as Lsn from "../Lsn.ts"
+import type { PgTimestamp } from "../PgTimestamp.ts"
 import type { Operation } from "../server/Publication.ts"
 import { type TableName, tableName } from "../table/TableName.ts"
-import { TestWal, walStart } from "./TestWal.ts"
+import { relationOf, type Source } from "./TestRelation.ts"
+import { TestTables } from "./TestTables.ts"
+import type { TestEntry, TestInsert } from "./TestTransaction.ts"
+import { firstXid, TestWal, type Written, walStart } from "./TestWal.ts"
 
 /** A publication: of all tables and all operations unless told otherwise. */
 export interface TestPublication {
@@ -23,6 +27,10 @@ export interface TestServerOptions {
   readonly slotExists?: "yes" | "no" | undefined
   /** By name, or with the tables it holds. None when left out. */
   readonly publications?: ReadonlyArray<string | TestPublication> | undefined
+  /** Rows that are there before the slot is, so that a snapshot finds them: `[insert(Articles, { id: 1, … })]`. */
+  readonly rows?: ReadonlyArray<TestInsert> | undefined
+  /** Tables that are there though no row is. Those of `rows`, and of what is written, need not be named. */
+  readonly tables?: ReadonlyArray<Source> | undefined
   /** `server_version_num`: 180004. */
   readonly serverVersion?: number | undefined
   readonly database?: string | undefined
@@ -56,9 +64,21 @@ export const strangerPid = 4711
 
 const firstPid = 5000
 
+/** A snapshot that others may take over, until its session's next command or its transaction's end. */
+interface ExportedSnapshot {
+  readonly pid: number
+  readonly snapshot: number
+  readonly lasts: "command" | "transaction"
+}
+
 export class TestServer {
   readonly options: TestServerOptions
   readonly wal = new TestWal()
+  readonly tables = new TestTables(({ name, schema }) => this.wal.oidOf("relation", schema, name))
+  /** By name. */
+  readonly exports = new Map<string, ExportedSnapshot>()
+  /** Who holds which advisory lock. */
+  private readonly locks = new Map<string, number>()
   readonly slots = new Map<string, TestSlot>()
   readonly publications = new Map<string, TestPublication>()
   state: "running" | "stopping" | "down" = "running"
@@ -80,7 +100,43 @@ export class TestServer {
       const described = typeof publication === "string" ? { name: publication } : publication
       this.publications.set(described.name, described)
     }
+    for (const source of options.tables ?? []) this.tables.create(relationOf(source))
+    this.tables.apply(options.rows ?? [], firstXid - 1)
     if (options.slotExists !== "no") this.makeSlot(options.slot, "pgoutput", "permanent")
+  }
+
+  /** Writes WAL, and does to the tables what it says. */
+  write(entries: ReadonlyArray<TestEntry>, now: PgTimestamp): ReadonlyArray<Written> {
+    const written = this.wal.append(entries, now)
+    for (const entry of written) {
+      if (entry._tag === "Transaction") this.tables.apply(entry.entry.changes, entry.xid)
+    }
+    return written
+  }
+
+  /** Gives others a snapshot, by a name. */
+  exportSnapshot(pid: number, snapshot: number, lasts: "command" | "transaction"): string {
+    const name = `${pid.toString(16).padStart(8, "0")}-${snapshot.toString(16).padStart(8, "0")}-1`
+    this.exports.set(name, { pid, snapshot, lasts })
+    return name
+  }
+
+  /** What a session has exported that lasts no longer. */
+  endExports(pid: number, lasts: "command" | "transaction"): void {
+    for (const [name, exported] of this.exports) {
+      if (exported.pid === pid && exported.lasts === lasts) this.exports.delete(name)
+    }
+  }
+
+  /** Takes an advisory lock, unless somebody else has it. */
+  tryLock(key: string, pid: number): boolean {
+    const holder = this.locks.get(key) ?? pid
+    this.locks.set(key, holder)
+    return holder === pid
+  }
+
+  releaseLocks(pid: number): void {
+    for (const [key, holder] of this.locks) if (holder === pid) this.locks.delete(key)
   }
 
   /** A slot that begins here. */
@@ -120,12 +176,16 @@ export class TestServer {
   /** Whether a change of that kind is in one of these publications. */
   publishes(names: ReadonlyArray<string>, operation: Operation, table: { schema: string; name: string }): boolean {
     return names.some((name) => {
-      const publication = this.publications.get(name)
-      if (publication === undefined) return false
-      const { operations, tables } = publication
-      if (operations !== undefined && !operations.includes(operation)) return false
-      if (tables === undefined) return true
-      return tables.map(tableName).some((other) => other.schema === table.schema && other.name === table.name)
+      const operations = this.publications.get(name)?.operations
+      return this.holds(name, table) && (operations === undefined || operations.includes(operation))
     })
+  }
+
+  /** Whether the table is in that publication. */
+  holds(name: string, table: { schema: string; name: string }): boolean {
+    const publication = this.publications.get(name)
+    if (publication === undefined) return false
+    const tables = publication.tables?.map(tableName)
+    return tables === undefined || tables.some((other) => other.schema === table.schema && other.name === table.name)
   }
 }

@@ -20,9 +20,16 @@ export interface OldCells {
   readonly cells: ReadonlyArray<Cell>
 }
 
+/** A row that came to be, or is there. */
+export interface TestInsert {
+  readonly _tag: "Insert"
+  readonly relation: TestRelation
+  readonly cells: ReadonlyArray<Cell>
+}
+
 /** A change of a row or of tables, or a message, in a transaction. */
 export type TestChange =
-  | { readonly _tag: "Insert"; readonly relation: TestRelation; readonly cells: ReadonlyArray<Cell> }
+  | TestInsert
   | {
       readonly _tag: "Update"
       readonly relation: TestRelation
@@ -64,7 +71,7 @@ export type TestEntry = TestTransaction | TestMessage | Unpublished
 export const tx = (...changes: ReadonlyArray<TestChange>): TestTransaction => ({ _tag: "Transaction", changes })
 
 /** A row that came to be. A column left out is NULL. */
-export const insert = <S extends Source>(source: S, row: WholeRow<S>): TestChange => {
+export const insert = <S extends Source>(source: S, row: WholeRow<S>): TestInsert => {
   const relation = relationOf(source)
   return { _tag: "Insert", relation, cells: cellsOf(relation, row as Row, null) }
 }

@@ -15,7 +15,8 @@ const commitLength = 48n
 /** Where the first record lies. */
 export const walStart = 0x0100_0000n as Lsn.Lsn
 
-const firstXid = 740
+/** The first transaction of a script. */
+export const firstXid = 740
 /** The first OID that PostgreSQL gives to what users make. */
 const firstOid = 16_384
 
@@ -81,6 +82,15 @@ export class TestWal {
     return written
   }
 
+  /** The transaction that is next. */
+  get nextXid(): number {
+    return this.xid
+  }
+
+  takeXid(): number {
+    return this.xid++
+  }
+
   /** The OID of a relation or type: the same as long as the server is. */
   oidOf(kind: "relation" | "type", schema: string, name: string): number {
     const key = JSON.stringify([kind, schema, name])
@@ -100,7 +110,7 @@ export class TestWal {
       }
       case "Transaction": {
         const { endLsn, lsn: commitLsn } = this.record(commitLength)
-        return { _tag: "Transaction", entry, xid: this.xid++, commitLsn, endLsn, commitTime: now, changes }
+        return { _tag: "Transaction", entry, xid: this.takeXid(), commitLsn, endLsn, commitTime: now, changes }
       }
     }
   }

@@ -32,13 +32,18 @@ export interface TestWalSenderShape {
   /** Wants a status update now, as a server does that is about to stop or has not heard of its client. */
   readonly demandStatus: Effect.Effect<void>
 
-  /** Breaks the connection. What the client has not read is lost. */
+  /** Breaks every connection that streams or copies. What the client has not read is lost. */
   readonly drop: Effect.Effect<void>
   /**
    * Breaks the connection behind so many more bytes of a copy stream, which arrive. Without a stream, of the next one,
    * CopyBothResponse included.
    */
   readonly dropAfter: (bytes: number) => Effect.Effect<void>
+  /**
+   * Breaks the connection of a copy behind so many more rows, of all copies together, which arrive. Without a copy, of the
+   * next one: a snapshot is taken up again, or begins anew.
+   */
+  readonly breakCopyAfter: (rows: number) => Effect.Effect<void>
   /** How long bytes are under way to the client from now on. */
   readonly delay: (duration: Duration.Input) => Effect.Effect<void>
   /** Refuses connections with this error: the next one, or `times` of them. */
@@ -75,6 +80,8 @@ export interface TestWalSenderShape {
   readonly queries: Effect.Effect<ReadonlyArray<string>>
   /** How many connections were tried, refused ones too. */
   readonly attempts: Effect.Effect<number>
+  /** Waits until the break has come that {@link dropAfter} or {@link breakCopyAfter} asked for. */
+  readonly awaitBroken: Effect.Effect<void>
   /** Waits until somebody streams from the slot. */
   readonly awaitStreaming: Effect.Effect<void>
   /** Waits until all that is written now is confirmed. Moves no clock: adjust it first. */
@@ -86,9 +93,6 @@ const terminated = { ...refusal("57P01", "terminating connection due to administ
 
 const fromConnections = (connections: TestConnections): TestWalSenderShape => {
   const { network, server } = connections
-  const breakAll = () => {
-    for (const session of connections.streaming) session.disconnect("Reset")
-  }
   /** Ends the streams of the slot, by an administrator's hand. */
   const terminate = (slot: TestSlot, now: number) => {
     for (const session of connections.streaming) if (session.slot === slot) session.fail(terminated, now)
@@ -104,17 +108,21 @@ const fromConnections = (connections: TestConnections): TestWalSenderShape => {
   return {
     write: <const Entries extends ReadonlyArray<TestEntry>>(...entries: Entries) =>
       connections.change((now) => {
-        const written = server.wal.append(entries, PgTimestamp.fromMillis(now))
-        for (const session of connections.streaming) session.advance(now)
+        const written = server.write(entries, PgTimestamp.fromMillis(now))
+        connections.advance(now)
         return written as unknown as { readonly [Index in keyof Entries]: WrittenOf<Entries[Index]> }
       }),
     demandStatus: connections.change((now) => {
       for (const session of connections.streaming) session.keepAlive(now, "demand")
     }),
-    drop: connections.change(breakAll),
+    drop: connections.change(() => connections.breakOff("busy")),
     dropAfter: (bytes) =>
       connections.change(() => {
         network.bytesLeft = bytes
+      }),
+    breakCopyAfter: (rows) =>
+      connections.change(() => {
+        network.copyRowsLeft = rows
       }),
     delay: (duration) =>
       connections.change(() => {
@@ -124,11 +132,11 @@ const fromConnections = (connections: TestConnections): TestWalSenderShape => {
     stop: connections.change((now) => {
       if (server.state !== "running") return
       server.state = "stopping"
-      for (const session of connections.streaming) session.advance(now)
+      connections.advance(now)
     }),
     crash: connections.change(() => {
       server.state = "down"
-      breakAll()
+      connections.breakOff("all")
       server.recover()
     }),
     start: connections.change(() => {
@@ -158,6 +166,7 @@ const fromConnections = (connections: TestConnections): TestWalSenderShape => {
     statusUpdates: connections.change(() => [...connections.statuses]),
     queries: connections.change(() => [...connections.queries]),
     attempts: connections.change(() => connections.attempts),
+    awaitBroken: connections.until(() => network.bytesLeft === undefined && network.copyRowsLeft === undefined),
     awaitStreaming: connections.until(() => connections.streaming.some(({ slot }) => slot === connections.slot)),
     awaitConfirmed: Effect.flatMap(
       connections.change(() => server.wal.end),

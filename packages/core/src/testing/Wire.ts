@@ -16,6 +16,8 @@ export interface Network {
   delay: number
   /** After how many more bytes the connection breaks. */
   bytesLeft: number | undefined
+  /** After how many more rows of copies the connection breaks that sends the last. */
+  copyRowsLeft: number | undefined
   readonly maxReadBytes: number
 }
 

@@ -4,7 +4,8 @@ import {
   grace,
   type KeepAliveState,
   keepAliveTiming,
-  minReplyInterval
+  minReplyInterval,
+  slowestLook
 } from "../../src/replication/KeepAlive.ts"
 
 const timings = { statusInterval: 10_000, acknowledgeDelay: 1000, receiverTimeout: 30_000, answerTimeout: 60_000 }
@@ -14,6 +15,7 @@ const quiet: KeepAliveState = {
   lastSent: 100_000,
   isDemanded: false,
   hasAdvanced: false,
+  stirredAt: 100_000,
   quietSince: undefined,
   lastPing: undefined,
   late: 0,
@@ -31,6 +33,15 @@ describe("keepAliveTiming", () => {
     const advanced = { ...quiet, hasAdvanced: true }
     assert.deepStrictEqual(keepAliveTiming({ ...advanced, now: 100_400 }, timings), { _tag: "Wait", millis: 600 })
     assert.deepStrictEqual(keepAliveTiming({ ...advanced, now: 101_000 }, timings), { _tag: "Report" })
+  })
+
+  it("looks at once for what is to be reported at once, and ten times a second where nothing happens", () => {
+    const atOnce = { ...timings, acknowledgeDelay: 0 }
+    assert.deepStrictEqual(keepAliveTiming(quiet, atOnce), { _tag: "Wait", millis: 1 })
+    assert.deepStrictEqual(keepAliveTiming({ ...quiet, now: 100_080 }, atOnce), { _tag: "Wait", millis: 10 })
+    assert.deepStrictEqual(keepAliveTiming({ ...quiet, now: 109_000 }, atOnce), { _tag: "Wait", millis: slowestLook })
+    const advanced = { ...quiet, hasAdvanced: true, now: 100_001 }
+    assert.deepStrictEqual(keepAliveTiming(advanced, atOnce), { _tag: "Report" })
   })
 
   it("reports unasked at every interval, also without any progress", () => {

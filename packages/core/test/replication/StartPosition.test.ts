@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import * as Schedule from "effect/Schedule"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
@@ -279,6 +280,38 @@ describe("storeIdleFlush", () => {
       yield* pass
       assert.deepStrictEqual(stored, ["0/700"])
       assert.strictEqual(flushed().at(-1), "0/700")
+    })
+  )
+
+  it.effect("that fails is tried ever more slowly, told less and less, and told of when it is well again", () =>
+    Effect.gen(function* () {
+      const fake = yield* Fake.make()
+      const logged: Array<string> = []
+      const logger = Logger.make(({ message }) => {
+        logged.push([message].flat().map(String).join(" "))
+      })
+      let calls = 0
+      let isBroken = true
+      const storeIdleFlush = () => {
+        calls++
+        return isBroken ? Effect.fail("no disk") : Effect.void
+      }
+      const following = stream(fake, { storeIdleFlush, timing: { acknowledgeDelay: 0 } })
+      yield* Effect.forkChild(Effect.provide(following, Logger.layer([logger])))
+      const server = yield* fake.accept
+      yield* server.say(Fake.keepAlive("0/500"))
+      yield* settle
+      for (let second = 0; second < 600; second++) yield* TestClock.adjust("1 second")
+      assert.isBelow(calls, 20)
+      const warnings = logged.filter((text) => text.includes("could not be stored"))
+      assert.isAbove(warnings.length, 1)
+      assert.isBelow(warnings.length, 5)
+      isBroken = false
+      for (let second = 0; second < 61; second++) yield* TestClock.adjust("1 second")
+      assert.lengthOf(
+        logged.filter((text) => text.includes("stored again")),
+        1
+      )
     })
   )
 

@@ -43,6 +43,8 @@ describe("retryOf", () => {
     ["57P01", "always"],
     ["57P02", "always"],
     ["57P03", "always"],
+    ["57P05", "always"],
+    ["08P01", "limited"],
     ["57014", "always"],
     ["22012", "limited"],
     ["22021", "limited"],

@@ -1,7 +1,8 @@
 /**
  * A scripted walsender: real bytes through the real decoders, and a record of everything it was told.
  *
- * It answers the queries that come before a copy stream, then says what a test lets it say.
+ * It answers the queries that come before a copy stream, then says what a test lets it say, also what no server would. Where a
+ * server is wanted that keeps and decides as PostgreSQL does, there is `TestWalSender` of `src/testing`.
  */
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"

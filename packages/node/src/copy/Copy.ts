@@ -20,6 +20,8 @@ import { copyHandler } from "./CopyHandler.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import { type Setup, setup } from "./CopySetup.ts"
 import type { CopyTotals } from "./CopyTotals.ts"
+import { FollowedTables } from "./CoveredTables.ts"
+import { outdated, readTables, watchTables } from "./TableCoverage.ts"
 import * as TargetSession from "./TargetSession.ts"
 import { TargetWriter, type WriteError } from "./TargetWriter.ts"
 
@@ -98,11 +100,14 @@ const checkpointStore = (writer: TargetWriter): CheckpointStore.CheckpointStore[
   const during = (name: "load" | "remove", key: string) => (error: { readonly message: string }) =>
     new CheckpointStore.CheckpointError({ during: name, key, problem: error.message })
   return {
+    // What is read beside the stream begins anew with each attempt.
     load: (key) =>
-      CopyPosition.load(writer.session, writer.slot).pipe(
-        Effect.map((position) => Option.fromUndefinedOr(position?.snapshot)),
-        Effect.mapError(during("load", key))
-      ),
+      key.startsWith("tables/")
+        ? Effect.succeedNone
+        : CopyPosition.load(writer.session, writer.slot).pipe(
+            Effect.map((position) => Option.fromUndefinedOr(position?.snapshot)),
+            Effect.mapError(during("load", key))
+          ),
     save: () => Effect.void,
     remove: (key) => Effect.mapError(writer.store(CopyPosition.forget(writer.slot)), during("remove", key))
   }
@@ -111,7 +116,7 @@ const checkpointStore = (writer: TargetWriter): CheckpointStore.CheckpointStore[
 /** From PostgreSQL 16 on the server leaves out what came to it from elsewhere; before, `TransactionWriter` does. */
 const originSince = 160_000
 
-const streamOptions = (options: Options, { position, sourceVersion }: Setup, writer: TargetWriter) => {
+const streamOptions = (options: Options, { joined, position, sourceVersion }: Setup, writer: TargetWriter) => {
   const { endLsn, idleFlush, systemId, timeline } = position
   // Without a checkpoint there is nothing to go on with but the stream.
   const hasRows = position.state === "copying" || position.snapshot !== undefined
@@ -121,10 +126,11 @@ const streamOptions = (options: Options, { position, sourceVersion }: Setup, wri
       publications: options.publications,
       // The target takes back what the source printed.
       types: "text",
-      messages: false,
+      // The places of rows that are read beside the stream; else they are nobody's here.
+      messages: joined.length > 0,
       origin: options.replicated === "skip" && sourceVersion >= originSince ? "none" : undefined
     }),
-    snapshot: hasRows ? "initial" : undefined,
+    snapshot: hasRows ? ("initial" as const) : ("never" as const),
     copy: { connections: options.connections, piecePages: options.piecePages },
     // Also of one that has nothing yet: what it gets must be of the history of whoever answers next.
     checkpoint: { endLsn, systemId, timeline, idleFlush },
@@ -141,8 +147,8 @@ const streamOptions = (options: Options, { position, sourceVersion }: Setup, wri
   } as const
 }
 
-/** One session at the target, and one stream into it. */
-const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, CopyError, WalSender | Scope.Scope> {
+/** One session at the target, and one stream into it. Ends when another is to begin, since other tables are published. */
+const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<void, CopyError, WalSender | Scope.Scope> {
   run.since = yield* Clock.monotonicTimeNanos
   const { options, state, totals } = run
   const { origin = "marked", replicated = "apply", slot } = options
@@ -163,17 +169,14 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
     )
   )
   run.hasBegun = true
-  const { position, tables } = prepared
-  const writer = new TargetWriter({
-    session,
-    slot,
-    tables,
-    totals,
-    committed: position.endLsn,
-    timeline: position.timeline
+  const { coverage, joined, position, tables } = prepared
+  const followed = new FollowedTables(coverage, {
+    followsAll: options.rows === "leave",
+    mayEmpty: options.whenFilled === "truncate"
   })
-  const stream = yield* LogicalStream.make(streamOptions(options, prepared, writer))
   let { timeline } = position
+  const writer = new TargetWriter({ session, slot, tables, totals, committed: position.endLsn, timeline, followed })
+  const stream = yield* LogicalStream.make(streamOptions(options, prepared, writer))
   writer.timeline = () => {
     const now = SubscriptionRef.getUnsafe(stream.state)
     if (now._tag === "Streaming") timeline = now.timeline
@@ -184,9 +187,17 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<never, 
     Stream.runForEach((now) => SubscriptionRef.set(state, now)),
     Effect.forkScoped
   )
-  return yield* stream
-    .run(copyHandler(writer, { origin, replicated }))
-    .pipe(Effect.provideService(CheckpointStore.CheckpointStore, checkpointStore(writer)))
+  const isOutdated = outdated(followed, options.publications)
+  const running = stream.run(copyHandler(writer, { origin, replicated })).pipe(
+    Effect.provideService(CheckpointStore.CheckpointStore, checkpointStore(writer)),
+    // Over rows that are not those of the source: they are void.
+    Effect.catchTag("TargetFailed", (error) =>
+      Effect.flatMap(isOutdated, (isOver) => (isOver ? Effect.void : Effect.fail(error)))
+    )
+  )
+  const watching = watchTables(followed, isOutdated, stream.state)
+  if (joined.length === 0) return yield* Effect.raceFirst(running, watching)
+  return yield* Effect.raceAllFirst([running, watching, readTables(stream, joined, followed, isOutdated)])
 })
 
 /** An attempt that lasted this long has proved itself: the next failure counts as the first. */
@@ -194,7 +205,7 @@ const proven = Duration.toNanosUnsafe("30 seconds")
 
 /** Attempts one after the other, while another may mend it. At the start nothing is waited for: it is wrong, and told. */
 const attempts = (run: Run): Effect.Effect<never, CopyError, WalSender> =>
-  LogicalStream.retrying(Effect.scoped(attempt(run)), {
+  LogicalStream.retrying(Effect.forever(Effect.scoped(attempt(run))), {
     decide: (error: CopyError) =>
       Effect.map(Clock.monotonicTimeNanos, (now): LogicalStream.Verdict<CopyError> => {
         if (!run.hasBegun || !error.isRetryable) return { _tag: "GiveUp", error }

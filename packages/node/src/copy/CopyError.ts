@@ -60,6 +60,20 @@ export class TargetNotEmpty extends Schema.TaggedError<TargetNotEmpty>(errorId("
   }
 }
 
+/** Rows of a table that has joined the publication, or is published otherwise, cannot be had beside the stream. */
+export class TableNotCopied extends Schema.TaggedError<TableNotCopied>(errorId("TableNotCopied"))("TableNotCopied", {
+  table: Schema.String,
+  problem: Schema.String,
+  remedy: Schema.String
+}) {
+  get isRetryable(): boolean {
+    return false
+  }
+  override get message(): string {
+    return `${logText(this.table)} is published, its rows are not at the target, and they cannot be read now: ${this.problem}`
+  }
+}
+
 /** Source and target are one database: each change would come back as another. */
 export class TargetIsSource extends Schema.TaggedError<TargetIsSource>(errorId("TargetIsSource"))("TargetIsSource", {
   database: Schema.String
@@ -158,6 +172,7 @@ export type TargetError =
   | CopyNotSetUp
   | CopyMismatch
   | TargetNotEmpty
+  | TableNotCopied
   | TargetIsSource
   | TargetDenied
   | TargetInUse

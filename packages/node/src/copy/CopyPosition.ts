@@ -28,7 +28,7 @@ export interface CopyPosition {
 
 /** The table, for whoever makes it by hand. */
 export const createTable =
-  "CREATE SCHEMA IF NOT EXISTS replicant; CREATE TABLE IF NOT EXISTS replicant.copy_position (slot text PRIMARY KEY, system_id text NOT NULL, timeline int NOT NULL, state text NOT NULL, end_lsn pg_lsn NOT NULL, idle_flush pg_lsn, snapshot text)"
+  "CREATE SCHEMA IF NOT EXISTS replicant; CREATE TABLE IF NOT EXISTS replicant.copy_position (slot text PRIMARY KEY, system_id text NOT NULL, timeline int NOT NULL, state text NOT NULL, end_lsn pg_lsn NOT NULL, idle_flush pg_lsn, snapshot text, tables text)"
 
 /**
  * Whether it is this table. Where the source is itself the target of another copy, a publication FOR ALL TABLES has it, and

@@ -16,6 +16,7 @@ import {
 } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import * as ReplicationOrigin from "./ReplicationOrigin.ts"
+import { coverTables, filledTables, type TableCoverage } from "./TableCoverage.ts"
 import {
   mismatches,
   missingGrants,
@@ -40,7 +41,7 @@ export interface SetupOptions {
 }
 
 /** All that the copy goes on with. */
-export interface Setup {
+export interface Setup extends TableCoverage {
   readonly position: CopyPosition.CopyPosition
   readonly tables: TargetTables["tables"]
   /** `server_version_num` of the source. */
@@ -67,15 +68,6 @@ const missingKeys = (published: ReadonlyArray<SourceTable>, { tables }: TargetTa
       ? []
       : [`${tableKey(source)} has no unique index over (${key.join(", ")}), by which its rows are found`]
   })
-
-const filledTables = Effect.fnUntraced(function* (target: TargetSession, tables: TargetTables["tables"]) {
-  const filled: Array<string> = []
-  for (const label of tables.keys()) {
-    const [row] = yield* target.query(`SELECT EXISTS (SELECT FROM ${label}) AS filled`)
-    if (row?.filled === "t") filled.push(label)
-  }
-  return filled
-})
 
 /** Compares both sides. Nothing is written. */
 const checkTables = Effect.fnUntraced(function* (
@@ -235,7 +227,7 @@ export const setup = Effect.fnUntraced(function* (
   ]
   if (options.whenMissing === "fail" && missing.length > 0) return yield* new CopyNotSetUp({ missing })
   if (isFirst && options.rows === "copy") {
-    const filled = yield* filledTables(target, tables)
+    const filled = yield* filledTables(target, tables.keys())
     if (filled.length > 0 && options.whenFilled === "fail") return yield* new TargetNotEmpty({ tables: filled })
     if (filled.length > 0) yield* Effect.logInfo(`emptying ${filled.join(", ")} at the target, as asked`)
   }
@@ -273,5 +265,7 @@ export const setup = Effect.fnUntraced(function* (
   else if (isUnmade(found.position)) yield* adoptSlot(target, found.slot, timeline)
   const position = (yield* CopyPosition.load(target, slot))!
   // Of one that has no position yet, nothing is of an older timeline.
-  return { position: position.state === "copying" ? { ...position, timeline } : position, tables, sourceVersion }
+  const now = position.state === "copying" ? { ...position, timeline } : position
+  const covered = yield* coverTables(source, target, now, { ...options, isFirst })
+  return { ...covered, position: now, tables, sourceVersion }
 })

@@ -6,10 +6,10 @@
 import type { Lsn, Relation, Snapshot } from "@replicant/core"
 import { quoteIdentifier } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
-import { CopyMismatch } from "./CopyError.ts"
+import { CopyMismatch, TargetNotEmpty } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import { CopyBuffer } from "./CopyRows.ts"
-import type { TableStatements } from "./TableStatements.ts"
+import { emptyTables, type TableStatements } from "./TableStatements.ts"
 import { tableKey, type UniqueKey } from "./TargetCatalog.ts"
 import type { TargetWriter, WriteError } from "./TargetWriter.ts"
 import { copyCommand } from "./TransactionWriter.ts"
@@ -25,16 +25,6 @@ interface TableCopy {
   readonly buffer: CopyBuffer
   /** Once rows have been written over in this session: where they are put first. */
   stage: string | undefined
-}
-
-/** Empties tables, also where others refer to them: TRUNCATE is refused then, also of tables that are empty. */
-const emptyTables = (tables: ReadonlyArray<Named>): string => {
-  const names = tables.map(tableKey)
-  const deletes = names.map((name) => `DELETE FROM ${name};`).join(" ")
-  return `DO $replicant$ BEGIN
-    TRUNCATE ${names.join(", ")};
-  EXCEPTION WHEN feature_not_supported THEN ${deletes}
-  END $replicant$`
 }
 
 export class SnapshotWriter {
@@ -72,7 +62,7 @@ export class SnapshotWriter {
         return this.resume(change)
       case "SnapshotTableRestarted":
         this.resumed.delete(tableKey(change.relation))
-        return this.empty([change.relation])
+        return Effect.andThen(this.own([change.relation]), this.empty([change.relation]))
       case "SnapshotRowDeleted":
         return this.deleteRow(change)
       case "SnapshotRangeCompleted":
@@ -80,6 +70,7 @@ export class SnapshotWriter {
       case "SnapshotTableCompleted":
         return Effect.void
       case "SnapshotCompleted":
+        this.writer.followed.completeCopy()
         return this.commit(change.checkpoint, change.snapshot.consistentPoint)
     }
   }
@@ -87,10 +78,9 @@ export class SnapshotWriter {
   /** What an earlier attempt has brought is void. What was found empty is left alone. */
   private start({ checkpoint, tables }: Snapshot.Started): Effect.Effect<void, WriteError> {
     return Effect.gen({ self: this }, function* () {
-      const filled = yield* this.filled(
-        tables.map(({ relation }) => relation).filter((table) => !CopyPosition.isPositionTable(table))
-      )
-      yield* this.empty(filled)
+      const relations = tables.map(({ relation }) => relation).filter((table) => !CopyPosition.isPositionTable(table))
+      yield* this.own(relations)
+      yield* this.empty(yield* this.filled(relations))
       yield* this.commit(checkpoint, undefined)
     })
   }
@@ -118,7 +108,10 @@ export class SnapshotWriter {
           )
         }
       }
-      yield* this.empty(unpublished.filter((table) => !CopyPosition.isPositionTable(table)))
+      const { followed } = this.writer
+      yield* this.empty(
+        unpublished.filter((table) => !CopyPosition.isPositionTable(table) && followed.isOwn(tableKey(table)))
+      )
       return undefined
     })
   }
@@ -136,6 +129,18 @@ export class SnapshotWriter {
       const copy: TableCopy = { statements, buffer, stage: undefined }
       this.copies.set(relation, copy)
       return copy
+    })
+  }
+
+  /** Takes tables over that have joined since the setup looked: not those that hold rows of somebody else's. */
+  private own(tables: ReadonlyArray<Relation.Relation>): Effect.Effect<void, WriteError> {
+    return Effect.gen({ self: this }, function* () {
+      const { followed } = this.writer
+      const foreign = tables.filter((table) => !followed.isOwn(tableKey(table)) && !CopyPosition.isPositionTable(table))
+      const filled = followed.mayEmpty ? [] : yield* this.filled(foreign)
+      if (filled.length > 0) return yield* new TargetNotEmpty({ tables: filled.map(tableKey) })
+      for (const table of foreign) followed.set(table, "copying")
+      return undefined
     })
   }
 

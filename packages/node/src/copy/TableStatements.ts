@@ -65,6 +65,16 @@ export interface StatementsOptions {
 export const missingColumns = (relation: Relation.Relation, target: TargetTable): ReadonlyArray<string> =>
   relation.columns.filter(({ name }) => !target.columns.some((column) => column.name === name)).map(({ name }) => name)
 
+/** Empties tables, also where others refer to them: TRUNCATE is refused then, also of tables that are empty. */
+export const emptyTables = (tables: ReadonlyArray<{ readonly schema: string; readonly name: string }>): string => {
+  const names = tables.map(tableKey)
+  const deletes = names.map((name) => `DELETE FROM ${name};`).join(" ")
+  return `DO $replicant$ BEGIN
+    TRUNCATE ${names.join(", ")};
+  EXCEPTION WHEN feature_not_supported THEN ${deletes}
+  END $replicant$`
+}
+
 /** Statements of one relation, as the source describes it now, over one table of the target. */
 export class TableStatements {
   /** With schema, quoted. */
@@ -129,7 +139,7 @@ export class TableStatements {
   }
 
   /** An insert that writes over a row that is there. */
-  upsert(change: Insert): Step {
+  upsert(change: Pick<Insert, "row" | "unchanged">): Step {
     return this.insertRow(change, this.onConflict())
   }
 
@@ -232,7 +242,7 @@ export class TableStatements {
     })
   }
 
-  private insertRow({ row, unchanged }: Insert, suffix: string): Step {
+  private insertRow({ row, unchanged }: Pick<Insert, "row" | "unchanged">, suffix: string): Step {
     const shape = `insert${suffix === "" ? "" : " over"} ${unchanged.map((name) => JSON.stringify(name)).join()}`
     return this.step(shape, { row, old: row }, (parameters) => {
       const columns = this.columns.filter(({ name }) => Object.hasOwn(row, name))

@@ -7,8 +7,9 @@
 import type { Lsn, Relation } from "@replicant/core"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import { CopyMismatch, CopyPositionLost } from "./CopyError.ts"
+import { CopyMismatch, CopyPositionLost, type TargetNotEmpty } from "./CopyError.ts"
 import type { CopyTotals } from "./CopyTotals.ts"
+import { step as coverageStep, type FollowedTables } from "./CoveredTables.ts"
 import type { Step } from "./PgBatch.ts"
 import type { Written } from "./RefusedValue.ts"
 import { missingColumns, TableStatements } from "./TableStatements.ts"
@@ -16,7 +17,7 @@ import { type TargetTable, tableKey, targetTables } from "./TargetCatalog.ts"
 import type { SessionError, TargetSession } from "./TargetSession.ts"
 
 /** How writing fails. */
-export type WriteError = SessionError | CopyMismatch | CopyPositionLost
+export type WriteError = SessionError | CopyMismatch | CopyPositionLost | TargetNotEmpty
 
 const sql = (name: string, text: string): Step => ({ statement: { name, text }, values: [] })
 
@@ -45,6 +46,8 @@ export class TargetWriter {
   committed: Lsn.Lsn
   /** Which timeline of the source positions are of now: a connection is accepted only where ours is part of its history. */
   timeline: () => number
+  /** Of which tables changes are applied, and which rows are the copy's own. */
+  readonly followed: FollowedTables
   /** Temporary tables that the session has made. */
   stages = 0
   private readonly tables: Map<string, TargetTable>
@@ -55,6 +58,8 @@ export class TargetWriter {
   private works: Array<Work> = []
   /** Once these are sent, a transaction is open. */
   private isOpen = false
+  /** What is so once these are sent. */
+  private onSent: (() => void) | undefined
 
   constructor(options: {
     readonly session: TargetSession
@@ -63,6 +68,7 @@ export class TargetWriter {
     readonly totals: CopyTotals
     readonly committed: Lsn.Lsn
     readonly timeline: number
+    readonly followed: FollowedTables
   }) {
     this.session = options.session
     this.slot = options.slot
@@ -70,6 +76,7 @@ export class TargetWriter {
     this.totals = options.totals
     this.committed = options.committed
     this.timeline = () => options.timeline
+    this.followed = options.followed
   }
 
   /** What is not committed when the scope ends is undone: it comes again. */
@@ -132,6 +139,11 @@ export class TargetWriter {
   /** Puts down the end of the transaction, with the position that it is of. */
   commit(position: Step, ...more: ReadonlyArray<Step>): void {
     this.add(position, "position")
+    const change = this.followed.takeChange()
+    if (change !== undefined) {
+      this.push(coverageStep(this.slot, change.coverage), "position")
+      this.onSent = change.done
+    }
     for (const step of [...more, commit]) this.push(step, undefined)
     this.isOpen = false
   }
@@ -150,6 +162,8 @@ export class TargetWriter {
         ),
         Effect.sync(() => {
           this.works = []
+          this.onSent?.()
+          this.onSent = undefined
         })
       )
     )

@@ -4,6 +4,7 @@ import { Effect, Exit, Fiber, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import { TargetFailed } from "../../src/copy/CopyError.ts"
 import { copyHandler } from "../../src/copy/CopyHandler.ts"
+import { FollowedTables } from "../../src/copy/CoveredTables.ts"
 import { tableKey } from "../../src/copy/TargetCatalog.ts"
 import type { TargetSession } from "../../src/copy/TargetSession.ts"
 import { TargetWriter } from "../../src/copy/TargetWriter.ts"
@@ -30,13 +31,15 @@ const makeTarget = (overrides: Partial<TargetSession> = {}) => {
     ...overrides
   }
   const target = table({ name: "orders", columns: [column("id"), column("note")] })
+  const covered = { schema: target.schema, name: target.name, state: "covered", entry: "", attached: [] } as const
   const writer = new TargetWriter({
     session,
     slot: "s",
     tables: new Map([[tableKey(target), target]]),
     totals: { rows: 0, changes: 0, transactions: 0, missing: 0 },
     committed: Lsn.zero,
-    timeline: 1
+    timeline: 1,
+    followed: new FollowedTables(new Map([[tableKey(target), covered]]), { followsAll: false, mayEmpty: false })
   })
   const connection: Handler.Session<unknown> = {
     slot: "s",
