@@ -36,7 +36,8 @@ describe("decodeServerMessage", () => {
       sqlState: "42704",
       message: 'replication slot "no_such_slot" does not exist',
       detail: undefined,
-      hint: undefined
+      hint: undefined,
+      routine: "ReplicationSlotAcquire"
     })
   })
 
@@ -61,7 +62,8 @@ describe("decodeServerMessage", () => {
       sqlState: "08006",
       message: "message",
       detail: "detail",
-      hint: "hint"
+      hint: "hint",
+      routine: undefined
     })
   })
 
@@ -104,7 +106,8 @@ describe("decodeServerMessage", () => {
         sqlState: "55000",
         message,
         detail: hasDetail ? detail : undefined,
-        hint: hasHint ? hint : undefined
+        hint: hasHint ? hint : undefined,
+        routine: hasHint ? "Routine" : undefined
       }
       const error = only(BackendMessage.errorResponse(written))
       const notice = only(BackendMessage.noticeResponse(written))

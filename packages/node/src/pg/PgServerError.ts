@@ -121,6 +121,10 @@ const isOurs = (thrown: unknown): thrown is AuthenticationFailed | DecodeError |
 const isPooler = (error: ServerError): boolean =>
   error.sqlState === "08P01" && error.serverMessage.startsWith("unsupported startup parameter")
 
+/** PgBouncer's, too, while all of its places are taken. */
+const isPoolerFull = (error: ServerError): boolean =>
+  error.sqlState === "08P01" && error.serverMessage.startsWith("no more connections allowed")
+
 /**
  * What to do about a refusal that is mostly pg_hba.conf's, whose words are translated: but we know whether the connection was
  * encrypted, which its lines may ask for, or against.
@@ -152,6 +156,9 @@ export const connectFailure = (
         detail: error.serverMessage,
         remedy: error.hint ?? refusedRemedy(peer, isEncrypted)
       })
+    }
+    if (isPoolerFull(error)) {
+      return new ConnectionError({ reason: "Refused", detail: `a connection pooler is full: ${error.serverMessage}` })
     }
     return isPooler(error)
       ? new InvalidOption({
