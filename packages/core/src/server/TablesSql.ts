@@ -120,12 +120,14 @@ const uniqueKeys = jsonArray(
 
 /**
  * Generated columns are sent from PostgreSQL 18 on, where they are asked for; before it they may be listed all the same.
- * Before PostgreSQL 15 there are no lists.
+ * Before PostgreSQL 15 there are no lists; in 15 who has none is told of none, and from 16 on of every column.
  */
 const sentColumns = (serverVersion: number): string => {
   const conditions = [
     "a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped",
-    ...(serverVersion < 150_000 ? [] : ["a.attnum = ANY (pg_catalog.string_to_array(u.attrs, ' ')::int2[])"]),
+    ...(serverVersion < 150_000
+      ? []
+      : ["(u.attrs IS NULL OR a.attnum = ANY (pg_catalog.string_to_array(u.attrs, ' ')::int2[]))"]),
     ...(serverVersion < 180_000 ? ["a.attgenerated = ''"] : [])
   ]
   return jsonArray("a.attname ORDER BY a.attnum", `FROM pg_catalog.pg_attribute a WHERE ${conditions.join(" AND ")}`)
