@@ -192,7 +192,9 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<void, C
     Effect.provideService(CheckpointStore.CheckpointStore, checkpointStore(writer)),
     // Over rows that are not those of the source: they are void.
     Effect.catchTag("TargetFailed", (error) =>
-      Effect.flatMap(isOutdated, (isOver) => (isOver ? Effect.void : Effect.fail(error)))
+      Effect.flatMap(followed.isCopying ? Effect.succeed(false) : isOutdated, (isOver) =>
+        isOver ? Effect.void : Effect.fail(error)
+      )
     )
   )
   const watching = watchTables(followed, isOutdated, stream.state)

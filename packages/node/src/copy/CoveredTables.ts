@@ -162,6 +162,11 @@ export class FollowedTables {
     this.mayEmpty = mayEmpty
   }
 
+  /** The first copy is under way: what it fails with is no sign that other tables are published. */
+  get isCopying(): boolean {
+    return Array.from(this.committed.values()).some(({ state }) => state === "copying")
+  }
+
   /** What a reader of the row would find. */
   get coverage(): Coverage {
     return this.committed
