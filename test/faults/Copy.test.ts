@@ -241,7 +241,8 @@ describe("P9: a copy into another database that is killed", () => {
           ["Idle", "Connecting", "Copying", "Streaming", "Reconnecting", "Connecting", "Streaming"]
         )
         const lost = states.find((state) => state._tag === "Reconnecting")
-        assert.strictEqual(lost?.cause._tag, "TargetFailed")
+        // By the server's own word where a statement was under way, and else by the end of the connection.
+        assert.include(["TargetFailed", "ConnectionError"], lost?.cause._tag)
       })
   )
 
