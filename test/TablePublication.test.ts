@@ -2,7 +2,7 @@
  * Publications made of declared tables, and checked against them, on real catalogs; and what the source then refuses.
  */
 import { assert, describe } from "@effect/vitest"
-import { Table, timestampDate } from "@replicant/core"
+import { Table, TypeDecoder } from "@replicant/core"
 import { type ReplicantConnection, WalSender } from "@replicant/core/driver"
 import { Effect, Result, Schema } from "effect"
 import { follow, insertedRows, walSender } from "./support/Follow.ts"
@@ -319,7 +319,7 @@ describe("Table.checkPublication", () => {
         const workspace = yield* makeWorkspace(server, { sql })
         const publications = [workspace.publication]
         const T = Table.make("t", Schema.Struct({ at: Schema.NullOr(Schema.Date) }))
-        const types = { byName: new Map([["timestamptz", timestampDate]]) }
+        const types = { byName: new Map([["timestamptz", TypeDecoder.timestampDate]]) }
         const D = Table.make(
           "d",
           Schema.Struct({ id: Schema.Number, tags: Schema.Array(Schema.NullOr(Schema.Number)) })

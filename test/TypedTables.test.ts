@@ -11,7 +11,7 @@ import {
   Publication,
   Replication,
   Table,
-  timestampDate,
+  TypeDecoder,
   Wal2Json,
   WalSender,
   withLogicalStream
@@ -55,7 +55,7 @@ const optionsOf = (workspace: Workspace) => ({
   ...logicalOptions(workspace),
   plugin: Pgoutput.make({
     publications: [workspace.publication],
-    types: { byName: new Map([["timestamptz", timestampDate]]) }
+    types: { byName: new Map([["timestamptz", TypeDecoder.timestampDate]]) }
   })
 })
 

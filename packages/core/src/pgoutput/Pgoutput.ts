@@ -125,7 +125,7 @@ const pluginOptions = (
  * Source: https://www.postgresql.org/docs/current/protocol-logical-replication.html#PROTOCOL-LOGICAL-REPLICATION-PARAMS
  *
  * @example
- * Pgoutput.make({ publications: ["orders"], types: { byName: new Map([["timestamptz", timestampDate]]) } })
+ * Pgoutput.make({ publications: ["orders"], types: { byName: new Map([["timestamptz", TypeDecoder.timestampDate]]) } })
  */
 export const make = (options: Options): OutputPlugin => asked(options, options.twoPhase === true ? "two" : "one")
 

@@ -10,6 +10,9 @@ import { DecodeError } from "../ReplicationError.ts"
 import { parseArray } from "./ArrayText.ts"
 import { builtinByName, builtinByOid } from "./BuiltinCatalog.ts"
 import type { BuiltinType } from "./BuiltinTypes.ts"
+
+export { timestampDate, timestampMicros } from "./TimestampText.ts"
+
 import { custom, json, text as plainText, type ValueForm } from "./ValueForm.ts"
 
 /**
@@ -38,7 +41,7 @@ export type TypeDecoder = (text: string) => unknown
  * arrays too.
  *
  * @example
- * const types: TypeDecoders = { byName: new Map([["timestamptz", timestampDate], ["mood", (text) => Mood.parse(text)]]) }
+ * const types: TypeDecoders = { byName: new Map([["timestamptz", TypeDecoder.timestampDate], ["mood", (text) => Mood.parse(text)]]) }
  */
 export interface TypeDecoders {
   /** By OID in `pg_type`. Goes before `byName`. */

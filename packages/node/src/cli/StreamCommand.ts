@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto"
 import {
   CheckpointStore,
   LogicalStream,
+  type Lsn,
   Publication,
   type ReplicationError,
   ReplicationSlot,
@@ -167,7 +168,9 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
   )
 })
 
-const lsn = Flag.optional(Root.lsnFlag("until-lsn", "Stop once everything committed before this position is written"))
+const untilLsn: Flag.Flag<Option.Option<Lsn.Lsn>> = Flag.optional(
+  Root.lsnFlag("until-lsn", "Stop once everything committed before this position is written")
+)
 
 const atLeastOne = (count: number): boolean => count >= 1
 const expectedCount = () => "Expected a whole number of 1 or more"
@@ -221,7 +224,7 @@ export const command = Command.make(
       Flag.withDescription("Keep there how far a snapshot is, so that another run goes on with it"),
       Flag.optional
     ),
-    untilLsn: lsn,
+    untilLsn,
     limit,
     pretty: flag("pretty", "For people instead of programs"),
     boundaries: flag("boundaries", "Also a line for each begin, commit, origin and change of a table's shape"),
