@@ -9,7 +9,7 @@ import { nodeText } from "../packages/node/src/pg/NodeText.ts"
 
 const answers: ReadonlyArray<readonly [contains: string, row: QueryRow]> = [
   ["IDENTIFY_SYSTEM", { systemid: "7000", timeline: "1", xlogpos: "1/0", dbname: "bench" }],
-  ["pg_settings", { wal_sender_timeout: "0", wal_level: "logical", pid: "1", server_start: "1" }],
+  ["pg_settings", { wal_sender_timeout: "0", wal_level: "logical", pid: "1", server_start: "1", in_recovery: "f" }],
   ["pg_is_in_recovery() AS in_recovery", { in_recovery: "f" }],
   [
     "pg_replication_slots",
