@@ -43,6 +43,18 @@ const identifiesRows = (alias: string): string =>
   `i.indrelid = ${alias}.oid AND i.indisvalid AND i.indimmediate AND CASE ${alias}.relreplident
     WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END`
 
+/**
+ * A condition in SQL: whether `alias`, of `pg_class`, has a replica identity. Without one, PostgreSQL refuses its UPDATE and
+ * DELETE once those are published.
+ *
+ * Source: `CheckCmdReplicaIdentity`, src/backend/executor/execReplication.c
+ *
+ * @example
+ * const text = `SELECT c.relname FROM pg_catalog.pg_class c WHERE c.relkind = 'r' AND NOT ${hasReplicaIdentity("c")}`
+ */
+export const hasReplicaIdentity = (alias: string): string =>
+  `(${alias}.relreplident = 'f' OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE ${identifiesRows(alias)}))`
+
 const keyColumns = (condition: string): string =>
   jsonArray(
     "a.attname ORDER BY k.position",
@@ -199,8 +211,7 @@ const partitioned = jsonArray(
 const bare = jsonArray(
   `json_build_object(${nameOf("l")}) ORDER BY l.nspname, l.relname`,
   `FROM ${tree} CROSS JOIN ${relation("l", "leaf.relid")}
-    WHERE leaf.isleaf AND l.relkind = 'r' AND l.relreplident <> 'f'
-    AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE ${identifiesRows("l")})`
+    WHERE leaf.isleaf AND l.relkind = 'r' AND NOT ${hasReplicaIdentity("l")}`
 )
 
 const denied = jsonArray(

@@ -3,7 +3,7 @@
  * they are committed. With a database named it shows that one's changes instead, and writes nothing to it but what it says.
  */
 import { LogicalStream, Pgoutput, Publication, type ReplicationError } from "@replicant/core"
-import type { WalSender } from "@replicant/core/driver"
+import { hasReplicaIdentity, type WalSender } from "@replicant/core/driver"
 import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -130,9 +130,7 @@ const shopSource = Effect.fnUntraced(function* (
 const identifiableTables = `SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-    AND (c.relreplident = 'f'
-      OR EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
-        AND (c.relreplident = 'i' AND i.indisreplident OR c.relreplident = 'd' AND i.indisprimary)))
+    AND ${hasReplicaIdentity("c")}
   ORDER BY 1, 2`
 
 /** The name of the publication that is made in a database that has none. */

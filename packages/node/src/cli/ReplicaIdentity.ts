@@ -1,17 +1,13 @@
 /**
  * Tables that a publication breaks: without a replica identity, PostgreSQL refuses their UPDATE and DELETE once those are
  * published. Found before a publication is made, and shown of those that are there.
- *
- * Source: `CheckCmdReplicaIdentity`, src/backend/executor/execReplication.c
  */
 import { Publication, PublicationMismatch, type ReplicationError } from "@replicant/core"
-import { quoteIdentifier, quoteLiteral, type ReplicantConnection } from "@replicant/core/driver"
+import { hasReplicaIdentity, qualifiedName, quoteLiteral, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 
 /** A condition on `c`, of pg_class, and `n`, its schema: a table that holds rows and cannot tell which of them changed. */
-const withoutIdentity = `c.relkind = 'r' AND c.relpersistence = 'p' AND c.relreplident <> 'f' AND NOT EXISTS (
-  SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisvalid
-  AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)`
+const withoutIdentity = `c.relkind = 'r' AND c.relpersistence = 'p' AND NOT ${hasReplicaIdentity("c")}`
 
 const list = (texts: ReadonlyArray<string>): string => texts.join(", ")
 
@@ -41,7 +37,7 @@ const find = (
     connection.query(`SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       WHERE ${within(target)} AND ${withoutIdentity} ORDER BY 1, 2`),
-    (rows) => rows.map(({ name, schema }) => `${quoteIdentifier(schema ?? "")}.${quoteIdentifier(name ?? "")}`)
+    (rows) => rows.map(({ name, schema }) => qualifiedName({ schema: schema ?? "", name: name ?? "" }))
   )
 
 const mostNamed = 10
