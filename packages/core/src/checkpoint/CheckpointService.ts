@@ -40,7 +40,8 @@ export class CheckpointError extends Schema.TaggedError<CheckpointError>(errorId
  *
  * `save` is called only after the handler has ended the element that bears the same text as its `checkpoint`. So a
  * consumer that stores this text together with its rows, in one transaction, may bring a store of its own: one whose
- * `load` reads it there, and whose `save` has nothing left to do.
+ * `load` reads it there, and whose `save` has nothing left to do. What is requested of a stream is kept under another key:
+ * where a store gives the copy's text whatever the key, nothing of a request is saved or removed, and it begins anew.
  */
 export class CheckpointStore extends Context.Service<
   CheckpointStore,

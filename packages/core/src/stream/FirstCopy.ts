@@ -163,17 +163,19 @@ export const seamReader = (filter: SeamFilter): Reader<Change, Change, never> =>
 
 /**
  * The store as what is requested sees it. One that a consumer brings may keep the copy's text alone, and give it whatever the
- * key: that is nothing of a request's.
+ * key: that is nothing of a request's, to be read, written over or removed.
  */
-export const storeOfRequests = ({ options, store }: FirstCopy): FirstCopy["store"] =>
-  store && {
-    ...store,
-    load: (key) =>
-      Effect.flatMap(store.load(key), (text) =>
-        Option.isNone(text)
-          ? Effect.succeed(text)
-          : Effect.map(store.load(checkpointKey(options.slot)), (copy) =>
-              Option.isSome(copy) && copy.value === text.value ? Option.none() : text
-            )
-      )
+export const storeOfRequests = ({ options, store }: FirstCopy): FirstCopy["store"] => {
+  if (store === undefined) return undefined
+  const find = Effect.fnUntraced(function* (key: string) {
+    const text = yield* store.load(key)
+    if (Option.isNone(text)) return { text, isOfCopy: false }
+    const copy = yield* store.load(checkpointKey(options.slot))
+    return { text, isOfCopy: Option.isSome(copy) && copy.value === text.value }
+  })
+  return {
+    load: (key) => Effect.map(find(key), ({ isOfCopy, text }) => (isOfCopy ? Option.none() : text)),
+    save: (key, text) => Effect.flatMap(find(key), ({ isOfCopy }) => (isOfCopy ? Effect.void : store.save(key, text))),
+    remove: (key) => Effect.flatMap(find(key), ({ isOfCopy }) => (isOfCopy ? Effect.void : store.remove(key)))
   }
+}

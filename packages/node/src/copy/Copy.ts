@@ -95,21 +95,26 @@ interface Run {
   failures: number
 }
 
+/** What is read beside the stream begins anew with each attempt: nothing is kept of it. */
+const isOfRequests = (key: string): boolean => key.startsWith("tables/")
+
 /** The checkpoint of the first copy lies in our own row, and is stored with the rows. */
 const checkpointStore = (writer: TargetWriter): CheckpointStore.CheckpointStore["Service"] => {
   const during = (name: "load" | "remove", key: string) => (error: { readonly message: string }) =>
     new CheckpointStore.CheckpointError({ during: name, key, problem: error.message })
   return {
-    // What is read beside the stream begins anew with each attempt.
     load: (key) =>
-      key.startsWith("tables/")
+      isOfRequests(key)
         ? Effect.succeedNone
         : CopyPosition.load(writer.session, writer.slot).pipe(
             Effect.map((position) => Option.fromUndefinedOr(position?.snapshot)),
             Effect.mapError(during("load", key))
           ),
     save: () => Effect.void,
-    remove: (key) => Effect.mapError(writer.store(CopyPosition.forget(writer.slot)), during("remove", key))
+    remove: (key) =>
+      isOfRequests(key)
+        ? Effect.void
+        : Effect.mapError(writer.store(CopyPosition.forget(writer.slot)), during("remove", key))
   }
 }
 
