@@ -50,8 +50,8 @@ export const variables = {
 export const settingVariables = { DateStyle: "PGDATESTYLE", TimeZone: "PGTZ", geqo: "PGGEQO" } as const
 
 interface Otherwise {
-  /** Values that ask for what happens anyway; all of them where it is left out. */
-  readonly same?: ReadonlyArray<string>
+  /** Values that ask for what happens anyway. */
+  readonly same: ReadonlyArray<string>
   readonly problem: string
   readonly remedy: string
 }
@@ -73,11 +73,6 @@ const ourFormats: Otherwise = {
   problem: "the session's is set here, so that values come in one form",
   remedy: `${unset}: values come as ISO dates, in UTC`
 }
-
-const noBearing: Otherwise = { problem: "", remedy: "" }
-
-/** The kernel's own limits hold, and `timing.receiverTimeout` beyond them. */
-const kernels: Otherwise = noBearing
 
 const otherwise: { readonly [parameter: string]: Otherwise } = {
   sslcompression: { same: ["0", "1"], problem: "must be 0 or 1", remedy: "TLS compresses nothing any more" },
@@ -126,12 +121,7 @@ const otherwise: { readonly [parameter: string]: Otherwise } = {
     remedy: "leave it out: timing.receiverTimeout ends a connection that is dead"
   },
   DateStyle: ourFormats,
-  TimeZone: ourFormats,
-  // Text is UTF-16 here, whatever it was on its way.
-  client_encoding: noBearing,
-  keepalives_idle: kernels,
-  keepalives_interval: kernels,
-  keepalives_count: kernels
+  TimeZone: ourFormats
 }
 
 /** What other clients put into URLs, and what has no bearing on a replication connection. */
@@ -141,17 +131,23 @@ const foreign = new Set([
   "connection_limit",
   "pool_timeout",
   "statement_cache_size",
-  "uselibpqcompat"
+  "uselibpqcompat",
+  // Text is UTF-16 here, whatever it was on its way.
+  "client_encoding",
+  // The kernel's own limits hold, and `timing.receiverTimeout` beyond them.
+  "keepalives_idle",
+  "keepalives_interval",
+  "keepalives_count"
 ])
 
 /**
- * Takes a parameter that nothing is done about: it asks for what happens anyway, or this throws `InvalidOption`. `undefined`
- * is one that libpq does not know either.
+ * Takes a parameter that nothing is done about: it asks for what happens anyway, or this throws `InvalidOption`. `false` is
+ * of one that libpq does not know either.
  */
-export const takeOther = (parameter: string, value: string): true | undefined => {
+export const takeOther = (parameter: string, value: string): boolean => {
   if (foreign.has(parameter)) return true
-  if (!Object.hasOwn(otherwise, parameter)) return undefined
+  if (!Object.hasOwn(otherwise, parameter)) return false
   const { problem, remedy, same } = otherwise[parameter]!
-  if (same === undefined || same.includes(value)) return true
+  if (same.includes(value)) return true
   throw new InvalidOption({ option: parameter, problem, remedy })
 }

@@ -195,8 +195,14 @@ const tlsVersion = (option: string, text: string): TlsVersion => {
   throw refuse(option, "nothing before TLSv1.2 is spoken", "set TLSv1.2 or TLSv1.3")
 }
 
+/** A keyword that nobody knows. In a service's file it may be half of a password that stands on a line of its own. */
+const unknown = (keyword: string, origin: "url" | "service"): InvalidOption =>
+  origin === "url"
+    ? refuse("url", `unknown parameter ${JSON.stringify(keyword)}`)
+    : refuse("service", "it has a parameter that is not known", "compare its names with those that libpq has")
+
 /** libpq's keywords -> options. Throws `InvalidOption`; `resolve` catches it. */
-const fromKeywords = (keywords: ConnectionUrl.Keywords): Options => {
+const fromKeywords = (keywords: ConnectionUrl.Keywords, origin: "url" | "service" = "url"): Options => {
   const options: { -readonly [Name in keyof Options]: Options[Name] } = {}
   for (const [keyword, text] of Object.entries(keywords)) {
     switch (keyword) {
@@ -273,7 +279,7 @@ const fromKeywords = (keywords: ConnectionUrl.Keywords): Options => {
         options.channelBinding = oneOf("channel_binding", channelBindings, text)
         break
       default:
-        if (takeOther(keyword, text) === undefined) throw refuse("url", `unknown parameter ${JSON.stringify(keyword)}`)
+        if (!takeOther(keyword, text)) throw unknown(keyword, origin)
     }
   }
   return options
@@ -320,7 +326,10 @@ export const fromEnvironment: Effect.Effect<Options, InvalidOption | Config.Conf
     checked(() => {
       const ofVariables = Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""))
       // Each by itself, so that `ssl` and `sslmode` of two places do not meet.
-      return { ...fromKeywords(ofVariables), ...fromKeywords(ofService), ...fromKeywords(said) }
+      const options = { ...fromKeywords(ofVariables), ...fromKeywords(ofService, "service"), ...fromKeywords(said) }
+      // A fallback of one place does not stand before a name of another.
+      const named = [said, ofService, ofVariables].find((keywords) => keywords.application_name !== undefined)
+      return named === undefined ? options : { ...options, applicationName: named.application_name }
     })
   )
 })

@@ -112,6 +112,16 @@ describe("what libpq can be told", () => {
     })
   )
 
+  it.effect("is a name only where no place has one, as a fallback", () =>
+    Effect.gen(function* () {
+      const url = "postgres://db?fallback_application_name=fallback"
+      assert.strictEqual((yield* resolved({ DATABASE_URL: url })).applicationName, "fallback")
+      assert.strictEqual((yield* resolved({ DATABASE_URL: url, PGAPPNAME: "mine" })).applicationName, "mine")
+      const both = { DATABASE_URL: `${url}&application_name=its`, PGAPPNAME: "mine" }
+      assert.strictEqual((yield* resolved(both)).applicationName, "its")
+    })
+  )
+
   it.effect("is a setting of the session in PGGEQO", () =>
     Effect.map(resolved({ PGGEQO: "off" }), (config) => assert.include(config.startupOptions, "-c geqo=off"))
   )
@@ -183,7 +193,15 @@ host=last
         writeFileSync(path, lines)
         return Effect.flip(options({ PGSERVICE, PGSERVICEFILE: path }))
       }
-      for (const line of ["SECRET", "ldap://SECRET", "service=SECRET", "nonsense=SECRET", "requirepeer=SECRET"]) {
+      for (const line of [
+        "SECRET",
+        "SECRET=",
+        "SECRET==",
+        "ldap://SECRET",
+        "service=SECRET",
+        "nonsense=SECRET",
+        "requirepeer=SECRET"
+      ]) {
         const error = yield* failure(`[shop]\n${line}\n`)
         assert.strictEqual(error._tag, "InvalidOption", line)
         assert.notInclude(error.message, "SECRET")
