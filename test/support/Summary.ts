@@ -1,6 +1,6 @@
 /**
- * A reporter that ends the run with plain lines for programs to read: how many scenarios of the conformance suite hold,
- * and `N passed, N failed, N skipped`.
+ * A reporter that ends the run with plain lines for programs to read: the name of each test that failed, how many scenarios
+ * of the conformance suite hold, and `N passed, N failed, N skipped`.
  */
 import type { Reporter, TestModule } from "vitest/node"
 
@@ -29,11 +29,21 @@ const conformance = (modules: ReadonlyArray<TestModule>): string | undefined => 
 export class Summary implements Reporter {
   onTestRunEnd(modules: ReadonlyArray<TestModule>, unhandledErrors: ReadonlyArray<unknown>): void {
     const counts = { passed: 0, failed: unhandledErrors.length, skipped: 0, pending: 0 }
+    const tell = (module: TestModule, name: string) =>
+      process.stdout.write(`failed: ${module.project.name} ${module.relativeModuleId} ${name}\n`)
     for (const module of modules) {
-      for (const test of module.children.allTests()) counts[test.result().state]++
+      for (const test of module.children.allTests()) {
+        const { state } = test.result()
+        counts[state]++
+        if (state === "failed" || state === "pending") tell(module, test.fullName)
+      }
       // A file that cannot be loaded, or whose hooks fail, may hold no failed test.
-      if (module.state() === "failed" && ![...module.children.allTests("failed")].length) counts.failed++
+      if (module.state() === "failed" && ![...module.children.allTests("failed")].length) {
+        counts.failed++
+        tell(module, "as a whole")
+      }
     }
+    for (const error of unhandledErrors) process.stdout.write(`failed: outside of any test ${String(error)}\n`)
     const { failed, passed, skipped, pending } = counts
     const scenarios = conformance(modules)
     if (scenarios !== undefined) process.stdout.write(`${scenarios}\n`)
