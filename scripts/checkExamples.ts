@@ -101,7 +101,9 @@ export const allExamples = (): Found => {
   const everywhere = ["scripts/exampleNames.ts", ...entries().values()].map(scope)
   const found = [
     ...pages.map((page) => blocksOf(page, read(page))),
-    ...sources.map((source) => examplesOf(source, read(source), [...everywhere, scope(source)]))
+    ...sources
+      .filter((source) => /^\s*\* @example\s*$/m.test(read(source)))
+      .map((source) => examplesOf(source, read(source), [...everywhere, scope(source)]))
   ]
   return { examples: found.flatMap(({ examples }) => examples), problems: found.flatMap(({ problems }) => problems) }
 }

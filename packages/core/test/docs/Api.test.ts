@@ -65,7 +65,9 @@ describe("docs/api.md", () => {
   it("has every entry, and a line on every name in it", () => {
     assert.includeMembers(
       [...entries().keys()],
-      ["core", "core/driver", "core/operations", "core/testing", "node", "node/testing"].map((entry) => `@replicant/${entry}`)
+      ["core", "core/driver", "core/operations", "core/testing", "node", "node/testing"].map(
+        (entry) => `@replicant/${entry}`
+      )
     )
     for (const [entry, names] of allPublicNames()) {
       assert.isNotEmpty(names)

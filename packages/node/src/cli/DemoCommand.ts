@@ -27,6 +27,7 @@ import { formatTotals } from "./Status.ts"
 import { generatedSlot } from "./StreamCommand.ts"
 import { showStream } from "./StreamLine.ts"
 import { isCounted } from "./StreamWindow.ts"
+import { firstFew } from "./Table.ts"
 
 interface DemoFlags {
   readonly seconds: Option.Option<number>
@@ -166,9 +167,8 @@ const databaseSource = Effect.fnUntraced(function* (
   }
   const target = Publication.tables(...tables.map((row) => ({ schema: row.schema ?? "", name: row.name ?? "" })))
   const names = tables.map((row) => `${row.schema}.${row.name}`)
-  const more = names.length > maxNamed ? ` and ${names.length - maxNamed} more` : ""
   yield* Effect.logInfo(
-    `this database has no publication: making one of its tables that have a key, ${names.slice(0, maxNamed).join(", ")}${more}`
+    `this database has no publication: making one of its tables that have a key, ${firstFew(names, maxNamed)}`
   )
   yield* OwnPublication.acquire({ name: madePublication, target })
   return { publications: [madePublication], write }

@@ -1,6 +1,6 @@
 /** `replicant publication`: which tables the plugin pgoutput sends. */
 import { Publication } from "@replicant/core"
-import { quoteIdentifier } from "@replicant/core/driver"
+import { qualifiedName, quoteIdentifier } from "@replicant/core/driver"
 import * as Argument from "effect/cli/Argument"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -9,7 +9,7 @@ import * as ReplicaIdentity from "./ReplicaIdentity.ts"
 import { UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
 import { Output } from "./StandardOutput.ts"
-import { type Column, formatTable } from "./Table.ts"
+import { type Column, firstFew, formatTable } from "./Table.ts"
 
 /** A publication, and what it sends now. */
 interface Listed extends Publication.Publication {
@@ -18,10 +18,11 @@ interface Listed extends Publication.Publication {
 
 const mostNamed = 5
 
-const namesOf = (tables: ReadonlyArray<ReplicaIdentity.SentTable>): string => {
-  const names = tables.slice(0, mostNamed).map(({ schema, table }) => `${schema}.${table}`)
-  return tables.length > mostNamed ? `${names.join(", ")} and ${tables.length - mostNamed} more` : names.join(", ")
-}
+const namesOf = (tables: ReadonlyArray<ReplicaIdentity.SentTable>): string =>
+  firstFew(
+    tables.map(({ name, schema }) => `${schema}.${name}`),
+    mostNamed
+  )
 
 /** Those whose UPDATE and DELETE the source refuses. */
 const broken = ({ operations, tables }: Listed): ReadonlyArray<ReplicaIdentity.SentTable> =>
@@ -47,9 +48,9 @@ const list = Command.make("list", {}, () =>
       name: publication.name,
       allTables: publication.isAllTables,
       operations: publication.operations,
-      tables: publication.tables.map(({ hasIdentity, schema, table }) => ({
+      tables: publication.tables.map(({ hasIdentity, name, schema }) => ({
         schema,
-        table,
+        table: name,
         replicaIdentity: hasIdentity
       }))
     }))
@@ -144,10 +145,7 @@ const create = Command.make(
 const tablesFlag = (name: string, description: string) =>
   Flag.String(name).pipe(Flag.withMetavar("schema.table"), Flag.withDescription(description), Flag.atLeast(0))
 
-const quoted = (table: Publication.TableName): string => {
-  const { name, schema } = Publication.tableName(table)
-  return `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`
-}
+const quoted = (table: Publication.TableName): string => qualifiedName(Publication.tableName(table))
 
 const alter = Command.make(
   "alter",
@@ -175,9 +173,8 @@ const alter = Command.make(
         Effect.fnUntraced(function* (connection) {
           yield* Publication.checkPublications(connection, [name])
           const before = (yield* Publication.listPublications(connection)).find((one) => one.name === name)
-          const sent = (yield* ReplicaIdentity.tablesOf(connection)).get(name) ?? []
           // What it sends already is looked at where it may send more of it.
-          const kept = operations.length > 0 ? sent.map(({ schema, table }) => ({ schema, name: table })) : []
+          const kept = operations.length > 0 ? ((yield* ReplicaIdentity.tablesOf(connection)).get(name) ?? []) : []
           const leaving = new Set(drop.map(quoted))
           const tables = [...kept, ...add].filter((table) => !leaving.has(quoted(table)))
           const after = operations.length > 0 ? operations : before?.operations

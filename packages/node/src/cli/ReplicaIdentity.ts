@@ -5,6 +5,7 @@
 import { Publication, PublicationMismatch, type ReplicationError } from "@replicant/core"
 import { hasReplicaIdentity, qualifiedName, quoteLiteral, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
+import { firstFew } from "./Table.ts"
 
 /** A condition on `c`, of pg_class, and `n`, its schema: a table that holds rows and cannot tell which of them changed. */
 const withoutIdentity = `c.relkind = 'r' AND c.relpersistence = 'p' AND NOT ${hasReplicaIdentity("c")}`
@@ -42,9 +43,6 @@ const find = (
 
 const mostNamed = 10
 
-const some = (names: ReadonlyArray<string>): string =>
-  names.length > mostNamed ? `${list(names.slice(0, mostNamed))} and ${names.length - mostNamed} more` : list(names)
-
 /**
  * Fails where a publication, once made, would have the source refuse what it does today. Nothing is asked where neither
  * UPDATE nor DELETE is published.
@@ -58,7 +56,7 @@ export const check = Effect.fnUntraced(function* (
   if (first === undefined) return
   return yield* new PublicationMismatch({
     publication: name,
-    problem: `would make UPDATE and DELETE fail at the source, for want of a replica identity, on ${some([first, ...others])}`,
+    problem: `would make UPDATE and DELETE fail at the source, for want of a replica identity, on ${firstFew([first, ...others], mostNamed)}`,
     remedy: `ALTER TABLE ${first} ADD PRIMARY KEY (…), or: ALTER TABLE ${first} REPLICA IDENTITY FULL; or publish inserts alone (replicant publication create --operation insert); --without-identity makes it nonetheless`
   })
 })
@@ -66,7 +64,7 @@ export const check = Effect.fnUntraced(function* (
 /** A table that a publication sends. */
 export interface SentTable {
   readonly schema: string
-  readonly table: string
+  readonly name: string
   readonly hasIdentity: boolean
 }
 
@@ -83,7 +81,7 @@ export const tablesOf = (
     (rows) => {
       const tables = new Map<string, Array<SentTable>>()
       for (const { lacks, nspname, pubname, relname } of rows) {
-        const table = { schema: nspname ?? "", table: relname ?? "", hasIdentity: lacks !== "t" }
+        const table = { schema: nspname ?? "", name: relname ?? "", hasIdentity: lacks !== "t" }
         const known = tables.get(pubname ?? "")
         if (known === undefined) tables.set(pubname ?? "", [table])
         else known.push(table)

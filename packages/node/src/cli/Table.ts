@@ -30,6 +30,12 @@ export const formatCount = (count: number): string => Math.round(count).toLocale
  */
 export const plural = (count: number, word: string): string => `${formatCount(count)} ${word}${count === 1 ? "" : "s"}`
 
+/** So many names as one line bears, and how many there are besides. */
+export const firstFew = (names: ReadonlyArray<string>, most: number): string =>
+  names.length > most
+    ? `${names.slice(0, most).join(", ")} and ${formatCount(names.length - most)} more`
+    : names.join(", ")
+
 const units = ["B", "kB", "MB", "GB", "TB", "PB"] as const
 
 /**

@@ -3,7 +3,7 @@
  * and what each side is asked.
  */
 import { type ReplicationError, Tables } from "@replicant/core"
-import { quoteIdentifier, type ReplicantConnection } from "@replicant/core/driver"
+import { qualifiedName, quoteIdentifier, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import { type SessionError, sharedSettings, type TargetSession } from "./TargetSession.ts"
 import { type ColumnType, misfit } from "./TypeFit.ts"
@@ -49,7 +49,7 @@ interface Named {
 }
 
 /** A name for maps and messages: quoted, so that no two tables share it. */
-export const tableKey = ({ name, schema }: Named): string => `${quoteIdentifier(schema)}.${quoteIdentifier(name)}`
+export const tableKey: (table: Named) => string = qualifiedName
 
 const targetColumn = (column: Tables.Column): TargetColumn => ({
   name: column.name,
