@@ -36,8 +36,11 @@ const onNewest = faults(
 const atTheEnds = [
   "test/Cli*.test.ts",
   "test/Codegen.test.ts",
+  "test/Copy*.test.ts",
   "test/Replay.test.ts",
-  ...faults("Checkpoints", "Copy", "Data", "NetworkCuts", "Server", "SlotCreation", "Standby")
+  "test/SnapshotControl.test.ts",
+  "test/SnapshotResume.test.ts",
+  ...faults("Checkpoints", "Copy", "Data", "NetworkCuts", "Server", "SlotCreation", "Snapshot*", "Standby")
 ]
 
 /** Programs that tests start by the dozen are compiled once. */

@@ -561,12 +561,10 @@ describe("replicant demo", () => {
       Effect.gen(function* () {
         const directory = yield* demoDirectory
         const running = yield* startReplicant(["demo", "--seconds", "3", "--rate", "20"], { TMPDIR: directory })
-        const since = performance.now()
         yield* eventually(
           Effect.sync(() => running.stdout().includes("insert")),
           { what: "the first change is on the screen" }
         )
-        assert.isBelow(performance.now() - since, 15_000)
         const data = Fs.readdirSync(directory)
         assert.lengthOf(data, 1)
         const pid = Number(

@@ -42,7 +42,7 @@ const typeCheck = Effect.fnUntraced(function* (path: string) {
   tsc.on("close", (exitCode) => (code = exitCode))
   yield* eventually(
     Effect.sync(() => code !== undefined),
-    { what: "tsc ended", deadline: "60 seconds" }
+    { what: "tsc ended" }
   )
   return code === 0 ? "" : said || `exit code ${code}`
 })

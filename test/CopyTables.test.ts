@@ -41,7 +41,7 @@ const stateOf = (source: Workspace, target: Workspace, name: string) =>
 const untilCovered = (source: Workspace, target: Workspace, name: string) =>
   eventually(
     Effect.map(stateOf(source, target, name), (state) => state === "covered"),
-    { what: `${name} is covered`, deadline: "60 seconds" }
+    { what: `${name} is covered` }
   )
 
 const assertSame = Effect.fnUntraced(function* (source: Workspace, target: Workspace, table: string) {
@@ -56,7 +56,7 @@ const untilSame = (source: Workspace, target: Workspace, table: string) =>
       rowsOf(target, table),
       (there, here) => JSON.stringify(there) === JSON.stringify(here)
     ),
-    { what: `${table} is the same on both sides`, deadline: "60 seconds" }
+    { what: `${table} is the same on both sides` }
   )
 
 const fill = "INSERT INTO late SELECT n, 'old', repeat('x', 3000) FROM generate_series(1, 400) n"

@@ -336,7 +336,7 @@ describe("search-index.ts", () => {
               Effect.all([found("tea"), stored]),
               ([here, there]) => JSON.stringify(here) === JSON.stringify(there)
             ),
-            { what: "the index equals the table", deadline: "30 seconds" }
+            { what: "the index equals the table" }
           ).pipe(Effect.mapError((error) => new Error(`${error.message.slice(0, 200)}\n${program.output()}`)))
         const isFilling = (least: number) =>
           eventually(

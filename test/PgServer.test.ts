@@ -111,7 +111,7 @@ describe("PgServer", () => {
       yield* server.kill
       // A process lets go of its pipes, by which its end is noticed, a moment before it is gone.
       const isGone = Effect.map(isAlive(session.backendPid), (alive) => !alive)
-      yield* eventually(isGone, { deadline: "1 second", what: "the backend is gone" })
+      yield* eventually(isGone, { what: "the backend is gone" })
       const error = yield* Effect.flip(session.query("SELECT 1"))
       assert.strictEqual(error.stage, "Query")
       yield* server.start

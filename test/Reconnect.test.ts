@@ -5,6 +5,7 @@ import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Effect, Redacted, Schedule } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, insertedRows, walSender } from "./support/Follow.ts"
+import { nextReport } from "./support/limits.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -79,14 +80,14 @@ describe("reconnecting", () => {
     })
   )
 
-  onServer("postgres", "lets an idle server stop in two seconds", () =>
+  onServer("postgres", "lets an idle server stop at once", () =>
     Effect.gen(function* () {
       const server = yield* PgServer.make(PostgresVersion.serverOptions())
       const workspace = yield* makeWorkspace(server, { sql: table })
       const stream = yield* follow(workspace, { options: { timing: { acknowledgeDelay: "1 second" } } })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)
-      yield* Effect.timeout(server.stop("fast"), "2 seconds")
+      yield* Effect.timeout(server.stop("fast"), nextReport)
     })
   )
 })

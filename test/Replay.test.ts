@@ -192,8 +192,7 @@ const replay = Effect.fnUntraced(function* (server: WorkspaceServer, mode: Mode)
     eventually(
       Effect.map(replayer.position, (position) => position >= last),
       {
-        what: `all up to ${Lsn.format(last)} was applied, ${replayer.applied()} transactions so far`,
-        deadline: "45 seconds"
+        what: `all up to ${Lsn.format(last)} was applied, ${replayer.applied()} transactions so far`
       }
     )
   )

@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { Lsn, Publication, ReplicationSlot } from "@replicant/core"
 import { Effect, Fiber } from "effect"
-import { eventually } from "./support/eventually.ts"
+import { eventually, patience } from "./support/eventually.ts"
 import { follow, insertedRows, onConnection } from "./support/Follow.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
@@ -89,7 +89,7 @@ describe("replication slots", () => {
             what: "the slot is being made"
           }
         )
-        yield* Effect.timeout(Fiber.interrupt(fiber), "1 second")
+        yield* Effect.timeout(Fiber.interrupt(fiber), patience)
         yield* old.query("COMMIT")
         const stream = yield* follow(workspace)
         yield* workspace.sql("INSERT INTO t VALUES (1)")

@@ -8,7 +8,7 @@ import { PgWalSender } from "@replicant/node"
 import { PgSession } from "@replicant/node/testing"
 import { Deferred, Effect, Random, Redacted } from "effect"
 import { caughtUp, copyOptions, markTable, startCopy } from "./support/Copying.ts"
-import { eventually } from "./support/eventually.ts"
+import { eventually, patience } from "./support/eventually.ts"
 import { follow } from "./support/Follow.ts"
 import { followSnapshot, snapshotRows } from "./support/FollowSnapshot.ts"
 import { followTable, makeSlot } from "./support/FollowTable.ts"
@@ -131,7 +131,7 @@ describe("sessions of a role with limits", () => {
       yield* outlast(role, workspace, 2)
       const held = yield* role.sessions(workspace, "all")
       yield* Deferred.succeed(gate, undefined)
-      yield* Effect.timeout(request.await, "30 seconds")
+      yield* Effect.timeout(request.await, patience)
       yield* target.caughtUp
       assert.strictEqual(target.rows.size, 3000)
       yield* outlast(role, workspace, 1)

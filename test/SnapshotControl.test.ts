@@ -6,7 +6,7 @@ import { assert, describe } from "@effect/vitest"
 import { CheckpointStore, type Row, Snapshot } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
 import { Deferred, Effect, Fiber, Redacted, SubscriptionRef } from "effect"
-import { eventually } from "./support/eventually.ts"
+import { eventually, patience } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
 import { rowText, snapshotRows, takeSnapshot } from "./support/FollowSnapshot.ts"
 import { followTable, makeSlot, type TableTarget } from "./support/FollowTable.ts"
@@ -64,8 +64,7 @@ const write = (workspace: Workspace, rows: number) =>
 const during = <A, E, R>(write: Effect.Effect<unknown, E, R>, request: Effect.Effect<A, unknown>) =>
   Effect.raceFirst(Effect.andThen(write, Effect.never), request)
 
-const waitFor = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> =>
-  Effect.timeout(effect, "60 seconds")
+const waitFor = <A>(effect: Effect.Effect<A, unknown>): Effect.Effect<A, unknown> => Effect.timeout(effect, patience)
 
 describe("a table read anew while its stream goes on", () => {
   onServer("postgres", "comes whole, on a stream that is idle otherwise", (server) =>
@@ -80,7 +79,7 @@ describe("a table read anew while its stream goes on", () => {
         rows: [{ id: -1, note: "garbage" }]
       })
       const request = yield* target.request({ table: "orders" })
-      const completed = yield* Effect.timeout(request.await, "10 seconds")
+      const completed = yield* Effect.timeout(request.await, patience)
       assert.strictEqual(completed.rows, 3000)
       yield* assertSame(workspace, target, "orders")
     })
@@ -125,10 +124,7 @@ describe("a table read anew while its stream goes on", () => {
         const cut = Effect.gen(function* () {
           // The stream and the reader by turns, in the middle of whatever they do.
           for (; cuts < 6; cuts++) {
-            yield* eventually(
-              Effect.sync(() => target.count("SnapshotRow") >= 400 * cuts),
-              { deadline: "40 seconds" }
-            )
+            yield* eventually(Effect.sync(() => target.count("SnapshotRow") >= 400 * cuts))
             yield* eventually(
               Effect.map(
                 workspace.sql(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity a WHERE datname = '${workspace.database}'

@@ -9,7 +9,7 @@ import { PgServer } from "@replicant/node/testing"
 import { Deferred, Effect, Fiber, FileSystem, Layer, Option, type Scope } from "effect"
 import { Random } from "../packages/core/test/support/Random.ts"
 import { CopyTarget } from "./support/CopyTarget.ts"
-import { eventually } from "./support/eventually.ts"
+import { eventually, patience } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
 import { rowText, type SnapshotOptions, snapshotOptions } from "./support/FollowSnapshot.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
@@ -86,14 +86,14 @@ const run = Effect.fnUntraced(function* ({
   const untilFailure = <A, E>(effect: Effect.Effect<A, E>) => Effect.raceFirst(effect, Fiber.join(fiber))
   return {
     seen,
-    stopped: untilFailure(Deferred.await(stopping)).pipe(Effect.timeout("20 seconds")),
+    stopped: untilFailure(Deferred.await(stopping)).pipe(Effect.timeout(patience)),
     kill: Fiber.interrupt(fiber),
-    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("20 seconds")),
+    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout(patience)),
     saw: (tag, count = 1) =>
       untilFailure(
         eventually(
           Effect.sync(() => seen.filter((element) => element._tag === tag).length >= count),
-          { what: `${count} of ${tag} arrived`, deadline: "30 seconds" }
+          { what: `${count} of ${tag} arrived` }
         )
       )
   }
@@ -122,12 +122,7 @@ const assertEqual = Effect.fnUntraced(function* (
 ) {
   for (const table of tables) {
     const source = yield* sourceRows(workspace, table)
-    yield* Effect.ignore(
-      eventually(
-        Effect.sync(() => target.rows(table).join("\n") === source.join("\n")),
-        { deadline: "10 seconds" }
-      )
-    )
+    yield* Effect.ignore(eventually(Effect.sync(() => target.rows(table).join("\n") === source.join("\n"))))
     const found = target.rows(table)
     const lacking = source.filter((row) => !found.includes(row)).map((row) => row.slice(0, 60))
     const extra = found.filter((row) => !source.includes(row)).map((row) => row.slice(0, 60))

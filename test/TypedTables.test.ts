@@ -17,7 +17,7 @@ import {
   withLogicalStream
 } from "@replicant/core"
 import { Effect, Fiber, Layer, Schema, Stream } from "effect"
-import { eventually } from "./support/eventually.ts"
+import { eventually, patience } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -211,11 +211,11 @@ describe("typed tables", () => {
         yield* workspace.sql("INSERT INTO orders VALUES (1, 1)")
         yield* workspace.sql("INSERT INTO orders VALUES (2, 'NaN', 's3cret')")
         yield* workspace.sql("INSERT INTO orders VALUES (3, 3)")
-        const error = yield* Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("30 seconds"))
+        const error = yield* Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout(patience))
         if (error._tag !== "RowMismatch") return assert.fail(String(error))
         assert.deepInclude({ ...error }, { column: "total", operation: "Insert", ordinal: 0, relation: "orders" })
         assert.notInclude(error.message, "NaN")
-        const again = yield* Effect.flip(run).pipe(Effect.timeout("30 seconds"))
+        const again = yield* Effect.flip(run).pipe(Effect.timeout(patience))
         assert.strictEqual(again._tag === "RowMismatch" && again.changeId, error.changeId)
         assert.deepStrictEqual(seen, [1], "the first is acknowledged, the third never handed over")
         const stream = yield* follow(workspace)
@@ -243,7 +243,7 @@ describe("typed tables", () => {
         const fiber = yield* Effect.forkScoped(run)
         yield* eventually(workspace.isStreaming())
         yield* workspace.sql("INSERT INTO orders VALUES (1, 'NaN')")
-        const error = yield* Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("30 seconds"))
+        const error = yield* Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout(patience))
         assert.deepInclude({ ...error }, { _tag: "TableMismatch", problem: "missing", columns: ["total", "placed_at"] })
       }),
     // Column lists and row filters came with PostgreSQL 15.

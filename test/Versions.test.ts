@@ -258,7 +258,7 @@ describe("by version, slots", () => {
             yield* workspace.sql("CHECKPOINT")
             return (yield* slotColumn(workspace, "invalidation_reason")) !== null
           }),
-          { deadline: "30 seconds", what: "the slot was invalidated" }
+          { what: "the slot was invalidated" }
         )
         const error = yield* failureOf(workspace)
         assert.deepInclude(error, { _tag: "SlotInvalidated", reason: "idle_timeout", isRetryable: false })

@@ -8,7 +8,7 @@ import { refineServerError, type ServerMessage, serverError } from "@replicant/c
 import type { PgServerFailed } from "@replicant/node/testing"
 import { Effect, Fiber, Logger, Redacted, type Scope } from "effect"
 import { scenario } from "../support/Conformance.ts"
-import { eventually } from "../support/eventually.ts"
+import { eventually, patience } from "../support/eventually.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import { connectRaw, isA, startCommand, startRaw } from "../support/RawWalSender.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
@@ -19,7 +19,7 @@ const table = "CREATE TABLE t (id int PRIMARY KEY)"
 const streamFailure = (workspace: Workspace, options: Partial<LogicalStream.Options> = {}) =>
   withLogicalStream({ ...logicalOptions(workspace), createSlot: undefined, ...options }, () =>
     Effect.succeed(undefined)
-  ).pipe(Effect.provide(walSender(workspace)), Effect.flip, Effect.timeout("20 seconds"))
+  ).pipe(Effect.provide(walSender(workspace)), Effect.flip, Effect.timeout(patience))
 
 /** The notices that the driver logs. */
 const withLog = <A, E, R>(effect: Effect.Effect<A, E, R>) => {

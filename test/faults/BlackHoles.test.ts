@@ -21,7 +21,7 @@ import { Copy, PgWalSender } from "@replicant/node"
 import { FaultProxy } from "@replicant/node/testing"
 import { Effect, Fiber, Redacted, References, Schedule, type Scope, Stream } from "effect"
 import { copyOptions, markTable } from "../support/Copying.ts"
-import { eventually } from "../support/eventually.ts"
+import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow } from "../support/Follow.ts"
 import { makeQuestions, type Questions } from "../support/Questions.ts"
@@ -109,10 +109,7 @@ const streams = Effect.fnUntraced(function* (
 /** Somebody else streams from the slot until then. */
 const held = Effect.fnUntraced(function* (workspace: Workspace, isOver: () => boolean) {
   const holder = yield* follow(workspace)
-  yield* eventually(Effect.sync(isOver), { deadline: "60 seconds" }).pipe(
-    Effect.andThen(holder.stop),
-    Effect.forkScoped
-  )
+  yield* eventually(Effect.sync(isOver)).pipe(Effect.andThen(holder.stop), Effect.forkScoped)
 })
 
 const scenarios: { readonly [name: string]: Scenario } = {
@@ -265,17 +262,17 @@ const blackAt = (server: Server, { prepare }: Scenario, nth: number) =>
       const what = () => `question ${nth}: ${questions.asked[nth - 1]?.slice(0, 100)}`
       yield* eventually(
         Effect.map(isDone, (done) => done || isBlack),
-        { deadline: "40 seconds", what: `the end, or ${what()}` }
+        { what: `the end, or ${what()}` }
       )
       if (isBlack) {
         yield* eventually(
           Effect.sync(() => !isAsking()),
-          { deadline: "20 seconds", what: `giving up ${what()}` }
+          { what: `giving up ${what()}` }
         )
         // The network is back, and the server has noticed.
         yield* proxy.pass
         yield* proxy.cut("rst")
-        yield* eventually(isDone, { deadline: "40 seconds", what: `going on after ${what()}` })
+        yield* eventually(isDone, { what: `going on after ${what()}` })
       }
       yield* Fiber.interrupt(running)
       yield* eventually(
@@ -352,7 +349,7 @@ describe("a server that takes long to answer", () => {
         }).pipe(Effect.forkChild)
         yield* eventually(
           Effect.map(asked, (count) => count >= before + 3),
-          { deadline: "30 seconds", what: "it was asked about three times" }
+          { what: "it was asked about three times" }
         )
         yield* session.query("COMMIT")
         assert.strictEqual((yield* Fiber.join(making)).name, workspace.slot)
@@ -376,7 +373,7 @@ describe("a server that takes long to answer", () => {
         })
         const connection = yield* Effect.flatMap(WalSender, ({ connect }) => connect).pipe(Effect.provide(layer))
         yield* proxy.cutAfter(0, "silence", "toServer")
-        const error = yield* Effect.flip(connection.query("SELECT 1")).pipe(Effect.timeout("20 seconds"))
+        const error = yield* Effect.flip(connection.query("SELECT 1")).pipe(Effect.timeout(patience))
         assert.deepInclude(error, { _tag: "ConnectionError", reason: "TimedOut", isRetryable: true })
         assert.include(error.message, "the server waits for us: the connection is broken")
         // Whoever asks on is told at once.

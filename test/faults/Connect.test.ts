@@ -8,7 +8,7 @@ import { assert, describe } from "@effect/vitest"
 import { withLogicalStream } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Fiber, Redacted, Schedule } from "effect"
-import { eventually } from "../support/eventually.ts"
+import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, logicalOptions, walSender } from "../support/Follow.ts"
 import { makeIntruder } from "../support/Intruder.ts"
@@ -45,13 +45,13 @@ describe("a peer that falls silent", () => {
           withLogicalStream({ ...logicalOptions(workspace), ...options, timing: { closeTimeout: "50 millis" } }, () =>
             Effect.succeed(undefined)
           ).pipe(Effect.provide(layer))
-        const error = yield* Effect.flip(run(never)).pipe(Effect.timeout("5 seconds"))
+        const error = yield* Effect.flip(run(never)).pipe(Effect.timeout(patience))
         assert.deepInclude(error, { _tag: "ConnectionError", reason: "TimedOut", isRetryable: true })
         yield* eventually(Effect.sync(() => open() === 0))
         // And at once when it is interrupted.
         const fiber = yield* Effect.forkChild(run(never), { startImmediately: true })
         yield* eventually(Effect.sync(() => open() === 1))
-        yield* Fiber.interrupt(fiber).pipe(Effect.timeout("1 second"))
+        yield* Fiber.interrupt(fiber)
         yield* eventually(Effect.sync(() => open() === 0))
       })
     )
@@ -175,7 +175,7 @@ describe("a pooler in between", () => {
       const error = yield* withLogicalStream(logicalOptions(workspace), () => Effect.succeed(undefined)).pipe(
         Effect.provide(walSender(workspace, { url, port, sslmode: "disable" })),
         Effect.flip,
-        Effect.timeout("10 seconds")
+        Effect.timeout(patience)
       )
       assert.deepInclude(error, { _tag: "InvalidOption", option: "host", isRetryable: false })
       assert.include((error as { remedy: string }).remedy, "connect to PostgreSQL directly")

@@ -58,7 +58,7 @@ describe("a consumer that is killed", () => {
         yield* next.begin
         yield* eventually(
           Effect.map(ledger.read, (handled) => handled.some(({ ids }) => ids.includes(last))),
-          { deadline: "60 seconds", what: "the last commit is in the ledger" }
+          { what: "the last commit is in the ledger" }
         )
         const all = yield* ledger.read
         const handled = firsts(all)
@@ -92,7 +92,7 @@ describe("a consumer that is told to leave (SIGTERM)", () => {
     yield* consumer.kill("SIGTERM")
     yield* whileLeaving
     assert.strictEqual(yield* consumer.ended, 130, consumer.said())
-    assert.isBelow((yield* millis) - began, 5000)
+    assert.isBelow((yield* millis) - began, 15_000)
     assert.include(consumer.said(), "@left", "it ended by itself")
     yield* eventually(isFree(workspace), { what: "the slot is free" })
     const handled = yield* ledger.read

@@ -9,6 +9,7 @@ import { Effect, Fiber, Latch, Ref, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
+import { nextReport } from "../support/limits.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { untilConfirmed } from "../support/Slot.ts"
 import { tapWalSender } from "../support/WalSenderTap.ts"
@@ -108,7 +109,7 @@ describe("a walsender that is ended", () => {
         yield* workspace.sql(`SELECT pg_cancel_backend(${pid})`)
         yield* eventually(
           Effect.map(activePid(workspace), (now) => now !== undefined && now !== pid),
-          { what: "another walsender took over", deadline: "3 seconds" }
+          { what: "another walsender took over", deadline: "10 seconds" }
         )
         yield* eventually(
           Effect.map(proxy.open, (open) => open === 1),
@@ -193,7 +194,7 @@ describe("a server that crashes", () => {
 describe("a server that stops", () => {
   fault(
     "V3",
-    "fast is let go within two seconds, idle, time after time",
+    "fast is let go at once, idle, time after time",
     () =>
       Effect.gen(function* () {
         const rounds = Number(process.env.REPLICANT_STOP_ROUNDS ?? 8)
@@ -211,7 +212,8 @@ describe("a server that stops", () => {
           yield* server.start
           yield* eventually(workspace.isStreaming())
         }
-        assert.isBelow(Math.max(...times), 2000)
+        yield* Effect.logInfo(`${rounds} stops, the longest ${Math.round(Math.max(...times))} ms`)
+        assert.isBelow(Math.max(...times), nextReport)
         assert.deepStrictEqual(
           ids(stream.changes),
           Array.from({ length: rounds }, (_, index) => index + 1)
@@ -220,7 +222,7 @@ describe("a server that stops", () => {
     { since: 18, timeout: 300_000 }
   )
 
-  fault("V3", "fast while a handler is at work waits for it, and is let go within two seconds of its end", () =>
+  fault("V3", "fast while a handler is at work waits for it, and is let go once it has ended", () =>
     Effect.gen(function* () {
       const server = yield* ownServer()
       const workspace = yield* makeWorkspace(server, { sql: table })
@@ -242,7 +244,7 @@ describe("a server that stops", () => {
       const began = yield* millis
       yield* gate.open
       yield* Fiber.join(stopping)
-      assert.isBelow((yield* millis) - began, 2000)
+      assert.isBelow((yield* millis) - began, nextReport)
       yield* server.start
       yield* workspace.sql("INSERT INTO t VALUES (2)")
       yield* stream.saw("Insert", 3)
@@ -259,7 +261,7 @@ describe("a server that stops", () => {
       yield* stream.saw("Commit", 1)
       const began = yield* millis
       yield* server.stop("smart")
-      assert.isBelow((yield* millis) - began, 2000)
+      assert.isBelow((yield* millis) - began, nextReport)
       yield* server.start
       yield* workspace.sql("INSERT INTO t VALUES (2)")
       yield* stream.saw("Insert", 2)
@@ -385,7 +387,7 @@ describe("a server that is busy with other things", () => {
           }),
           { what: "confirmed" }
         )
-        assert.isBelow((yield* millis) - began, 1000 + 500, "within two intervals, and some time to look")
+        assert.isBelow((yield* millis) - began, nextReport, "by the interval that was set, not the usual one")
         yield* eventually(
           Effect.gen(function* () {
             // Where it may restart is told by the list of running transactions that a checkpoint writes.

@@ -2,7 +2,7 @@
 import { assert, describe } from "@effect/vitest"
 import { type Change, LogicalStream, nextLsn, ReplicationSlot, Table, withLogicalStream } from "@replicant/core"
 import { Effect, Fiber, Schema } from "effect"
-import { eventually } from "../support/eventually.ts"
+import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, onConnection, walSender } from "../support/Follow.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
@@ -96,10 +96,10 @@ describe("the making of a slot", () => {
             Effect.map(workspace.findSlot(), (slot) => slot?.active === true),
             { what: "the slot is being made" }
           )
-          yield* Effect.timeout(Fiber.interrupt(fiber), "1 second")
+          yield* Effect.timeout(Fiber.interrupt(fiber), patience)
           yield* eventually(
             Effect.map(workspace.findSlot(), (slot) => slot === undefined),
-            { deadline: "3 seconds", what: "the slot is gone" }
+            { what: "the slot is gone" }
           )
         }
         yield* old.end

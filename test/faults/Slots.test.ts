@@ -12,7 +12,7 @@ import {
 } from "@replicant/core"
 import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Deferred, Effect, Fiber, Schedule, Stream } from "effect"
-import { eventually } from "../support/eventually.ts"
+import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
@@ -45,7 +45,7 @@ const watchedFailure = Effect.fnUntraced(function* (workspace: Workspace, option
   const states = yield* watchState(stream.state)
   const failure = yield* stream
     .run((change) => Effect.succeed(nextLsn(change)))
-    .pipe(Effect.provide(walSender(workspace)), Effect.flip, Effect.timeout("30 seconds"))
+    .pipe(Effect.provide(walSender(workspace)), Effect.flip, Effect.timeout(patience))
   return { failure, states }
 })
 

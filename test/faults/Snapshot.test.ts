@@ -126,7 +126,7 @@ describe("P1: writes during a snapshot", () => {
         yield* whileFollowing(
           eventually(
             Effect.map(replayer.position, (position) => position >= last),
-            { what: `all up to ${Lsn.format(last)} was applied`, deadline: "45 seconds" }
+            { what: `all up to ${Lsn.format(last)} was applied` }
           )
         )
         const label = `SNAPSHOT_SEED=${seed} ${JSON.stringify({ ...report, ...counts })}`

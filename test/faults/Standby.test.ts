@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { type Change, LogicalStream, Lsn, nextLsn, type ReplicationError } from "@replicant/core"
 import type { PgServerShape } from "@replicant/node/testing"
 import { Effect, Fiber, Schedule } from "effect"
-import { eventually } from "../support/eventually.ts"
+import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { insertedRows, logicalOptions } from "../support/Follow.ts"
 import { appendSetting, copyOf, movingWalSender, type Standby, standbyOf, trustingServer } from "../support/Standby.ts"
@@ -55,10 +55,7 @@ const followAt = Effect.fnUntraced(function* (
         ),
         Fiber.join(fiber)
       ),
-    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("20 seconds")) as Effect.Effect<
-      ReplicationError,
-      unknown
-    >
+    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout(patience)) as Effect.Effect<ReplicationError, unknown>
   }
 })
 
@@ -85,7 +82,7 @@ const failedOver = Effect.fnUntraced(function* (workspace: Workspace, primary: P
       )
       return slot?.ready === true
     }),
-    { what: "the slot is on the standby", deadline: "40 seconds" }
+    { what: "the slot is on the standby" }
   )
   yield* workspace.sql("INSERT INTO t VALUES (2)")
   yield* stream.saw(2)

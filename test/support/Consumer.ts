@@ -83,6 +83,8 @@ export interface Consumer {
   readonly ended: Effect.Effect<number | NodeJS.Signals | null, unknown>
   /** Bytes of memory at its most, once it has left in good order. */
   readonly peakBytes: () => number
+  /** Milliseconds that it has worked, once it has left in good order. */
+  readonly cpuMillis: () => number
 }
 
 const isRunning = (child: ChildProcess): boolean => child.exitCode === null && child.signalCode === null
@@ -120,9 +122,10 @@ export const loadConsumer = Effect.fnUntraced(function* (
     kill: (signal) => Effect.sync(() => void child.kill(signal)),
     ended: eventually(
       Effect.sync(() => (isRunning(child) ? undefined : { how: child.exitCode ?? child.signalCode })),
-      { what: `the consumer ended; it said ${said}`, deadline: "20 seconds" }
+      { what: `the consumer ended; it said ${said}` }
     ).pipe(Effect.map(({ how }) => how)),
-    peakBytes: () => Number(/@left (\d+)/.exec(said)?.[1] ?? Number.NaN)
+    peakBytes: () => Number(/@left (\d+)/.exec(said)?.[1] ?? Number.NaN),
+    cpuMillis: () => Number(/@left \d+ (\d+)/.exec(said)?.[1] ?? Number.NaN) / 1000
   }
 })
 

@@ -2,7 +2,7 @@
 import { Lsn } from "@replicant/core"
 import { Copy } from "@replicant/node"
 import { Effect, Fiber, Redacted, References, type Scope, Stream, SubscriptionRef } from "effect"
-import { eventually } from "./eventually.ts"
+import { eventually, patience } from "./eventually.ts"
 import type { Workspace } from "./Workspace.ts"
 
 /** From one workspace to the other, making what is missing. */
@@ -40,7 +40,7 @@ export const caughtUp = Effect.fnUntraced(function* (source: Workspace, target: 
   // A first copy is there before its slot is made to stay.
   yield* eventually(
     Effect.zipWith(hasAll, source.isStreaming(slot), (all, streams) => all && streams),
-    { what: `all up to ${Lsn.format(last)} was applied`, deadline: "60 seconds" }
+    { what: `all up to ${Lsn.format(last)} was applied` }
   )
 })
 
@@ -80,7 +80,7 @@ export const startCopy = Effect.fnUntraced(function* (
     totals: copy.totals,
     states,
     stop: Fiber.interrupt(fiber),
-    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("40 seconds")),
+    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout(patience)),
     during: (effect) => Effect.raceFirst(effect, Fiber.join(fiber))
   }
 })

@@ -15,7 +15,7 @@ import {
 import type { ReplicantConnection } from "@replicant/core/driver"
 import { type PgConfig, PgWalSender } from "@replicant/node"
 import { Effect, Fiber, Redacted, type Scope } from "effect"
-import { eventually } from "./eventually.ts"
+import { eventually, patience } from "./eventually.ts"
 import type { Workspace } from "./Workspace.ts"
 import { watchState } from "./watchState.ts"
 
@@ -52,7 +52,7 @@ export const failureOf = (
   withLogicalStream({ ...logicalOptions(workspace), ...options }, (change) => Effect.succeed(nextLsn(change))).pipe(
     Effect.provide(layer),
     Effect.flip,
-    Effect.timeout("30 seconds")
+    Effect.timeout(patience)
   )
 
 export interface Follower<E> {
@@ -104,7 +104,7 @@ export const follow = Effect.fnUntraced(function* <E = never>(
         Fiber.join(fiber)
       ),
     stop: Fiber.interrupt(fiber),
-    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("30 seconds"))
+    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout(patience))
   }
 })
 

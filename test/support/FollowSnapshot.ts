@@ -11,7 +11,7 @@ import {
   withLogicalStream
 } from "@replicant/core"
 import { Effect, Fiber, Schedule, type Scope } from "effect"
-import { eventually } from "./eventually.ts"
+import { eventually, patience } from "./eventually.ts"
 import { walSender } from "./Follow.ts"
 import type { Workspace } from "./Workspace.ts"
 import { watchState } from "./watchState.ts"
@@ -43,7 +43,7 @@ export const takeSnapshot = Effect.fnUntraced(function* (
   const seen: Seen = []
   yield* withLogicalStream(snapshotOptions(workspace, "only", pgoutput), (change) =>
     Effect.sync((): Handler.Handled => void seen.push(change))
-  ).pipe(Effect.provide(layer), Effect.timeout("40 seconds"))
+  ).pipe(Effect.provide(layer), Effect.timeout(patience))
   return seen
 })
 
@@ -97,6 +97,6 @@ export const followSnapshot = Effect.fnUntraced(function* <E = never>(
         Fiber.join(fiber)
       ),
     stop: Fiber.interrupt(fiber),
-    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout("30 seconds"))
+    failure: Effect.flip(Fiber.join(fiber)).pipe(Effect.timeout(patience))
   }
 })

@@ -136,7 +136,7 @@ export const followTable = Effect.fnUntraced(function* (
         workspace.sql(`SELECT pg_logical_emit_message(true, 'test', '${mark}')`),
         eventually(
           Effect.sync(() => messages.has(mark)),
-          { what: "the stream caught up", deadline: "60 seconds" }
+          { what: "the stream caught up" }
         )
       ).pipe(Effect.raceFirst(Fiber.join(fiber)), Effect.asVoid)
     })

@@ -69,7 +69,7 @@ export const startReplicant = Effect.fnUntraced(function* (
     kill: (signal) => Effect.sync(() => void child.kill(signal)),
     ended: eventually(
       Effect.sync(() => (isClosed ? { code: child.exitCode ?? child.signalCode, stdout, stderr } : undefined)),
-      { what: `replicant ${args.join(" ")} ended`, deadline: "30 seconds" }
+      { what: `replicant ${args.join(" ")} ended` }
     )
   }
 })

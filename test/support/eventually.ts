@@ -11,8 +11,14 @@ export class NeverHappened extends Data.TaggedError("NeverHappened")<{
   }
 }
 
+/**
+ * How long to wait for what is to come. It is there to end what hangs: on a slow machine things take their time, and what
+ * never happens fails all the same. No test is told by it whether something was quick.
+ */
+export const patience = "2 minutes"
+
 export interface EventuallyOptions {
-  /** A minute unless told otherwise: on a slow machine things take their time, and what never happens fails all the same. */
+  /** {@link patience} unless told otherwise: shorter only where something else would come later, and must not be it. */
   readonly deadline?: Duration.Input | undefined
   /** What was waited for, in words for the one who reads the failure. */
   readonly what?: string | undefined
@@ -41,7 +47,7 @@ export const eventually = <A, E, R>(
     }
   }).pipe(
     Effect.timeoutOrElse({
-      duration: options.deadline ?? "1 minute",
+      duration: options.deadline ?? patience,
       orElse: () => Effect.fail(new NeverHappened({ what: options.what ?? "the condition never held", last }))
     })
   )

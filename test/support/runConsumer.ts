@@ -2,7 +2,7 @@
  * A consumer as a program of its own, to be killed, stopped and told to leave. Each transaction that it has handled is
  * a line of a file, its ledger, before it is acknowledged: `endLsn id,id,...`. Its options are one argument of JSON, of
  * type `ConsumerOptions`. It loads, says `@loaded`, and begins at the first line of its standard input; it says
- * `@begun` as a handler begins, and `@left` with its peak of memory at its end.
+ * `@begun` as a handler begins, and `@left` with its peak of memory, and what it worked, at its end.
  */
 import { appendFileSync, existsSync } from "node:fs"
 import { NodeRuntime } from "@effect/platform-node"
@@ -74,7 +74,7 @@ const program = say("loaded").pipe(
       settings: options.settings
     })
   ),
-  Effect.ensuring(Effect.suspend(() => say(`left ${process.resourceUsage().maxRSS * 1024}`)))
+  Effect.ensuring(Effect.suspend(() => say(`left ${process.resourceUsage().maxRSS * 1024} ${process.cpuUsage().user}`)))
 )
 
 NodeRuntime.runMain(program)

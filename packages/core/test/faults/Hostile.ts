@@ -16,6 +16,7 @@ import { encodeFrame } from "../../src/protocol/Frames.ts"
 import type { DecodeError, ReplicationError } from "../../src/ReplicationError.ts"
 import { TransactionSpill } from "../../src/replication/TransactionSpill.ts"
 import { type Options, withLogicalStream } from "../../src/stream/LogicalStream.ts"
+import { cpuMillis } from "../support/cpuMillis.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 /** Longer frames are refused in these tests, so that a lie about a length need not be a large one. */
@@ -125,7 +126,7 @@ export const attack = Effect.fnUntraced(function* (
   const server = yield* fake.accept
   yield* server.say(options.begins ?? beginning)
   yield* settle
-  const start = performance.now()
+  const start = cpuMillis()
   for (const read of reads) {
     const length = options.readLength ?? read.length
     const pieces = Math.max(1, Math.ceil(read.length / length))
@@ -136,7 +137,7 @@ export const attack = Effect.fnUntraced(function* (
   }
   const exit = fiber.pollUnsafe()
   const error = exit === undefined ? undefined : yield* Effect.flip(Fiber.join(fiber))
-  const millis = performance.now() - start
+  const millis = cpuMillis() - start
   if (exit === undefined) {
     // Amid a frame it would wait for the server's goodbye as long as it may.
     const leaving = yield* Effect.forkChild(Fiber.interrupt(fiber))

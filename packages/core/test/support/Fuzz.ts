@@ -9,6 +9,7 @@ import { randomInt } from "node:crypto"
 import * as Vm from "node:vm"
 import { it } from "@effect/vitest"
 import { DecodeError } from "../../src/ReplicationError.ts"
+import { cpuMillis } from "./cpuMillis.ts"
 import { Random } from "./Random.ts"
 
 const fromEnvironment = (name: string, otherwise: number): number => {
@@ -101,7 +102,7 @@ export const fuzz = ({ decode, input, mostWeight = defaultWeight, share, title }
     const one = (): void => {
       const random = new Random(roundSeed(round))
       bytes = input(random)
-      const start = performance.now()
+      const start = cpuMillis()
       let value: unknown
       try {
         value = decode(bytes, random)
@@ -109,7 +110,7 @@ export const fuzz = ({ decode, input, mostWeight = defaultWeight, share, title }
         if (!(error instanceof DecodeError)) fail(`threw what is no DecodeError: ${String(error)}`, error)
         value = error
       }
-      const millis = performance.now() - start
+      const millis = cpuMillis() - start
       if (millis > longestMillis) fail(`took ${millis} ms`)
       const length = bytes.reduce((sum, { length }) => sum + length, 0)
       const weight = weigh(value)
