@@ -98,6 +98,10 @@ const SettingsRow = Schema.Struct({
 /** When the server was started: no two servers say the same, and none does after a restart. */
 export const serverStart = "extract(epoch FROM pg_catalog.pg_postmaster_start_time())"
 
+/** Where the server's WAL ends; on a standby, what it has of it, replayed or not. It keeps from a slot's `restart_lsn` up to there. */
+export const walEnd = `CASE WHEN pg_catalog.pg_is_in_recovery()
+    THEN greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn()) ELSE pg_catalog.pg_current_wal_lsn() END`
+
 /** The server's settings that bear on us, as they hold for this session; and which server and backend that is. */
 export const serverSettings = Effect.fnUntraced(function* (
   connection: ReplicantConnection

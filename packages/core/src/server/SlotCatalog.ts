@@ -57,8 +57,7 @@ const selectSlots = (serverVersion: number): string =>
   `SELECT slot_name, slot_type, plugin, database, temporary, active_pid, restart_lsn, confirmed_flush_lsn, wal_status, ${
     serverVersion >= 170_000 ? "invalidation_reason" : "NULL::text"
   } AS invalidation_reason,
-  greatest(0, pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery()
-    THEN pg_catalog.pg_last_wal_replay_lsn() ELSE pg_catalog.pg_current_wal_lsn() END, restart_lsn)) AS retained
+  greatest(0, pg_catalog.pg_wal_lsn_diff(${Catalog.walEnd}, restart_lsn)) AS retained
   FROM pg_catalog.pg_replication_slots`
 
 const fromRow = (row: typeof SlotRow.Type): ReplicationSlot => ({

@@ -33,7 +33,62 @@ const slotRow = (server: TestServer, slot: TestSlot): QueryRow => ({
   confirmed_flush_lsn: Lsn.format(slot.confirmedFlushLsn),
   wal_status: slot.invalidationReason === undefined ? "reserved" : "lost",
   invalidation_reason: server.serverVersion >= 170_000 ? (slot.invalidationReason ?? null) : null,
-  retained: String(Lsn.sub(server.wal.end, slot.confirmedFlushLsn))
+  retained: String(Lsn.sub(server.wal.end, slot.confirmedFlushLsn)),
+  // What is asked by whoever watches slots. There is no limit here, and nothing is spilled.
+  safe_wal_size: null,
+  failover: flag(slot.isFailover),
+  synced: "f",
+  inactive_since: null,
+  ...walSenderRow(slot),
+  ...decodingRow
+})
+
+const walSenderRow = ({ activePid, confirmedFlushLsn }: TestSlot): QueryRow => {
+  const lsn = activePid === undefined ? null : Lsn.format(confirmedFlushLsn)
+  return {
+    user_name: activePid === undefined ? null : "replicant",
+    application_name: activePid === undefined ? null : "replicant",
+    client_addr: null,
+    backend_start: null,
+    wait_event: null,
+    state: activePid === undefined ? null : "streaming",
+    sent_lsn: lsn,
+    write_lsn: lsn,
+    flush_lsn: lsn,
+    replay_lsn: lsn,
+    write_lag: null,
+    flush_lag: null,
+    replay_lag: null,
+    sync_state: activePid === undefined ? null : "async",
+    reply_time: null
+  }
+}
+
+const decodingRow: QueryRow = Object.fromEntries(
+  [
+    "spill_txns",
+    "spill_count",
+    "spill_bytes",
+    "stream_txns",
+    "stream_count",
+    "stream_bytes",
+    "total_txns",
+    "total_bytes"
+  ].map((column) => [column, "0"])
+)
+
+/** The server itself, as whoever watches slots asks for it. */
+const overviewRow = (server: TestServer): QueryRow => ({
+  server_start: serverStart,
+  now: serverStart,
+  in_recovery: "f",
+  wal_end: Lsn.format(server.wal.end),
+  keep_size: "-1",
+  idle_timeout: null,
+  idle_unit: null,
+  most_slots: "10",
+  reads_stats: "t",
+  lists_wal: "f"
 })
 
 /** The text between quotes, undoubled, after what `before` matches. */
@@ -160,6 +215,8 @@ export const answer = (server: TestServer, text: string, pid: number): Answer =>
     return [{ failover: server.slots.get(literal(text, /slot_name = /) ?? "")?.isFailover === true ? "t" : "f" }]
   }
   if (text.includes("pg_copy_logical_replication_slot")) return replaceSlot(server, text)
+  if (text.includes("pg_ls_waldir")) return [overviewRow(server)]
+  if (/\bFROM pg_catalog\.pg_stat_progress_copy\b/.test(text)) return []
   if (/\bFROM pg_catalog\.pg_settings\b/.test(text)) {
     const settings = { wal_sender_timeout: String(server.walSenderTimeout), wal_level: "logical" }
     return [{ ...settings, pid: String(pid), server_start: serverStart, in_recovery: "f" }]
