@@ -17,6 +17,8 @@ import * as Logger from "effect/Logger"
 import * as CodegenCommand from "./cli/CodegenCommand.ts"
 import * as CopyCommand from "./cli/CopyCommand.ts"
 import * as DemoCommand from "./cli/DemoCommand.ts"
+import * as LagCommand from "./cli/LagCommand.ts"
+import { probeCodes } from "./cli/LagVerdict.ts"
 import * as LiveLine from "./cli/LiveLine.ts"
 import * as PublicationCommand from "./cli/PublicationCommand.ts"
 import {
@@ -28,7 +30,8 @@ import {
   failureOfDefect,
   formatFailure,
   logger,
-  ReportFormat
+  ReportFormat,
+  type Verdict
 } from "./cli/Report.ts"
 import * as Root from "./cli/Root.ts"
 import * as SlotCommand from "./cli/SlotCommand.ts"
@@ -64,6 +67,7 @@ export const command = Root.command.pipe(
     StreamCommand.command,
     identify,
     SlotCommand.command,
+    LagCommand.command,
     PublicationCommand.command,
     CopyCommand.command,
     CodegenCommand.command,
@@ -86,17 +90,23 @@ const fail = Effect.fnUntraced(function* (failure: Failure, exitCode: number): E
   return exitCode
 })
 
-const onError = (error: CommandError | OutputClosed | CliError.CliError): Effect.Effect<number> => {
+/** A probe that was asked wrongly has not looked, and must not be taken for one that found something. */
+const usageCode = (path: ReadonlyArray<string>): number => (path[1] === "lag" ? probeCodes.unknown : exitCodes.usage)
+
+const onError = (error: CommandError | Verdict | OutputClosed | CliError.CliError): Effect.Effect<number> => {
   if (CliError.isCliError(error)) {
     if (error._tag !== "ShowHelp") return fail(usageFailure(error, ["replicant"]), exitCodes.usage)
     const [first] = error.errors
     // Without an error no command was named: the presenter has shown what there is.
     return first === undefined
       ? Effect.succeed(exitCodes.usage)
-      : fail(usageFailure(first, error.commandPath), exitCodes.usage)
+      : fail(usageFailure(first, error.commandPath), usageCode(error.commandPath))
   }
   // Whoever read our output has enough: that is how `| head` ends.
   if (error._tag === "OutputClosed") return Effect.succeed(exitCodes.ok)
+  if (error._tag === "Verdict") {
+    return error.failure === undefined ? Effect.succeed(error.exitCode) : fail(failureOf(error.failure), error.exitCode)
+  }
   return fail(failureOf(error), exitCodeOf(error))
 }
 

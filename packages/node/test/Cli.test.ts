@@ -91,6 +91,25 @@ describe("replicant", () => {
     })
   )
 
+  it.live(
+    "ends a probe that could not look with 3, whatever kept it from that, and not as if it had found something",
+    () =>
+      Effect.gen(function* () {
+        for (const args of [
+          ["--slot", "orders", "--url", nowhere],
+          ["--slot", "orders", "--url", "mysql://db"],
+          ["--slot", "orders", "--warn", "3 parsecs"],
+          []
+        ]) {
+          const { exitCode, stderr, stdout } = yield* run("lag", ...args)
+          assert.strictEqual(exitCode, 3, args.join(" "))
+          assert.match(stderr, /^error: .*\ncure: /)
+          assert.strictEqual(stdout, "")
+          assert.notInclude(stderr, "SECRET")
+        }
+      })
+  )
+
   it.live("tells errors as one JSON object with --json, wherever it stands", () =>
     Effect.gen(function* () {
       for (const args of [

@@ -132,6 +132,19 @@ const decodingOf = (row: SlotRow): DecodingStatus | undefined =>
 
 type Lag = Pick<SlotStatus, "lagBytes" | "lagMillis" | "lagIsLonger">
 
+/** A walsender that has no more than this to read has read all: it reads so much in some milliseconds. */
+const unreadBytes = 1024 * 1024
+
+/**
+ * The server's own measure: how long the client took to confirm what it was sent. It has none once the client has confirmed all of
+ * that; then what is not confirmed is WAL that nobody wants, as long as the walsender has read all.
+ */
+const measuredLag = (look: SlotLook, row: SlotRow): number | undefined => {
+  if (row.flush_lag !== null) return row.flush_lag
+  const unread = bytesBehind(look.walEnd, row.sent_lsn ?? undefined)
+  return row.state === "streaming" && unread !== undefined && unread < unreadBytes ? 0 : undefined
+}
+
 /** By what was looked at where that reaches back far enough; else by what the server measured, or since when nobody streams. */
 const lagOf = (look: SlotLook, row: SlotRow, { samples }: BudgetHistory): Lag => {
   const confirmed = row.confirmed_flush_lsn ?? row.restart_lsn
@@ -140,10 +153,13 @@ const lagOf = (look: SlotLook, row: SlotRow, { samples }: BudgetHistory): Lag =>
   }
   const lagBytes = bytesBehind(look.walEnd, confirmed)
   const seen = timeBehind(samples, confirmed)
-  if (!seen.isAtLeast) return { lagBytes, lagMillis: seen.millis, lagIsLonger: false }
-  if (row.flush_lag !== null) return { lagBytes, lagMillis: Math.max(row.flush_lag, seen.millis), lagIsLonger: false }
+  if (!seen.isAtLeast) return { lagBytes, lagMillis: Math.round(seen.millis), lagIsLonger: false }
+  const measured = measuredLag(look, row)
+  if (measured !== undefined) {
+    return { lagBytes, lagMillis: Math.round(Math.max(measured, seen.millis)), lagIsLonger: false }
+  }
   const idle = row.active_pid === null && row.inactive_since !== null ? look.serverTime - row.inactive_since : 0
-  const millis = Math.max(idle, seen.millis)
+  const millis = Math.round(Math.max(idle, seen.millis))
   return { lagBytes, lagMillis: millis > 0 ? millis : undefined, lagIsLonger: millis > 0 }
 }
 

@@ -33,6 +33,11 @@ export class DemoFailed extends Data.TaggedError("DemoFailed")<{
   readonly remedy: string
 }> {}
 
+/** The server did not answer in the time that a probe gives it. */
+export class LookFailed extends Data.TaggedError("LookFailed")<{ readonly message: string }> {
+  readonly remedy = "see whether the server is at work, or give it more time: --timeout"
+}
+
 /** Every way a command fails; a reader that goes away is none. */
 export type CommandError =
   | Snapshot.Error
@@ -41,7 +46,17 @@ export type CommandError =
   | UsageError
   | DemoFailed
   | CodegenFailed
+  | LookFailed
   | OutputFailed
+
+/**
+ * How a command ends that was asked for a verdict: its exit code is the answer. `failure` is what kept it from one, to be told;
+ * without it all is said.
+ */
+export class Verdict extends Data.TaggedError("Verdict")<{
+  readonly exitCode: number
+  readonly failure: CommandError | undefined
+}> {}
 
 /** What is said of a failure. */
 export interface Failure {

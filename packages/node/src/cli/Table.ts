@@ -1,4 +1,5 @@
 /** For people: rows as a table, with columns as wide as they must be and nothing drawn; numbers and bytes in words. */
+import { displayWidth, padTo } from "./DisplayWidth.ts"
 import { plainText } from "./PlainText.ts"
 
 export interface Column<Row> {
@@ -13,9 +14,8 @@ export const formatTable = <Row>(columns: ReadonlyArray<Column<Row>>, rows: Read
     columns.map((column) => column.heading.toUpperCase()),
     ...rows.map((row) => columns.map((column) => plainText(column.value(row) ?? "-")))
   ]
-  const widths = columns.map((_, index) => Math.max(...cells.map((line) => line[index]!.length)))
-  const pad = (text: string, index: number): string =>
-    columns[index]!.align === "right" ? text.padStart(widths[index]!) : text.padEnd(widths[index]!)
+  const widths = columns.map((_, index) => Math.max(...cells.map((line) => displayWidth(line[index]!))))
+  const pad = (text: string, index: number): string => padTo(text, widths[index]!, columns[index]!.align)
   return cells.map((line) => `${line.map(pad).join("  ").trimEnd()}\n`).join("")
 }
 
