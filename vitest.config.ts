@@ -13,6 +13,9 @@ const onceOnly = [
   "test/FaultProxyExample.test.ts"
 ]
 
+/** These need no server either: they are about this checkout. */
+const ofCheckout = ["test/architecture.test.ts", "test/mutants/*.test.ts"]
+
 const faults = (...names: ReadonlyArray<string>) => names.map((name) => `test/faults/${name}.test.ts`)
 
 /**
@@ -67,7 +70,7 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["packages/*/test/**/*.test.ts", "test/architecture.test.ts"],
+          include: ["packages/*/test/**/*.test.ts", ...ofCheckout],
           // A limit is there to end what hangs: it tells nothing of how fast a machine is. No test is tried twice.
           testTimeout: 120_000,
           hookTimeout: 120_000,
@@ -81,7 +84,7 @@ export default defineConfig({
         test: {
           name: projectName(version),
           include: ["test/**/*.test.ts"],
-          exclude: ["test/architecture.test.ts", ...excluded(version)],
+          exclude: [...ofCheckout, ...excluded(version)],
           env: { REPLICANT_TEST_PROJECT: projectName(version), NODE_COMPILE_CACHE: compileCache },
           globalSetup: ["./test/support/globalSetup.ts"],
           // A file may hold tests for other versions only.

@@ -1,5 +1,7 @@
 /** One law at a time, by example. Every order in which things can happen is in `model/Model.test.ts`. */
 import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Ref from "effect/Ref"
 import { NextLsn } from "../../src/change/NextLsn.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as WalProgress from "../../src/replication/WalProgress.ts"
@@ -54,6 +56,25 @@ describe("WalProgress", () => {
     assert.strictEqual(progress.pending, 0)
   })
 
+  it("goes on where the queue was empty, and where it was not", () => {
+    let [progress, [first]] = deliver(WalProgress.initial(), 10)
+    progress = WalProgress.acknowledge(progress, first!)
+    const [two, [second, third]] = deliver(progress, 20, 30)
+    progress = WalProgress.acknowledge(two, second!)
+    const [three, [fourth]] = deliver(progress, 40)
+    progress = WalProgress.acknowledge(three, fourth!)
+    assert.strictEqual(WalProgress.flushed(progress), lsn(20), "the third is not done")
+    progress = WalProgress.acknowledge(progress, third!)
+    assert.strictEqual(WalProgress.flushed(progress), lsn(40))
+  })
+
+  it("a unit that has left the queue holds none that came after it, so that memory goes with each", () => {
+    const [progress, [first]] = deliver(WalProgress.initial(), 10, 20)
+    assert.isDefined(NextLsn.next(first!))
+    WalProgress.acknowledge(progress, first!)
+    assert.isUndefined(NextLsn.next(first!))
+  })
+
   it("acknowledgeThrough covers all that was delivered before", () => {
     let [progress, units] = deliver(WalProgress.initial(), 10, 20, 30)
     progress = WalProgress.acknowledgeThrough(progress, units[1]!)
@@ -71,6 +92,28 @@ describe("WalProgress", () => {
     progress = WalProgress.acknowledgeThrough(progress, units[0]!)
     assert.strictEqual(progress.pending, 2)
     assert.strictEqual(WalProgress.flushed(progress), lsn(10))
+  })
+
+  it("acknowledgeThrough covers the later of two units that end at one LSN", () => {
+    let [progress, units] = deliver(WalProgress.initial(), 10, 10, 20)
+    progress = WalProgress.acknowledgeThrough(progress, units[1]!)
+    assert.strictEqual(progress.pending, 1)
+    assert.strictEqual(WalProgress.flushed(progress), lsn(10))
+  })
+
+  it("of two units that end at one LSN, each is acknowledged by itself", () => {
+    let [progress, units] = deliver(WalProgress.initial(), 10, 10)
+    progress = WalProgress.acknowledge(progress, units[1]!)
+    assert.strictEqual(WalProgress.flushed(progress), Lsn.zero)
+    progress = WalProgress.acknowledge(progress, units[0]!)
+    assert.strictEqual(WalProgress.flushed(progress), lsn(10))
+  })
+
+  it("[C12] a unit that is acknowledged to another stream than its own is not done", () => {
+    const [here] = deliver(WalProgress.initial(), 10)
+    const [there, [first, second]] = deliver(WalProgress.initial(), 10, 20)
+    assert.strictEqual(WalProgress.acknowledge(here, second!), here)
+    assert.strictEqual(WalProgress.flushed(WalProgress.acknowledge(there, first!)), lsn(10))
   })
 
   it("[C12] ignores an acknowledgement of another run", () => {
@@ -106,10 +149,26 @@ describe("WalProgress", () => {
 
   it("keeps what is durable across a reconnection, and voids what is pending", () => {
     let [progress, units] = deliver(WalProgress.initial(), 10, 20)
-    progress = WalProgress.restart(WalProgress.acknowledge(progress, units[0]!))
+    progress = WalProgress.restart(receive(WalProgress.acknowledge(progress, units[0]!), 25, true))
     assert.strictEqual(progress.durable, lsn(10))
     assert.strictEqual(progress.pending, 0)
+    assert.isFalse(progress.isOpen, "and the transaction that was open comes again from its beginning")
   })
+
+  it("resumes behind what is done and what was reported, whichever is further", () => {
+    const [delivered, [unit]] = deliver(WalProgress.initial(), 100)
+    const done = WalProgress.acknowledge(delivered, unit!)
+    assert.strictEqual(WalProgress.resumeLsn(done), lsn(100), "done and not reported")
+    assert.strictEqual(WalProgress.resumeLsn(WalProgress.reportFlushed(done, lsn(300))), lsn(300), "idle and reported")
+  })
+
+  it.effect("is changed for all who share it", () =>
+    Effect.gen(function* () {
+      const shared = yield* WalProgress.make
+      yield* WalProgress.updateWalProgress(shared, (progress) => receive(progress, 300))
+      assert.strictEqual((yield* Ref.get(shared)).received, lsn(300))
+    })
+  )
 
   it("reports nothing and keeps no unit where nothing is to be confirmed, whatever comes and is acknowledged", () => {
     let [progress, units] = deliver({ ...WalProgress.initial(), confirm: "nothing" }, 10, 20, 30)
