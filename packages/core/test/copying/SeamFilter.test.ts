@@ -68,6 +68,30 @@ describe("SeamFilter", () => {
     assert.deepStrictEqual(kept(begin(65, 230n)), [1, 2, 3, 4, 5])
   })
 
+  it("judges changes of all kinds by their transaction, and what is of no table not at all", () => {
+    const of = begin(45, 220n)
+    const old = { _tag: "Key", row: { id: 1 } } as const
+    const changes = (oid: number): ReadonlyArray<Change> => [
+      insert(of, oid),
+      { ...insert(of, oid), _tag: "Update", old: undefined },
+      { _tag: "Delete", begin: of, ordinal: 0, relation: relation(oid), old },
+      { _tag: "RelationChanged", begin: of, ordinal: 0, relation: relation(oid), before: relation(oid) }
+    ]
+    assert.deepStrictEqual(filter.keepAll(changes(1)), changes(1))
+    assert.deepStrictEqual(filter.keepAll(changes(3)), [])
+    const commit = { _tag: "Commit", begin: of } as unknown as Change
+    assert.deepStrictEqual(filter.keepAll([of, commit]), [of, commit])
+  })
+
+  it("forgets with each transaction what it found of the one before", () => {
+    const [early, late] = [begin(45, 220n), begin(65, 230n)]
+    const left = (of: Begin) => filter.keep(insert(of, 3)) !== undefined
+    assert.deepStrictEqual(
+      [left(early), left(early), left(late), left(early), left(late)],
+      [...[false, false], ...[true, false, true]]
+    )
+  })
+
   it("leaves out nothing from the seam on, whatever the transaction is called", () => {
     assert.deepStrictEqual(kept(begin(25, 499n)), [1, 5])
     assert.deepStrictEqual(kept(begin(25, 500n)), [1, 2, 3, 4, 5])
@@ -85,7 +109,8 @@ describe("SeamFilter", () => {
     })
     assert.deepStrictEqual(filter.keep(truncate(1, 3)), truncate(1))
     assert.isUndefined(filter.keep(truncate(3)))
-    assert.deepStrictEqual(filter.keep(truncate(1, 2)), truncate(1, 2))
+    const untouched = truncate(1, 2)
+    assert.strictEqual(filter.keep(untouched), untouched)
     assert.strictEqual(filter.keep(of), of)
     const left = filter.keepAll([of, insert(of, 3), insert(of, 1)])
     assert.deepStrictEqual(

@@ -1,24 +1,29 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Run } from "../../src/change/NextLsn.ts"
 import * as Lsn from "../../src/Lsn.ts"
+import * as PgTimestamp from "../../src/PgTimestamp.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { portableText } from "../../src/protocol/ByteReader.ts"
-import { CopyData } from "../../src/replication/CopyData.ts"
+import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"
+import { CopyData, type CopyDataOptions } from "../../src/replication/CopyData.ts"
 import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
 import * as Fake from "../support/FakeWalSender.ts"
+import * as Streaming from "../support/StreamingBytes.ts"
 
-const make = () =>
+const make = (options: Partial<CopyDataOptions> = {}) =>
   new CopyData({
     plugin: Pgoutput.make({ publications: ["orders"] }),
     slices: portableText,
     run: new Run(),
     context: { slot: "orders", publications: ["orders"] },
-    serverLsn: Fake.lsn("0/1000")
+    serverLsn: Fake.lsn("0/1000"),
+    ...options
   })
 
-const started = () => {
-  const copy = make()
+const started = (options: Partial<CopyDataOptions> = {}) => {
+  const copy = make(options)
   copy.decode(BackendMessage.copyBothResponse)
   return copy
 }
@@ -26,6 +31,18 @@ const started = () => {
 const tags = (read: ReturnType<CopyData["decode"]>) => read.batch.changes.map((change) => change._tag)
 
 const failure = (read: ReturnType<CopyData["decode"]>) => (read.end?._tag === "Failed" ? read.end.error : undefined)
+
+const decodeError = (read: ReturnType<CopyData["decode"]>) => {
+  const error = failure(read)
+  assert(error?._tag === "DecodeError")
+  return error
+}
+
+/** A message of pgoutput that there is none of. */
+const unknown = new Uint8Array([0x3f])
+
+/** A description of a type: a message that is of no transaction, and changes nothing. */
+const typeAt = (at: string) => Fake.xLogData(at, Bytes.type(20_000, "public", "mood"))
 
 describe("CopyData", () => {
   it("decodes the same changes whatever the sizes of the reads", () => {
@@ -186,5 +203,201 @@ describe("CopyData", () => {
     assert.isUndefined(copy.skip(Fake.concat(Fake.relation(), Fake.transaction("0/100", "0/130", 1))))
     const goodbye = Fake.concat(BackendMessage.copyDone, BackendMessage.commandComplete("COPY 0"))
     assert.strictEqual(copy.skip(goodbye)?._tag, "CommandComplete")
+  })
+
+  it("knows whether the server has accepted, and refuses that it does so twice", () => {
+    const copy = make()
+    assert.isFalse(copy.isStreaming)
+    copy.decode(BackendMessage.copyBothResponse)
+    assert.isTrue(copy.isStreaming)
+    assert.include(decodeError(copy.decode(BackendMessage.copyBothResponse)).problem, "a second time")
+  })
+
+  it("steps over what a server says beside a stream, and goes on", () => {
+    const beside = [0x53, 0x41].map((tag) => new Uint8Array([tag, 0, 0, 0, 6, 97, 0])) // S, A
+    const read = started().decode(Fake.concat(...beside, Fake.begin("0/100")))
+    assert.isUndefined(read.end)
+    assert.deepStrictEqual(tags(read), ["Begin"])
+  })
+
+  it("says how many bytes were read, and that nothing was asked of it", () => {
+    const bytes = Fake.concat(Fake.begin("0/100"), Fake.keepAlive("0/90"))
+    const read = started().decode(bytes)
+    assert.strictEqual(read.bytes, bytes.length)
+    assert.isFalse(read.replyRequested)
+    assert.strictEqual(started().decode(new Uint8Array(0)).end, undefined)
+  })
+
+  it("ends at the end, whatever comes behind it", () => {
+    const read = started().decode(Fake.concat(BackendMessage.copyDone, BackendMessage.commandComplete("COPY 0")))
+    assert.strictEqual(read.end?._tag, "CopyDone")
+    const ready = new Uint8Array([0x5a, 0, 0, 0, 5, 0x49]) // Z
+    assert.strictEqual(started().decode(ready).end?._tag, "CommandComplete")
+  })
+
+  it("fails with the framing's error, which tells of no message", () => {
+    const read = started({ maxFrameLength: 100 }).decode(
+      Fake.concat(Fake.keepAlive("0/100"), new Uint8Array([0x64, 0, 1, 0, 0]))
+    )
+    assert.isUndefined(decodeError(read).lsn)
+    assert.strictEqual(read.received, Fake.lsn("0/100"))
+    // Also where the message before it has an LSN.
+    const behind = started({ maxFrameLength: 100 })
+    assert.isUndefined(
+      decodeError(behind.decode(Fake.concat(Fake.begin("0/100"), new Uint8Array([0x64, 0, 1, 0, 0])))).lsn
+    )
+  })
+
+  it("tells the offset within the message, of those that have no LSN as well", () => {
+    const error = decodeError(started().decode(Fake.concat(Fake.keepAlive("0/100"), Fake.xLogData("1/AB", unknown))))
+    assert.deepInclude(error, { lsn: Fake.lsn("1/AB"), offset: 26 })
+    const short = BackendMessage.copyData(Fake.xLogData("0/AB", unknown).subarray(5, 29))
+    const cut = decodeError(started().decode(short))
+    assert.strictEqual(cut.problem, "an XLogData message cut short")
+    assert.isUndefined(cut.lsn)
+  })
+
+  it("takes an XLogData message of a header alone for one without a message in it", () => {
+    const error = decodeError(started().decode(Fake.xLogData("0/AB", new Uint8Array(0))))
+    assert.strictEqual(error.lsn, Fake.lsn("0/AB"))
+    assert.notInclude(error.problem, "cut short")
+  })
+
+  it("refuses a keep-alive of another length", () => {
+    const whole = Fake.keepAlive("0/100").subarray(5)
+    for (const payload of [whole.subarray(0, 17), Fake.concat(whole, new Uint8Array([1]))]) {
+      const error = decodeError(started().decode(BackendMessage.copyData(payload)))
+      assert.strictEqual(error.problem, "a keep-alive of the wrong length")
+    }
+    const kinds = started().decode(BackendMessage.copyData(new Uint8Array([0x7a])))
+    assert.include(decodeError(kinds).problem, "an unknown streaming message of type 0x7a")
+    assert.include(decodeError(started().decode(new Uint8Array([0x7a, 0, 0, 0, 4]))).problem, "of type 0x7a")
+  })
+
+  it("takes a terabyte beyond what is known, of the server or of the stream, and not a byte more", () => {
+    assert.isUndefined(started().decode(Fake.keepAlive("100/1000")).end)
+    const beyond = decodeError(started().decode(Fake.keepAlive("100/1001")))
+    assert.strictEqual(beyond.problem, "a keep-alive claims the WAL ends at 100/1001, far beyond 0/1000")
+    const copy = started()
+    assert.isUndefined(copy.decode(Fake.keepAlive("100/0")).end)
+    assert.isUndefined(copy.decode(Fake.keepAlive("200/0")).end)
+    assert.include(decodeError(copy.decode(Fake.keepAlive("300/1"))).problem, "far beyond 200/0")
+  })
+
+  it("takes a message 256 times four gigabytes beyond what is known, and none further on", () => {
+    const far = { serverLsn: Fake.lsn("500/0") }
+    assert.strictEqual(started(far).decode(typeAt("600/FFFFFFFF")).received, Fake.lsn("600/FFFFFFFF"))
+    const beyond = decodeError(started(far).decode(typeAt("601/0")))
+    assert.strictEqual(beyond.problem, "a message claims to stand at 601/0, far beyond 500/0")
+    const copy = started()
+    assert.isUndefined(copy.decode(Fake.concat(typeAt("100/0"), typeAt("200/0"))).end)
+    assert.include(decodeError(copy.decode(typeAt("301/0"))).problem, "far beyond 200/0")
+  })
+
+  it("keeps the furthest position, by all 64 bits of it", () => {
+    const copy = started({ serverLsn: Fake.lsn("FFFFFF00/0") })
+    const received = (...messages: ReadonlyArray<Uint8Array>) =>
+      Lsn.format(copy.decode(Fake.concat(...messages)).received)
+    assert.strictEqual(received(typeAt("8A7B6C5D/9E8F7A6B")), "8A7B6C5D/9E8F7A6B")
+    assert.strictEqual(received(typeAt("8A7B6C5D/9E8F7A6A")), "8A7B6C5D/9E8F7A6B")
+    assert.strictEqual(received(typeAt("8A7B6C5C/FFFFFFFF")), "8A7B6C5D/9E8F7A6B")
+    assert.strictEqual(received(typeAt("8A7B6C5D/9E8F7A6C")), "8A7B6C5D/9E8F7A6C")
+    assert.strictEqual(received(Fake.keepAlive("8A7B6C5D/9E8F7A6B")), "8A7B6C5D/9E8F7A6C")
+    assert.strictEqual(received(Fake.keepAlive("8A7B6C5D/FE8F7A6D")), "8A7B6C5D/FE8F7A6D")
+    assert.strictEqual(received(typeAt("8A7B6C5E/0")), "8A7B6C5E/0")
+    assert.strictEqual(received(Fake.keepAlive("8A7B6C5F/0")), "8A7B6C5F/0")
+  })
+
+  it("hands on no unit that claims to end beyond the message that tells of its end", () => {
+    const commit = (endLsn: string) =>
+      Fake.xLogData("0/130", Bytes.commit({ commitLsn: Fake.lsn("0/100"), endLsn: Fake.lsn(endLsn), commitTime: 0 }))
+    const exact = started().decode(Fake.concat(Fake.begin("0/100"), commit("0/130")))
+    assert.isUndefined(exact.end)
+    const before = Fake.concat(Fake.relation(), Fake.transaction("0/80", "0/90", 1), Fake.begin("0/100"))
+    const read = started().decode(Fake.concat(before, commit("0/131")))
+    assert.strictEqual(decodeError(read).problem, "a unit claims to end at 0/131, beyond 0/130 where its end is told")
+    assert.deepStrictEqual(tags(read), ["Begin", "Insert", "Commit", "Begin"])
+    assert.deepStrictEqual(
+      read.batch.delivered.map(({ lsn }) => lsn),
+      [Fake.lsn("0/90")]
+    )
+    assert.strictEqual(read.received, Fake.lsn("0/90"), "and counts nothing of it as received")
+  })
+
+  it("hands on no gathered transaction that claims to end beyond its commit", () => {
+    const gathering = () =>
+      started({ plugin: Pgoutput.make({ publications: ["orders"], streaming: "parallel" }), inProgress: "gather" })
+    const blocks = (xid: number) => Streaming.block(xid, 1).map((bytes) => Fake.xLogData("0/0", bytes))
+    const commit = (xid: number, endLsn: string) =>
+      Fake.xLogData("0/130", Streaming.streamCommit(xid, Fake.lsn("0/100"), Fake.lsn(endLsn)))
+    const read = gathering().decode(Fake.concat(...blocks(8), ...blocks(9), commit(8, "0/130"), commit(9, "0/131")))
+    assert.include(decodeError(read).problem, "a unit claims to end at 0/131")
+    assert.lengthOf(read.batch.gathered, 1)
+    assert.lengthOf(read.batch.delivered, 1)
+    // What came before it in the read is no part of it.
+    const behind = gathering().decode(
+      Fake.concat(
+        ...blocks(8),
+        commit(8, "0/130"),
+        Fake.begin("0/100"),
+        Fake.commit("0/100", "0/130"),
+        Fake.xLogData(
+          "0/130",
+          Bytes.logicalMessage({ isTransactional: false, lsn: Fake.lsn("0/131"), prefix: "p", content: unknown })
+        )
+      )
+    )
+    assert.include(decodeError(behind).problem, "a unit claims to end at 0/131")
+    assert.lengthOf(behind.batch.gathered, 1)
+    assert.deepStrictEqual(tags(behind), ["Begin", "Commit"])
+    assert.strictEqual(gathering().gathering?.bytesInMemory, 0)
+    assert.isUndefined(started().gathering)
+  })
+
+  it("of a plugin that tells of a unit's end before it takes one that is a record ahead, and none beyond", () => {
+    const ending = (nextLsn: string) =>
+      started({ plugin: Wal2Json.make({ formatVersion: 1 }) }).decode(
+        Fake.xLogData(
+          "0/130",
+          new TextEncoder().encode(
+            `{"xid":1,"nextlsn":"${nextLsn}","timestamp":"2026-11-23 01:21:19.98+00","change":[]}`
+          )
+        )
+      )
+    assert.isUndefined(ending("0/40000130").end)
+    assert.include(decodeError(ending("0/40000131")).problem, "beyond 0/130")
+  })
+
+  it("knows by the server's own clock how far behind it is, and that it is not where nothing is to come", () => {
+    const at = (sendTime: number, walData: Uint8Array) =>
+      BackendMessage.copyData(
+        ReplicationMessage.encodeXLogData({
+          walStart: Fake.lsn("0/100"),
+          walEnd: Fake.lsn("0/100"),
+          sendTime: PgTimestamp.make(sendTime),
+          walData
+        })
+      )
+    const commitTime = 5_000_000_000_000
+    const begin = Bytes.begin({ commitLsn: Fake.lsn("0/100"), commitTime, xid: 7 })
+    const copy = started()
+    assert.strictEqual(copy.behindMillis, 0)
+    copy.decode(at(commitTime + 2_500_000, Bytes.type(20_000, "public", "mood")))
+    assert.strictEqual(copy.behindMillis, 0, "nothing has committed yet")
+    copy.decode(at(commitTime + 2_500_000, begin))
+    assert.strictEqual(copy.behindMillis, 2500)
+    copy.decode(Fake.keepAlive("0/100"))
+    assert.strictEqual(copy.behindMillis, 0)
+    copy.decode(Fake.concat(Fake.keepAlive("0/100"), at(commitTime + 1000, Bytes.type(20_000, "public", "mood"))))
+    assert.strictEqual(copy.behindMillis, 1)
+  })
+
+  it("when it skips, says how the stream ends, also where that is by an error or by damage", () => {
+    const cancel = BackendMessage.errorResponse({ severity: "FATAL", sqlState: "57P01", message: "going down" })
+    const failed = started().skip(Fake.concat(Fake.begin("0/100"), BackendMessage.copyDone, cancel))
+    assert.deepInclude(failed?._tag === "Failed" ? failed.error : undefined, { _tag: "ServerError", sqlState: "57P01" })
+    const damaged = started().skip(new Uint8Array([0x7a, 0, 0, 0, 4]))
+    assert.strictEqual(damaged?._tag === "Failed" ? damaged.error._tag : undefined, "DecodeError")
+    assert.isUndefined(started().skip(BackendMessage.copyDone))
   })
 })

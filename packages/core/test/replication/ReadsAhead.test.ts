@@ -48,6 +48,27 @@ describe("ReadsAhead", () => {
     })
   )
 
+  it.effect("lets go who waits for room when it fails, and takes nothing of what they offered", () =>
+    Effect.gen(function* () {
+      const reads = new ReadsAhead<number, string>()
+      yield* reads.offer(1)
+      const offering = yield* fork(reads.offer(2))
+      yield* reads.fail(Cause.fail("over"))
+      assert.isDefined(offering.pollUnsafe())
+      assert.strictEqual(yield* reads.take, 1)
+      assert.strictEqual(yield* Effect.flip(reads.take), "over")
+    })
+  )
+
+  it.effect("ends once: what it failed with first is what everybody is told", () =>
+    Effect.gen(function* () {
+      const reads = new ReadsAhead<number, string>()
+      yield* reads.fail(Cause.fail("first"))
+      yield* reads.fail(Cause.fail("second"))
+      assert.strictEqual(yield* Effect.flip(reads.take), "first")
+    })
+  )
+
   it.effect("fails who waits, and everybody after what is held", () =>
     Effect.gen(function* () {
       const reads = new ReadsAhead<number, string>()
