@@ -72,4 +72,7 @@ const parts: Parts = {
 }
 
 export const layer = (reads: ReadonlyArray<Uint8Array>): Layer.Layer<WalSender> =>
-  Layer.succeed(WalSender, WalSender.of({ connect: Effect.sync(() => connection(reads, parts)) }))
+  Layer.sync(WalSender, () => {
+    const connect = Effect.sync(() => connection(reads, parts))
+    return { connect, openSession: connect }
+  })

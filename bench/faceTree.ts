@@ -129,7 +129,7 @@ export const open = async (root: string, rows: number): Promise<(way: Way) => Pr
     )
   )
   const connect = Effect.sync(() => CannedWalSender.connection(reads, { hangUp, slices: tree.slices }))
-  const sender = Layer.succeed(WalSender, WalSender.of({ connect }))
+  const sender = Layer.succeed(WalSender, WalSender.of({ connect, openSession: connect }))
   const runs = face(tree, (count) => {
     seen += count
     if (seen === workload.rows) finish()

@@ -287,16 +287,12 @@ describe("errors of a server of its own", () => {
 /** A name that leads elsewhere from some moment on. */
 const movingWalSender = (from: string, to: string) => {
   let url = from
-  const layer = Layer.succeed(
-    WalSender,
-    WalSender.of({
-      connect: Effect.suspend(() =>
-        Effect.flatMap(WalSender, (walSender) => walSender.connect).pipe(
-          Effect.provide(PgWalSender.layer({ url: Redacted.make(url) }), { local: true })
-        )
-      ) as never
-    })
-  )
+  const connect = Effect.suspend(() =>
+    Effect.flatMap(WalSender, (walSender) => walSender.connect).pipe(
+      Effect.provide(PgWalSender.layer({ url: Redacted.make(url) }), { local: true })
+    )
+  ) as never
+  const layer = Layer.succeed(WalSender, WalSender.of({ connect, openSession: connect }))
   return {
     layer,
     move: () => {

@@ -33,7 +33,7 @@ const counted = (layer: ReturnType<typeof walSender>) => {
   })
   const counting = Layer.effect(
     WalSender,
-    Effect.map(WalSender, (real) => WalSender.of({ connect: Effect.andThen(count, real.connect) }))
+    Effect.map(WalSender, (real) => WalSender.of({ ...real, connect: Effect.andThen(count, real.connect) }))
   ).pipe(Layer.provide(layer))
   return { layer: counting, connections }
 }

@@ -23,7 +23,7 @@ import { makeWorkspace } from "../support/Workspace.ts"
 const mangling = (inner: ReturnType<typeof walSender>, text: string, mangle: Mangle) =>
   Layer.effect(
     WalSender,
-    Effect.map(WalSender, ({ connect }) => {
+    Effect.map(WalSender, (sender) => {
       let isDone = false
       const mangled = (copy: CopyBoth): CopyBoth => {
         const frames = new Frames()
@@ -44,7 +44,8 @@ const mangling = (inner: ReturnType<typeof walSender>, text: string, mangle: Man
         }
       }
       return {
-        connect: Effect.map(connect, (connection) => ({
+        ...sender,
+        connect: Effect.map(sender.connect, (connection) => ({
           ...connection,
           copyBoth: (command: string) => Effect.map(connection.copyBoth(command), mangled)
         }))

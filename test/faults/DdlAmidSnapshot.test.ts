@@ -157,7 +157,7 @@ describe("DDL that waits for a snapshot", () => {
       }))
       const stream = yield* followSnapshot(workspace, {
         options: { copy: { connections: 2, lockTimeout: "10 seconds" } },
-        layer: Layer.succeed(WalSender, WalSender.of({ connect }))
+        layer: Layer.succeed(WalSender, WalSender.of({ ...driver, connect }))
       })
       yield* stream.saw("SnapshotCompleted", 1)
       isWhole(stream.seen)

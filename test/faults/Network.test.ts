@@ -378,6 +378,7 @@ const asleepAfterPing = (workspace: Workspace, millis: number, onSlept: () => vo
     WalSender,
     Effect.map(WalSender, (real) =>
       WalSender.of({
+        ...real,
         connect: Effect.map(real.connect, (connection) => ({
           ...connection,
           copyBoth: (command) => Effect.map(connection.copyBoth(command), drowsy)

@@ -98,13 +98,17 @@ export const failOver = Effect.fnUntraced(function* (server: PgServerShape): Eff
 /** A host name that leads to one server, and from some moment on to another. */
 export const movingWalSender = (url: string) => {
   let current = url
-  const connect = Effect.suspend(() =>
-    Effect.flatMap(WalSender, (walSender) => walSender.connect).pipe(
-      Effect.provide(PgWalSender.layer({ url: Redacted.make(current) }), { local: true })
-    )
-  )
+  const at = <A, E, R>(open: (walSender: WalSender["Service"]) => Effect.Effect<A, E, R>) =>
+    Effect.suspend(() =>
+      Effect.flatMap(WalSender, open).pipe(
+        Effect.provide(PgWalSender.layer({ url: Redacted.make(current) }), { local: true })
+      )
+    ) as never
   return {
-    layer: Layer.succeed(WalSender, WalSender.of({ connect: connect as never })),
+    layer: Layer.succeed(
+      WalSender,
+      WalSender.of({ connect: at(({ connect }) => connect), openSession: at(({ openSession }) => openSession) })
+    ),
     moveTo: (next: string): Effect.Effect<void> =>
       Effect.sync(() => {
         current = next

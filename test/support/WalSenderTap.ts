@@ -93,7 +93,7 @@ export const tapWalSender = <E, R>(walSender: Layer.Layer<WalSender, E, R>, { ho
     const tap: WalSenderTap = {
       said,
       starts: () => said.flatMap((each) => (each._tag === "Start" ? [each.command] : [])),
-      layer: Layer.succeed(WalSender, { connect: Effect.map(inner.connect, tappedConnection) })
+      layer: Layer.succeed(WalSender, { ...inner, connect: Effect.map(inner.connect, tappedConnection) })
     }
     return tap
   }).pipe(Effect.provide(walSender))

@@ -21,7 +21,7 @@ const coreFloors: Floors = [
   ["checkpoint", "server"],
   ["replication"],
   ["snapshot"],
-  ["copying", "rereading"],
+  ["copying", "lease", "rereading"],
   ["stream"],
   ["handling", "operations"],
   ["index.ts", "driver.ts", "operations.ts", "testing"]

@@ -12,6 +12,7 @@ export * as DeadLetters from "./handling/DeadLetters.ts"
 export * as Handler from "./handling/Handler.ts"
 export { isReplicationError } from "./isReplicationError.ts"
 export * as Lsn from "./Lsn.ts"
+export * as SlotLease from "./lease/SlotLease.ts"
 export * as PgTimestamp from "./PgTimestamp.ts"
 export * as Pgoutput from "./pgoutput/Pgoutput.ts"
 export {
@@ -39,7 +40,6 @@ export {
   UnsupportedByServer,
   WalReceiverTimeout
 } from "./ReplicationError.ts"
-export * as Metrics from "./replication/Metrics.ts"
 export * as TransactionSpill from "./replication/TransactionSpill.ts"
 export * as Publication from "./server/Publication.ts"
 export * as ReplicationSlot from "./server/ReplicationSlot.ts"

@@ -57,6 +57,11 @@ export const attempts = Metric.gauge("replicant_attempts", {
   description: "Failed attempts at the present position; 0 once it moves"
 })
 
+/** Whether this process is the one that follows the slot. */
+export const leaseHeld = Metric.gauge("replicant_lease_held", {
+  description: "1 while this process holds the slot's lease, 0 while it stands by"
+})
+
 /** Whether the server holds the stream back. */
 export const stalled = Metric.gauge("replicant_stalled", {
   description: "1 while the server holds the stream back, for standbys that are down for instance; else 0"

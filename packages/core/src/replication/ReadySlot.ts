@@ -11,9 +11,10 @@ import * as Lsn from "../Lsn.ts"
 import { logText, type ReplicationError } from "../ReplicationError.ts"
 import type { ReplicationSlot } from "../server/SlotCatalog.ts"
 import { checkFailover, setFailover } from "../server/SlotFailover.ts"
-import { setupReplicationSlot } from "../server/SlotSetup.ts"
+import { type SlotPolicy, setupReplicationSlot } from "../server/SlotSetup.ts"
 import type { ReplicantConnection } from "../server/WalSender.ts"
 import type { ConnectionState } from "./ConnectionState.ts"
+import { HeldLease } from "./HeldLease.ts"
 import { makeStandIn, type StandIn } from "./SlotGap.ts"
 import { hasStreamed, type ResumeFrom } from "./StartPosition.ts"
 import type { StreamOptions } from "./StreamOptions.ts"
@@ -35,14 +36,17 @@ export interface SlotSession {
 }
 
 /** Which other connection may be ended to have the slot: at first any, later only what is left of our own last one. */
-const mayTakeOverFrom = ({ options, resume }: SlotSession): ((pid: number) => boolean) =>
-  options.slotPolicy?.inUse === "takeOver" ? (pid) => resume === undefined || pid === resume.pid : () => false
+const mayTakeOverFrom =
+  (inUse: SlotPolicy["inUse"], { resume }: SlotSession) =>
+  (pid: number): boolean =>
+    inUse === "takeOver" && (resume?.pid === undefined || pid === resume.pid)
 
 /** Makes the slot ready, or another in its place where that was asked for. */
 export const readySlot = Effect.fnUntraced(function* (session: SlotSession): Effect.fn.Return<Ready, ReplicationError> {
   const { connection, onState, options, resume } = session
   const { createSlot, failover, slot, slotPolicy = {} } = options
   const { creationTimeout } = slotPolicy
+  const inUse = slotPolicy.inUse ?? ((yield* HeldLease) === slot ? "takeOver" : "wait")
   const plugin = options.plugin.name
   // A slot that was there, also a temporary one, is never made anew in silence: what was committed since would be lost.
   const create = hasStreamed({ options, resume }) ? undefined : createSlot
@@ -55,10 +59,8 @@ export const readySlot = Effect.fnUntraced(function* (session: SlotSession): Eff
     failover,
     creationTimeout,
     inUseTimeout:
-      slotPolicy.inUse === "fail"
-        ? 0
-        : Duration.toMillis(Duration.fromInputUnsafe(slotPolicy.inUseTimeout ?? "5 minutes")),
-    mayTakeOverFrom: mayTakeOverFrom(session),
+      inUse === "fail" ? 0 : Duration.toMillis(Duration.fromInputUnsafe(slotPolicy.inUseTimeout ?? "5 minutes")),
+    mayTakeOverFrom: mayTakeOverFrom(inUse, session),
     onInUse: (activePid) => onState({ _tag: "WaitingForSlot", activePid })
   })
   const replace = Effect.fnUntraced(function* (

@@ -54,7 +54,7 @@ export interface CheckpointOptions {
 export interface ResumeFrom {
   readonly systemId: string
   readonly timeline: number
-  /** Of its backend. */
+  /** Of its backend; `undefined` where it was of an earlier run, since when others may have had the slot. */
   readonly pid?: number | undefined
   /** When that server was started: by which it is known again, or another, or the same one restarted. */
   readonly serverStart?: string | undefined

@@ -1,5 +1,5 @@
 /**
- * What we ask of the server in SQL, over the replication connection itself: simple queries only, everything text.
+ * What we ask of the server in SQL, mostly over the replication connection itself: simple queries only, everything text.
  *
  * Every row goes through a Schema, so that a server that answers otherwise than PostgreSQL fails here, by name.
  */
@@ -8,11 +8,11 @@ import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
 import { type ErrorContext, refineServerError } from "../refineServerError.ts"
-import type { QueryRow, ReplicantConnection } from "./WalSender.ts"
+import type { QueryRow, ReplicantConnection, SqlSession } from "./WalSender.ts"
 
 /** Runs `text`, and names a server error by what it was about. */
 export const queryAt = (
-  connection: ReplicantConnection,
+  connection: SqlSession,
   text: string,
   context: ErrorContext
 ): Effect.Effect<ReadonlyArray<QueryRow>, ReplicationError> =>
@@ -69,7 +69,7 @@ const limitSettings = (serverVersion: number): ReadonlyArray<string> => [
 ]
 
 /** Pins the settings that change how values are printed, and those that would end the session. */
-export const pinSession = (connection: ReplicantConnection): Effect.Effect<void, ReplicationError> =>
+export const pinSession = (connection: SqlSession): Effect.Effect<void, ReplicationError> =>
   Effect.asVoid(
     queryAt(connection, [...limitSettings(connection.serverVersion), ...textSettings].join("; "), { stage: "Query" })
   )

@@ -15,7 +15,7 @@ import type { ReplicantConnection } from "./WalSender.ts"
 /** What to do when the slot is not there for us as we left it. Left out, everything but a busy slot is a failure. */
 export interface SlotPolicy {
   /**
-   * While another connection streams from the slot: `wait` (the default) tries again each 250 ms, after 10 s each 2 s, for
+   * While another connection streams from the slot: `wait` (the default, but `takeOver` under the slot's lease) tries again each 250 ms, after 10 s each 2 s, for
    * `inUseTimeout`, and then fails with `SlotInUse`, which names the pid; `fail` does so at once. `takeOver` ends the
    * other connection with `pg_terminate_backend` and says so in the log; the role must be allowed to. It ends nothing but a
    * walsender that holds this very slot; and when we were ended ourselves, we wait: of two that would take over, the one

@@ -1,5 +1,6 @@
 /**
- * The port a driver implements: a connection to a walsender, in PostgreSQL's replication mode.
+ * The port a driver implements: a connection to a walsender, in PostgreSQL's replication mode, and an ordinary session of the
+ * same server.
  *
  * The driver connects, negotiates TLS and authenticates; it frames nothing. What the walsender says during a copy is
  * decoded here, in core, so that a test can play the walsender byte by byte.
@@ -40,20 +41,25 @@ export interface CopyBothOptions {
 }
 
 /**
- * A connection opened with `replication=database`. Lives as long as the scope that `connect` was given.
+ * What is asked in SQL. Of a walsender and of an ordinary session alike: the text is a simple query, the only one that a
+ * walsender takes.
  *
  * No wait on it lasts for ever, so that nobody who asks has to think of a limit. An answer that does not come is no reason to
  * give a connection up, since a slot waits for old transactions and a lock for its holder: the driver makes sure that the
  * server is at work, and otherwise fails with a `ConnectionError` whose reason is `TimedOut`.
  */
-export interface ReplicantConnection {
+export interface SqlSession {
   /** `server_version_num`: 180004 for 18.4. */
   readonly serverVersion: number
   /**
-   * Runs one command or SQL text by the simple query protocol, the only one a walsender takes, and gives the rows of its
-   * last result. Server errors come as `ServerError`, refined by nobody yet.
+   * Runs one command or SQL text by the simple query protocol, and gives the rows of its last result. Server errors come as
+   * `ServerError`, refined by nobody yet.
    */
   readonly query: (text: string) => Effect.Effect<ReadonlyArray<QueryRow>, ReplicationError>
+}
+
+/** A connection opened with `replication=database`. Lives as long as the scope that `connect` was given. */
+export interface ReplicantConnection extends SqlSession {
   /**
    * Takes the idle connection over and sends `command` as a simple query. The answer, CopyBothResponse or ErrorResponse,
    * comes with the first pull. After this, `query` may not be used again.
@@ -80,5 +86,10 @@ export class WalSender extends Context.Service<
      * interrupted.
      */
     readonly connect: Effect.Effect<ReplicantConnection, ReplicationError, Scope.Scope>
+    /**
+     * Opens an ordinary session of the same servers, closed likewise: it knows no replication commands, and takes none of
+     * `max_wal_senders`. For what is held for long beside a stream.
+     */
+    readonly openSession: Effect.Effect<SqlSession, ReplicationError, Scope.Scope>
   }
 >()("@replicant/core/WalSender") {}

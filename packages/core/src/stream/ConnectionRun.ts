@@ -113,6 +113,19 @@ const runConnection = <E, R>(
     })
   ) as Effect.Effect<never, Ended<E>, R | WalSender>
 
+/** What a stream knows of its slot, from one connection to the next; under a lease, from one run to the next. */
+export interface Memory {
+  readonly progress: WalProgress.WalProgressRef
+  /** Of the connection before; `undefined` for the first. */
+  resume: ResumeFrom | undefined
+}
+
+/** Of a stream that has had no connection yet. */
+export const makeMemory: Effect.Effect<Memory> = Effect.map(WalProgress.make, (progress) => ({
+  progress,
+  resume: undefined
+}))
+
 /** What outlives a connection: how far the stream is, which server it was, and how often it has failed. */
 export interface Continuity {
   readonly progress: WalProgress.WalProgressRef
@@ -127,29 +140,31 @@ export interface Continuity {
   readonly retry: Retrying<ReplicationError>
 }
 
-/** Of a stream that is about to make its first connection. */
-export const makeContinuity = Effect.fnUntraced(function* (
+/** Of a run that is about to make its first connection. */
+export const makeContinuity = (
   options: Options,
+  memory: Memory,
   onState: (state: ConnectionState) => Effect.Effect<void>
-): Effect.fn.Return<Continuity> {
-  const progress = yield* WalProgress.make
+): Continuity => {
+  const { progress } = memory
   const attempts = new Attempts()
-  let resume: ResumeFrom | undefined
+  // Whoever has the slot now, it is no connection of ours.
+  if (memory.resume !== undefined) memory.resume = { ...memory.resume, pid: undefined }
   let streamingSince: number | undefined
   return {
     progress,
-    resume: () => resume,
+    resume: () => memory.resume,
     patience: () => attempts.patience,
     onConnecting: Effect.sync(() => {
       streamingSince = undefined
     }),
     onStreaming: Effect.fnUntraced(function* (system) {
       const { systemId, timeline } = system
-      if (resume !== undefined) {
+      if (memory.resume !== undefined) {
         yield* Metric.update(Metrics.reconnects, 1)
         yield* Effect.logInfo("streaming again")
       }
-      resume = system
+      memory.resume = system
       streamingSince = yield* monotonicMillis
       yield* onState({ _tag: "Streaming", systemId, timeline })
     }),
@@ -171,7 +186,7 @@ export const makeContinuity = Effect.fnUntraced(function* (
       })
     }
   }
-})
+}
 
 /** What a session needs of its connection. */
 export interface SessionParts<E> extends Pick<Session<E>, "isOver" | "fail"> {

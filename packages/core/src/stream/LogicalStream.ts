@@ -13,6 +13,7 @@ import { CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { CopyRetry, isDeadlock } from "../copying/CopyRetry.ts"
 import { isReplicationError } from "../isReplicationError.ts"
 import { InvalidOption } from "../ReplicationError.ts"
+import { HeldLease } from "../replication/HeldLease.ts"
 import { Final, type Retrying, retrying } from "../replication/Reconnect.ts"
 import { attach, unfit } from "../rereading/Attachment.ts"
 import * as Control from "../rereading/Control.ts"
@@ -22,7 +23,7 @@ import type { WalSender } from "../server/WalSender.ts"
 import type { SnapshotChange } from "../snapshot/SnapshotChange.ts"
 import { isSnapshotError, type SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
-import { makeContinuity, runConnections } from "./ConnectionRun.ts"
+import { makeContinuity, makeMemory, runConnections } from "./ConnectionRun.ts"
 import * as Delivery from "./Delivery.ts"
 import { copyVerdict, doneBefore, lockMillis, runFirstCopy, seamReader, storeOfRequests } from "./FirstCopy.ts"
 import { before, from, type Handler, type Input } from "./Handler.ts"
@@ -162,6 +163,7 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
     const state = yield* StreamState.make
     const requests = new ControlState((yield* Random.nextIntBetween(0, 2 ** 48)).toString(36))
     const unfitness = unfit(options)
+    const leased = yield* makeMemory
     const onState = (now: StreamState.ConnectionState) => SubscriptionRef.set(state, now)
     const opening = Effect.gen(function* () {
       const store = yield* checkpointStore
@@ -174,7 +176,8 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
             SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, cause })
         },
         control: options.snapshot === undefined || unfitness !== undefined ? undefined : requests,
-        continuity: yield* makeContinuity(options, onState),
+        // Under a lease whoever ran before is known to be us, or somebody whose work the slot has.
+        continuity: makeContinuity(options, (yield* HeldLease) === options.slot ? leased : yield* makeMemory, onState),
         onState
       }
     })

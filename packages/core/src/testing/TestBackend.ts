@@ -25,6 +25,15 @@ const statementsOf = (text: string): ReadonlyArray<string> =>
 
 export class TestBackend {
   readonly pid: number
+  /** A walsender, or an ordinary session. */
+  readonly kind: "replication" | "sql"
+  /** How many questions it was asked, and whether the last is answered. */
+  asked = 0
+  isIdle = true
+  /** After how many milliseconds of being idle it is ended; 0 for never. */
+  idleTimeout = 0
+  /** How long a statement of it waits for a lock, in milliseconds. */
+  lockTimeout = 0
   /** The network has lost it, or the server has died: nothing is answered any more. */
   isBroken = false
   isInTransaction = false
@@ -33,8 +42,9 @@ export class TestBackend {
   private messages: Array<TestMessage> = []
   private readonly server: TestServer
 
-  constructor(server: TestServer) {
+  constructor(server: TestServer, kind: "replication" | "sql" = "replication") {
     this.server = server
+    this.kind = kind
     this.pid = server.nextPid()
   }
 
@@ -53,6 +63,12 @@ export class TestBackend {
   copy(text: string): ReadonlyArray<string> | ServerMessage {
     this.server.endExports(this.pid, "command")
     return copyRows(this.server, text, this.reads())
+  }
+
+  /** It is no more, which its client is yet to notice. */
+  break(): void {
+    this.isBroken = true
+    this.server.releaseLocks(this.pid)
   }
 
   /** What it leaves behind goes with it. */
@@ -80,6 +96,9 @@ export class TestBackend {
 
   private runStatement(text: string, now: PgTimestamp): Answer {
     const { server } = this
+    const [, setting, millis] = /^SET (idle_session_timeout|lock_timeout) = (\d+)$/.exec(text) ?? []
+    if (setting === "idle_session_timeout") this.idleTimeout = Number(millis)
+    if (setting === "lock_timeout") this.lockTimeout = Number(millis)
     if (/^BEGIN\b/.test(text)) {
       this.isInTransaction = true
       return []
@@ -127,6 +146,16 @@ export class TestBackend {
     }
     const lock = new RegExp(`^SELECT pg_try_advisory_lock\\(hashtextextended\\(${literal}, 0\\)\\)`).exec(text)
     if (lock !== null) return [{ locked: server.tryLock(unquoted(lock[1]!), this.pid) ? "t" : "f" }]
+    const lease = new RegExp(
+      `^SELECT pg_catalog\\.pg_try_advisory_lock\\(pg_catalog\\.hashtextextended\\(${literal}, 0\\)\\)`
+    ).exec(text)
+    if (lease !== null) {
+      return [{ is_ours: server.tryLock(unquoted(lease[1]!), this.pid) ? "t" : "f", pid: String(this.pid) }]
+    }
+    if (/\bFROM pg_catalog\.pg_locks\b/.test(text)) {
+      const holder = server.holderOf(unquoted(new RegExp(`${literal}, 0\\)$`).exec(text)?.[1] ?? ""))
+      return holder === undefined ? [] : [{ pid: String(holder), application_name: "replicant" }]
+    }
     return answerChunkEnd(server, text, this.reads())
   }
 }

@@ -11,7 +11,7 @@ import * as BackendMessage from "../protocol/BackendMessage.ts"
 import { portableText } from "../protocol/ByteReader.ts"
 import { ConnectionError, type ReplicationError } from "../ReplicationError.ts"
 import { serverError } from "../refineServerError.ts"
-import type { CopyBoth, QueryRow, ReplicantConnection } from "../server/WalSender.ts"
+import type { CopyBoth, QueryRow, ReplicantConnection, SqlSession } from "../server/WalSender.ts"
 import { readStart } from "./StartReplication.ts"
 import { TestBackend } from "./TestBackend.ts"
 import { refusal } from "./TestCatalog.ts"
@@ -19,6 +19,25 @@ import { TestQuerySession } from "./TestQuerySession.ts"
 import { TestServer, type TestServerOptions, type TestSlot } from "./TestServer.ts"
 import { type StatusUpdate, TestSession } from "./TestSession.ts"
 import { type Network, Wire } from "./Wire.ts"
+
+/** A wait for an advisory lock, and the question behind it: as far as Replicant asks so. */
+const lockWait = (text: string): { readonly key: string; readonly then: string } | undefined => {
+  const [, key, then] =
+    /^DO .*pg_advisory_lock\(pg_catalog\.hashtextextended\('([^']+)'.* END \$\$; (.+)$/s.exec(text) ?? []
+  return key === undefined || then === undefined ? undefined : { key, then }
+}
+
+/** Whose walsender is to be ended to have its slot. */
+const terminates = (text: string): number | undefined => {
+  const pid = /^SELECT pg_catalog\.pg_terminate_backend\(s\.active_pid\).* s\.active_pid = (\d+)$/s.exec(text)?.[1]
+  return pid === undefined ? undefined : Number(pid)
+}
+
+/** What a process is told that an administrator ends. */
+export const terminated = {
+  ...refusal("57P01", "terminating connection due to administrator command"),
+  severity: "FATAL"
+}
 
 const closed = () => new ConnectionError({ reason: "Closed", detail: "the server closed the connection" })
 
@@ -51,10 +70,23 @@ export class TestConnections {
     return [...this.sessions.values()].filter(({ isEnded }) => !isEnded)
   }
 
+  /** Ends the walsender of that pid, by an administrator's hand. */
+  private endWalSender(pid: number, now: number): ReadonlyArray<QueryRow> {
+    const session = this.sessions.get(pid)
+    if (session === undefined || session.isEnded) return []
+    session.fail(terminated, now)
+    return [{ pg_terminate_backend: "t" }]
+  }
+
+  /** Ends every ordinary session, by an administrator's hand. */
+  endSessions(): void {
+    for (const backend of this.backends) if (backend.kind === "sql") backend.break()
+  }
+
   /** Breaks off every connection that streams or copies; or `all` there are. */
   breakOff(which: "busy" | "all"): void {
     for (const session of [...this.streaming, ...this.readers.values()]) session.disconnect("Reset")
-    if (which === "all") for (const backend of this.backends) backend.isBroken = true
+    if (which === "all") for (const backend of this.backends) backend.break()
   }
 
   /** Sends what has been written to who streams. */
@@ -94,38 +126,49 @@ export class TestConnections {
     this.refusal = { error, left: times }
   }
 
+  /** An ordinary session. */
+  get openSession(): Effect.Effect<SqlSession, ReplicationError, Scope.Scope> {
+    return Effect.map(this.open("sql"), ({ query, serverVersion }) => ({ query, serverVersion }))
+  }
+
+  /** A walsender's. */
+  get connect(): Effect.Effect<ReplicantConnection, ReplicationError, Scope.Scope> {
+    return this.open("replication")
+  }
+
   /** Opens a connection, or says why nobody gets in. */
-  readonly connect: Effect.Effect<ReplicantConnection, ReplicationError, Scope.Scope> = Effect.gen(
-    { self: this },
-    function* () {
-      const refused = yield* this.change(() => {
-        this.attempts++
-        return this.closedDoor()
+  private readonly open = Effect.fnUntraced({ self: this }, function* (kind: TestBackend["kind"]): Effect.fn.Return<
+    ReplicantConnection,
+    ReplicationError,
+    Scope.Scope
+  > {
+    const refused = yield* this.change(() => {
+      this.attempts++
+      return this.closedDoor()
+    })
+    if (refused !== undefined) return yield* Effect.fail(refused)
+    const scope = yield* Scope.Scope
+    const backend = new TestBackend(this.server, kind)
+    const { pid } = backend
+    this.backends.add(backend)
+    // With the connection, as a socket closes: what it said goodbye with before that has come.
+    yield* Effect.addFinalizer(() =>
+      this.change(() => {
+        this.sessions.get(pid)?.disconnect("Reset")
+        this.readers.get(pid)?.disconnect("Reset")
+        this.readers.delete(pid)
+        this.backends.delete(backend)
+        backend.end()
       })
-      if (refused !== undefined) return yield* Effect.fail(refused)
-      const scope = yield* Scope.Scope
-      const backend = new TestBackend(this.server)
-      const { pid } = backend
-      this.backends.add(backend)
-      // With the connection, as a socket closes: what it said goodbye with before that has come.
-      yield* Effect.addFinalizer(() =>
-        this.change(() => {
-          this.sessions.get(pid)?.disconnect("Reset")
-          this.readers.get(pid)?.disconnect("Reset")
-          this.readers.delete(pid)
-          this.backends.delete(backend)
-          backend.end()
-        })
-      )
-      return {
-        serverVersion: this.server.serverVersion,
-        slices: portableText,
-        query: (text: string) => this.query(text, backend),
-        copyBoth: (command: string) =>
-          command.startsWith("START_REPLICATION ") ? this.stream(command, pid, scope) : this.read(command, backend)
-      }
+    )
+    return {
+      serverVersion: this.server.serverVersion,
+      slices: portableText,
+      query: (text: string) => Effect.tap(this.query(text, backend), () => this.awaitIdleness(backend, scope)),
+      copyBoth: (command: string) =>
+        command.startsWith("START_REPLICATION ") ? this.stream(command, pid, scope) : this.read(command, backend)
     }
-  )
+  })
 
   private closedDoor(): ReplicationError | undefined {
     if (this.server.state === "down") return new ConnectionError({ reason: "Refused", detail: "nobody listens" })
@@ -140,6 +183,13 @@ export class TestConnections {
   private readonly query = Effect.fnUntraced(
     { self: this },
     function* (text: string, backend: TestBackend): Effect.fn.Return<ReadonlyArray<QueryRow>, ReplicationError> {
+      backend.asked++
+      backend.isIdle = false
+      const wait = lockWait(text)
+      if (wait !== undefined) {
+        const isOver = () => backend.isBroken || this.server.isLockFree(wait.key, backend.pid)
+        yield* Effect.timeoutOption(this.until(isOver), backend.lockTimeout)
+      }
       const waitsFor = /^DROP_REPLICATION_SLOT "([^"]+)" WAIT$/.exec(text)?.[1]
       if (waitsFor !== undefined) {
         yield* this.until(() => this.server.slots.get(waitsFor)?.activePid === undefined)
@@ -147,7 +197,10 @@ export class TestConnections {
       const answered = yield* this.change((now) => {
         this.queries.push(text)
         if (this.server.state === "down" || backend.isBroken) return undefined
-        const rows = backend.run(text, PgTimestamp.fromMillis(now))
+        backend.isIdle = true
+        const terminated = terminates(text)
+        if (terminated !== undefined) return this.endWalSender(terminated, now)
+        const rows = backend.run(wait?.then ?? text, PgTimestamp.fromMillis(now))
         this.advance(now)
         return rows
       })
@@ -155,6 +208,16 @@ export class TestConnections {
       return "sqlState" in answered ? yield* serverError(answered, "Query") : answered
     }
   )
+
+  /** Ends a session that has been idle for as long as it was told that it may be. */
+  private awaitIdleness(backend: TestBackend, scope: Scope.Scope): Effect.Effect<void> {
+    const { asked, idleTimeout } = backend
+    if (idleTimeout === 0) return Effect.void
+    const end = this.change(() => {
+      if (backend.asked === asked && backend.isIdle) backend.break()
+    })
+    return Effect.asVoid(Effect.forkIn(Effect.delay(end, idleTimeout), scope))
+  }
 
   /** Rows of COPY, and other answers, as bytes. */
   private read(command: string, backend: TestBackend): Effect.Effect<CopyBoth> {

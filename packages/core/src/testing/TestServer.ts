@@ -135,6 +135,15 @@ export class TestServer {
     return holder === pid
   }
 
+  holderOf(key: string): number | undefined {
+    return this.locks.get(key)
+  }
+
+  /** Whether that lock can be had by that session. */
+  isLockFree(key: string, pid: number): boolean {
+    return (this.locks.get(key) ?? pid) === pid
+  }
+
   releaseLocks(pid: number): void {
     for (const [key, holder] of this.locks) if (holder === pid) this.locks.delete(key)
   }

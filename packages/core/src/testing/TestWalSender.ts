@@ -13,8 +13,7 @@ import * as Lsn from "../Lsn.ts"
 import * as PgTimestamp from "../PgTimestamp.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import { WalSender } from "../server/WalSender.ts"
-import { refusal } from "./TestCatalog.ts"
-import { TestConnections } from "./TestConnections.ts"
+import { TestConnections, terminated } from "./TestConnections.ts"
 import { strangerPid, type TestServerOptions, type TestSlot } from "./TestServer.ts"
 import type { StatusUpdate } from "./TestSession.ts"
 import type { TestEntry } from "./TestTransaction.ts"
@@ -61,6 +60,9 @@ export interface TestWalSenderShape {
   /** Makes what the slots have confirmed outlast a crash. */
   readonly checkpoint: Effect.Effect<void>
 
+  /** Ends every ordinary session, as `pg_terminate_backend` would: a lease is lost, and the stream stands. */
+  readonly endSessions: Effect.Effect<void>
+
   /** Another consumer, known to the test alone, takes the slot: ours is disconnected, and finds it in use. */
   readonly occupySlot: Effect.Effect<void>
   /** That consumer leaves. */
@@ -87,9 +89,6 @@ export interface TestWalSenderShape {
   /** Waits until all that is written now is confirmed. Moves no clock: adjust it first. */
   readonly awaitConfirmed: Effect.Effect<void>
 }
-
-/** What a process is told that an administrator ends. */
-const terminated = { ...refusal("57P01", "terminating connection due to administrator command"), severity: "FATAL" }
 
 const fromConnections = (connections: TestConnections): TestWalSenderShape => {
   const { network, server } = connections
@@ -143,6 +142,7 @@ const fromConnections = (connections: TestConnections): TestWalSenderShape => {
       server.state = "running"
     }),
     checkpoint: connections.change(() => server.checkpoint()),
+    endSessions: connections.change(() => connections.endSessions()),
     occupySlot: changeSlot((slot, now) => {
       terminate(slot, now)
       slot.activePid = strangerPid
@@ -199,7 +199,7 @@ export class TestWalSender extends Context.Service<TestWalSender, TestWalSenderS
         const connections = new TestConnections(options)
         return Layer.merge(
           Layer.succeed(TestWalSender, fromConnections(connections)),
-          Layer.succeed(WalSender, WalSender.of({ connect: connections.connect }))
+          Layer.succeed(WalSender, WalSender.of({ connect: connections.connect, openSession: connections.openSession }))
         )
       })
     )

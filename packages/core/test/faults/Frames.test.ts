@@ -173,8 +173,9 @@ describe("a peer that takes nothing of what it is told", () => {
   const stuck = (layer: Layer.Layer<WalSender>): Layer.Layer<WalSender> =>
     Layer.effect(
       WalSender,
-      Effect.map(WalSender, ({ connect }) => ({
-        connect: Effect.map(connect, (connection) => ({
+      Effect.map(WalSender, (sender) => ({
+        ...sender,
+        connect: Effect.map(sender.connect, (connection) => ({
           ...connection,
           copyBoth: (command: string) =>
             Effect.map(connection.copyBoth(command), (copy) => ({ ...copy, send: () => Effect.never }))

@@ -165,8 +165,9 @@ interface Pulled {
 const watched = (fake: Fake.FakeWalSender, pulled: Pulled): Layer.Layer<WalSender> =>
   Layer.effect(
     WalSender,
-    Effect.map(WalSender, ({ connect }) => ({
-      connect: Effect.map(connect, (connection) => ({
+    Effect.map(WalSender, (sender) => ({
+      ...sender,
+      connect: Effect.map(sender.connect, (connection) => ({
         ...connection,
         copyBoth: (command: string) =>
           Effect.map(

@@ -123,9 +123,10 @@ describe("a stream that is opened by hand", () => {
       }
       const layer = Layer.effect(
         WalSender,
-        Effect.map(WalSender, ({ connect }) =>
+        Effect.map(WalSender, (sender) =>
           WalSender.of({
-            connect: Effect.map(connect, (connection) => ({
+            ...sender,
+            connect: Effect.map(sender.connect, (connection) => ({
               ...connection,
               query: (command: string) => {
                 const rows = command === "IDENTIFY_SYSTEM" ? undefined : answer(command)

@@ -178,7 +178,7 @@ export const make = (
       return open(options, connections, accepted, inquirers)
     })
     return {
-      layer: Layer.succeed(WalSender, WalSender.of({ connect })),
+      layer: Layer.succeed(WalSender, WalSender.of({ connect, openSession: connect })),
       accept: Queue.take(accepted),
       connections,
       inquiries: () => inquirers.size

@@ -2,7 +2,8 @@
  * How a stream is doing while it streams: how much, how fast, how far behind, and as one line. Read from core's metrics, which
  * cost nothing per change.
  */
-import { Lsn, Metrics } from "@replicant/core"
+import { Lsn } from "@replicant/core"
+import { Metrics } from "@replicant/core/operations"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"

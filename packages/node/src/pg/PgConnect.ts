@@ -188,10 +188,9 @@ export const firstServer = Effect.fnUntraced(function* <A, R>(
 
 /** An ordinary session of the same servers, for what no walsender does: closed with the scope. */
 export const openSession = (
-  config: PgConfig.PgConfig
-): Effect.Effect<PgClient.PgClient, ReplicationError, Scope.Scope> => {
-  const history = new PasswordHistory(config)
-  return firstServer(config, (server, wanted) =>
+  config: PgConfig.PgConfig,
+  history: PasswordHistory = new PasswordHistory(config)
+): Effect.Effect<PgClient.PgClient, ReplicationError, Scope.Scope> =>
+  firstServer(config, (server, wanted) =>
     attemptInTime(ConnectTimeout.make(server), openChecked(server, history, { wanted, session: "sql" }))
   )
-}

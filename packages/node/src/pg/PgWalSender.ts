@@ -5,7 +5,7 @@
  * reads ahead and lends bytes that its next read overwrites: see `SocketTakeover` and `ReadOnDemand`.
  */
 import type { InvalidOption, ReplicationError } from "@replicant/core"
-import { type ReplicantConnection, WalSender } from "@replicant/core/driver"
+import { type ReplicantConnection, type SqlSession, WalSender } from "@replicant/core/driver"
 import type { ConfigError } from "effect/Config"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
@@ -15,7 +15,7 @@ import { nodeText } from "./NodeText.ts"
 import { PasswordHistory } from "./PasswordHistory.ts"
 import * as PgClient from "./PgClient.ts"
 import * as PgConfig from "./PgConfig.ts"
-import { attemptInTime, firstServer, openChecked } from "./PgConnect.ts"
+import { attemptInTime, firstServer, openChecked, openSession } from "./PgConnect.ts"
 import type { TargetSessionAttrs } from "./PgOptions.ts"
 import { copyBoth } from "./SocketTakeover.ts"
 
@@ -45,13 +45,23 @@ const connectTo = Effect.fnUntraced(function* (
   return { ...(yield* attemptInTime(inConnectTimeout, handshake(config, history, wanted))), inConnectTimeout }
 })
 
+/** An ordinary session, of the first server that will do. */
+const session = Effect.fnUntraced(function* (
+  config: PgConfig.PgConfig,
+  history: PasswordHistory
+): Effect.fn.Return<SqlSession, ReplicationError, Scope.Scope> {
+  const client = yield* openSession(config, history)
+  return { serverVersion: yield* PgClient.introduce(client), query: (text) => PgClient.query(client, text) }
+})
+
 /** The driver for one server, or for the first of several that will do. */
 export const make = (config: PgConfig.PgConfig): WalSender["Service"] => {
   const history = new PasswordHistory(config)
   return {
     connect: firstServer(config, (server, wanted) => connectTo(server, history, wanted)).pipe(
       Effect.withSpan("PgWalSender.connect")
-    )
+    ),
+    openSession: Effect.withSpan(session(config, history), "PgWalSender.openSession")
   }
 }
 

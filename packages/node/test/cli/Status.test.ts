@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Lsn, Metrics } from "@replicant/core"
+import { Lsn } from "@replicant/core"
+import { Metrics } from "@replicant/core/operations"
 import { Effect, Metric } from "effect"
 import { TestClock } from "effect/testing"
 import { acknowledgedLsn, formatStatus, formatTotals, statusReader } from "../../src/cli/Status.ts"
