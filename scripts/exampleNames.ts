@@ -4,6 +4,7 @@
  */
 import { type Insert, type LogicalStream, type NextLsn, Outbox, type Replication, Table } from "@replicant/core"
 import type { OutputPlugin, ReplicantConnection } from "@replicant/core/driver"
+import type { Event } from "@replicant/core/sink"
 import type { Copy } from "@replicant/node"
 import { Effect, type Redacted, Schema } from "effect"
 import type { SqlClient } from "effect/sql"
@@ -28,6 +29,7 @@ export const OrderCancelled = Outbox.make("orders.cancelled", Schema.Struct({ id
 export declare const plugin: OutputPlugin.OutputPlugin
 export declare const options: LogicalStream.Options
 export declare const copying: Copy.Options
+export declare const event: Event
 export declare const connection: ReplicantConnection
 export declare const replication: Replication.Replication["Service"]
 export declare const stream: LogicalStream.LogicalStream<LogicalStream.Options & { readonly snapshot: "initial" }>

@@ -23,8 +23,8 @@ const coreFloors: Floors = [
   ["snapshot"],
   ["copying", "lease", "rereading"],
   ["stream"],
-  ["handling", "operations"],
-  ["index.ts", "driver.ts", "operations.ts", "testing"]
+  ["handling", "operations", "sink"],
+  ["index.ts", "driver.ts", "operations.ts", "sink.ts", "testing"]
 ]
 
 const nodeFloors: Floors = [["pg"], ["testing", "codegen", "copy"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
@@ -151,7 +151,8 @@ function* importViolations(path: string, { specifier, isType }: Import): Generat
     return
   }
   if (isSource && specifier === "effect") yield `imports effect: in src its modules are imported one by one`
-  if (/^@replicant\/[^/]+\/(?!(?:testing|driver|operations)$)/.test(specifier)) yield `imports ${specifier}: not public`
+  if (/^@replicant\/[^/]+\/(?!(?:testing|driver|operations|sink)$)/.test(specifier))
+    yield `imports ${specifier}: not public`
   if (isCore && specifier !== "effect" && !specifier.startsWith("effect/"))
     yield `imports ${specifier}: core has only effect`
   if (

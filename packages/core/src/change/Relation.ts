@@ -40,6 +40,14 @@ export interface Relation {
 export const keyColumns = (relation: Relation): ReadonlyArray<string> =>
   relation.columns.filter((column) => column.isKey).map((column) => column.name)
 
+/** Whether its key tells one row from all others: under `full` two rows may be alike. */
+export const isKeyed = (relation: Relation): boolean => {
+  const columns = keyColumns(relation).length
+  if (columns === 0) return false
+  const identity = relation.replicaIdentity
+  return identity === undefined ? columns < relation.columns.length : identity !== "full"
+}
+
 /** How one description of a relation differs from the one before. */
 export interface RelationDifference {
   readonly renamed: boolean

@@ -8,7 +8,7 @@
 import type { OldRow, Row } from "../change/Change.ts"
 import { nextLsn } from "../change/Change.ts"
 import type { Handled } from "../change/NextLsn.ts"
-import { keyColumns, type Relation } from "../change/Relation.ts"
+import { isKeyed, keyColumns, type Relation } from "../change/Relation.ts"
 
 /** The kinds that are of one row. */
 type RowTag = "Insert" | "Update" | "Delete" | "SnapshotRow" | "SnapshotRowDeleted" | "Untyped"
@@ -78,10 +78,7 @@ const planOf = (relation: Relation): Plan => {
   let plan = plans.get(relation)
   if (plan === undefined) {
     const table = relation.oid === 0 ? JSON.stringify([relation.schema, relation.name]) : String(relation.oid)
-    const columns = keyColumns(relation)
-    const identity = relation.replicaIdentity
-    const isKeyed = identity === undefined ? columns.length < relation.columns.length : identity !== "full"
-    plan = { table, columns, isUnique: isKeyed && columns.length > 0 }
+    plan = { table, columns: keyColumns(relation), isUnique: isKeyed(relation) }
     plans.set(relation, plan)
   }
   return plan

@@ -57,7 +57,7 @@ export interface ConnectionOptions {
 
 /** A connection with its slot ready. */
 export interface Opening {
-  readonly system: ResumeFrom & IdentifySystem
+  readonly system: ResumeFrom & IdentifySystem & { readonly isInRecovery: boolean }
   /** Must be handled, and acknowledged, before anything else comes. */
   readonly gap: Gap | undefined
   /** The stream; where there is a gap, once that is acknowledged. Taken once. */

@@ -86,6 +86,7 @@ const runConnection = <E, R>(
       const failed = yield* Deferred.make<never, Final<E | SnapshotError>>()
       const session = sessionOf<E>(options, {
         progress,
+        system: opening.system,
         isOver: () => isOver,
         fail: (error) => Effect.asVoid(Deferred.fail(failed, new Final({ error })))
       })
@@ -189,17 +190,18 @@ export const makeContinuity = (
 }
 
 /** What a session needs of its connection. */
-export interface SessionParts<E> extends Pick<Session<E>, "isOver" | "fail"> {
+export interface SessionParts<E> extends Pick<Session<E>, "isOver" | "fail" | "system"> {
   readonly progress: WalProgress.WalProgressRef
 }
 
 /** The session of a connection. */
 export const sessionOf = <E>(
   { memory, plugin, slot }: Options,
-  { fail, isOver, progress }: SessionParts<E>
+  { fail, isOver, progress, system }: SessionParts<E>
 ): Session<E> => ({
   slot,
   plugin,
+  system,
   maxTransactionBytes: memory?.maxTransactionBytes,
   isOver,
   fail,

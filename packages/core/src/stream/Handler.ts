@@ -17,6 +17,7 @@ import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import { type Transaction, TransactionFold, wholeTransactions } from "../change/Transaction.ts"
 import type * as Lsn from "../Lsn.ts"
 import type { InvalidOption, ReplicationError } from "../ReplicationError.ts"
+import type { IdentifySystem } from "../server/IdentifySystem.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { Reader } from "./Reader.ts"
 
@@ -33,6 +34,8 @@ export interface Read<out C> {
 export interface Session<in E = never> {
   readonly slot: string
   readonly plugin: OutputPlugin
+  /** Whose changes these are, as the connection was opened; `undefined` in a first copy. */
+  readonly system?: (IdentifySystem & { readonly isInRecovery: boolean }) | undefined
   /** What may be gathered of one transaction, in bytes of WAL messages. */
   readonly maxTransactionBytes: number | undefined
   /** Hand nothing more over: the connection is lost, or the program is leaving. */

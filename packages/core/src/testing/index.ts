@@ -1,4 +1,5 @@
 /** For tests of what uses Replicant, without a server: `@replicant/core/testing`. */
+export * as SinkLaws from "./SinkLaws.ts"
 export {
   type ColumnType,
   type KeyRow,

@@ -65,7 +65,7 @@ describe("docs/api.md", () => {
   it("has every entry, and a line on every name in it", () => {
     assert.includeMembers(
       [...entries().keys()],
-      ["core", "core/driver", "core/operations", "core/testing", "node", "node/testing"].map(
+      ["core", "core/driver", "core/operations", "core/sink", "core/testing", "node", "node/testing"].map(
         (entry) => `@replicant/${entry}`
       )
     )

@@ -1,108 +1,11 @@
 /**
- * Changes as JSON lines: one object a change, of a shape that stays (docs/cli.md). Nothing is lost on the way: what JSON's
- * numbers or most readers of them cannot hold is a string, and `json` and `jsonb` columns are PostgreSQL's own text.
- *
- * Written by hand rather than by `JSON.stringify`, which knows no bigint, no NaN, no -0 and no text that is JSON already.
+ * Changes as JSON lines: one object a change, of a shape that stays (docs/cli.md). Values and rows are what core's `ValueJson`
+ * makes of them, in messages of sinks as here.
  */
-import { type Begin, Lsn, PgTimestamp, type Relation, type Row, type Snapshot, type TypeDecoder } from "@replicant/core"
+import { type Begin, Lsn, PgTimestamp, type Relation, type Row, type Snapshot } from "@replicant/core"
+import { ValueJson } from "@replicant/core/sink"
 
-/** The text of a `json` or `jsonb` column: goes into the line as it is, numbers with all their digits. */
-export class JsonText {
-  readonly text: string
-  /** A value of a column that is not NULL. */
-  get isNull(): boolean {
-    return this.text.trim() === "null"
-  }
-
-  constructor(text: string) {
-    // Line breaks can stand between JSON's tokens only, and would break ours.
-    this.text = text.replaceAll(/[\r\n]+/g, " ")
-  }
-}
-
-const jsonText = (text: string): JsonText => new JsonText(text)
-
-/** How the columns of a stream are decoded when its changes are to be printed. */
-export const types: TypeDecoder.TypeDecoders = {
-  byOid: new Map([
-    [114, jsonText],
-    [3802, jsonText]
-  ]),
-  byName: new Map([
-    ["json", jsonText],
-    ["jsonb", jsonText]
-  ])
-}
-
-/** `JSON.stringify` leaves DEL and the C1 controls alone, and some terminals obey those. */
-const quote = (text: string): string =>
-  JSON.stringify(text).replaceAll(
-    /[\u007f-\u009f]/g,
-    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`
-  )
-
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("hex")
-
-/**
- * A column's value.
- *
- * @example
- * encodeValue(9007199254740993n) // => "\"9007199254740993\""
- */
-export const encodeValue = (value: unknown): string => {
-  switch (typeof value) {
-    case "string":
-      return quote(value)
-    case "number":
-      return Number.isFinite(value) ? (Object.is(value, -0) ? "-0" : String(value)) : `"${value}"`
-    case "bigint":
-      return `"${value}"`
-    case "boolean":
-      return String(value)
-    case "object":
-      if (value === null) return "null"
-      if (value instanceof JsonText) return value.text
-      if (value instanceof Uint8Array) return `"\\\\x${hex(value)}"`
-      if (Array.isArray(value)) return `[${value.map(encodeValue).join(",")}]`
-      return encodeObject(value as Row)
-    default:
-      return "null"
-  }
-}
-
-/** An object's own members; a column may be named `__proto__`. */
-const encodeObject = (row: Row): string => {
-  let text = "{"
-  for (const name of Object.keys(row)) {
-    text += `${text.length === 1 ? "" : ","}${quote(name)}:${encodeValue(row[name])}`
-  }
-  return `${text}}`
-}
-
-const pointerStep = (name: string): string => `/${name.replaceAll("~", "~0").replaceAll("/", "~1")}`
-
-const addJsonNulls = (value: unknown, pointer: string, found: Array<string>): void => {
-  if (value instanceof JsonText) {
-    if (value.isNull) found.push(pointer)
-  } else if (Array.isArray(value)) {
-    for (const [index, element] of value.entries()) addJsonNulls(element, `${pointer}/${index}`, found)
-  }
-}
-
-/**
- * Which nulls of these rows are JSON's own, and not SQL's: no JSON value could tell that in its place, since a `jsonb` may
- * be any. They are told by where they are in the line.
- *
- * Source: RFC 6901, JSON Pointer
- */
-const jsonNulls = (rows: { readonly [member: string]: Row | undefined }): string => {
-  const found: Array<string> = []
-  for (const [member, row] of Object.entries(rows)) {
-    if (row === undefined) continue
-    for (const name of Object.keys(row)) addJsonNulls(row[name], `/${member}${pointerStep(name)}`, found)
-  }
-  return found.length === 0 ? "" : `,"jsonNull":${encodeValue(found)}`
-}
+const { encodeContent, encodeRow, encodeValue, jsonNulls, quote } = ValueJson
 
 const place = (kind: string, relation: Relation.Relation): string =>
   `{"kind":"${kind}","schema":${quote(relation.schema)},"table":${quote(relation.name)}`
@@ -132,9 +35,9 @@ const rowsOf = ({
   readonly unchanged?: ReadonlyArray<string>
   readonly old?: OldRow
 }): string => {
-  const now = row === undefined ? "" : `,"row":${encodeObject(row)}`
+  const now = row === undefined ? "" : `,"row":${encodeRow(row)}`
   const left = unchanged.length === 0 ? "" : `,"unchanged":${encodeValue(unchanged)}`
-  const before = old === undefined ? "" : `,"${oldMember(old)}":${encodeObject(old.row)}`
+  const before = old === undefined ? "" : `,"${oldMember(old)}":${encodeRow(old.row)}`
   return `${now}${left}${before}${jsonNulls({ row, [oldMember(old)]: old?.row })}`
 }
 
@@ -145,17 +48,6 @@ const lowerFirst = (tag: string): string => `${tag.charAt(0).toLowerCase()}${tag
 
 const volume = ({ bytes, rows }: { readonly bytes: number; readonly rows: number }): string =>
   `,"rows":${rows},"bytes":${bytes}`
-
-const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-
-/** Messages are bytes that mostly are text. */
-const content = (bytes: Uint8Array): string => {
-  try {
-    return `"content":${quote(strictUtf8.decode(bytes))}`
-  } catch {
-    return `"bytes":"\\\\x${hex(bytes)}"`
-  }
-}
 
 /** An element of a snapshot, or of a table read anew, as one line without its line break. */
 const encodeSnapshot = (change: Snapshot.Change | Snapshot.OneTableChange): string => {
@@ -240,7 +132,7 @@ export const encodeChange = (change: Snapshot.ChangeAfterSnapshot): string => {
         change.begin === undefined
           ? `,"lsn":"${Lsn.format(change.lsn)}","ordinal":${change.ordinal}`
           : `${transaction(change.begin)},"ordinal":${change.ordinal}`
-      const text = `"prefix":${quote(change.prefix)},${content(change.content)}`
+      const text = `"prefix":${quote(change.prefix)},${encodeContent(change.content)}`
       return `{"kind":"message"${at},"transactional":${change.transactional},${text}}`
     }
     case "Origin": {

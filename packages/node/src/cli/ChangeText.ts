@@ -3,7 +3,7 @@
  * cut; whoever wants all of them wants the JSON lines of `ChangeJson.ts`.
  */
 import { Lsn, PgTimestamp, Relation, type Row, type Snapshot } from "@replicant/core"
-import { encodeValue } from "./ChangeJson.ts"
+import { ValueJson } from "@replicant/core/sink"
 import { plainText } from "./PlainText.ts"
 import { formatCount, plural } from "./Table.ts"
 
@@ -37,7 +37,7 @@ const maxValue = 48
 /** A value, short: JSON's form, but for a text the reader can tell apart without its quotes. */
 const formatValue = (value: unknown): string => {
   if (typeof value === "bigint") return String(value)
-  const text = plainText(encodeValue(value)).replace(/^"([^"\\\s]+)"$/, "$1")
+  const text = plainText(ValueJson.encodeValue(value)).replace(/^"([^"\\\s]+)"$/, "$1")
   return text.length <= maxValue ? text : `${text.slice(0, maxValue - 1)}…`
 }
 

@@ -4,6 +4,7 @@
  */
 import { LogicalStream, Pgoutput, Publication, type ReplicationError } from "@replicant/core"
 import { hasReplicaIdentity, type WalSender } from "@replicant/core/driver"
+import { ValueJson } from "@replicant/core/sink"
 import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -15,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as PgWalSender from "../pg/PgWalSender.ts"
 import type { PgServerFailed, PgServerShape } from "../testing/index.ts"
-import { encodeChange, types } from "./ChangeJson.ts"
+import { encodeChange } from "./ChangeJson.ts"
 import { ChangeText } from "./ChangeText.ts"
 import * as DemoShop from "./DemoShop.ts"
 import { follow } from "./Follow.ts"
@@ -92,7 +93,7 @@ const show = Effect.fnUntraced(function* (
   const text = new ChangeText(yield* Root.palette(shared))
   const stream = yield* LogicalStream.make({
     slot,
-    plugin: Pgoutput.make({ publications: source.publications, types }),
+    plugin: Pgoutput.make({ publications: source.publications, types: ValueJson.types }),
     createSlot: "temporary",
     timing: { acknowledgeDelay: "200 millis" }
   })

@@ -4,9 +4,9 @@
  */
 import { type Lsn, Pgoutput, Publication, type Snapshot, Wal2Json } from "@replicant/core"
 import type { OutputPlugin } from "@replicant/core/driver"
+import { ValueJson } from "@replicant/core/sink"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import * as ChangeJson from "./ChangeJson.ts"
 import { UsageError } from "./Report.ts"
 
 export interface StreamFlags {
@@ -43,7 +43,7 @@ export interface StreamPlan {
 const wrong = (message: string, remedy: string): Result.Result<never, UsageError> =>
   Result.fail(new UsageError({ message, remedy }))
 
-const types = ChangeJson.types
+const types = ValueJson.types
 
 const wal2json = (flags: StreamFlags): Result.Result<OutputPlugin.OutputPlugin, UsageError> => {
   if (Option.isSome(flags.streaming) || flags.twoPhase) {
