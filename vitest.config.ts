@@ -40,6 +40,7 @@ const atTheEnds = [
   "test/Cli*.test.ts",
   "test/Codegen.test.ts",
   "test/Copy*.test.ts",
+  "test/JoiningTables.test.ts",
   "test/Replay.test.ts",
   "test/SnapshotControl.test.ts",
   "test/SnapshotResume.test.ts",

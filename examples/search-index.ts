@@ -86,9 +86,11 @@ const openEngine = Effect.fnUntraced(function* (path: string) {
 
 const operationsOf = (change: ArticleChange): ReadonlyArray<Operation> => {
   switch (change._tag) {
-    // Whatever an earlier snapshot has brought is void: it may hold articles that are gone.
+    // Whatever an earlier snapshot has brought is void: it may hold articles that are gone. The last is of a table that was
+    // taken out of the publication and put in again: its rows come among the changes.
     case "SnapshotStarted":
     case "SnapshotTableRestarted":
+    case "TableSnapshotStarted":
     case "Truncate":
       return [{ _tag: "Clear" }]
     case "SnapshotRow":

@@ -67,7 +67,7 @@ const refusal = (options: Copy.Options) =>
 describe("the tables of a copy", () => {
   onServer(
     "postgres",
-    "brings the old rows of a table that joins while it runs, and what is written to it meanwhile",
+    "[P11] brings the old rows of a table that joins while it runs, and what is written to it meanwhile",
     (server) =>
       Effect.gen(function* () {
         const { options, source, target } = yield* makeSides(server)
@@ -98,7 +98,7 @@ describe("the tables of a copy", () => {
 
   onServer(
     "postgres",
-    "brings a table that has joined while it did not run, and reads it once",
+    "[P11] brings a table that has joined while it did not run, and reads it once",
     (server) =>
       Effect.gen(function* () {
         const { options, source, target } = yield* makeSides(server)
@@ -123,7 +123,7 @@ describe("the tables of a copy", () => {
 
   onServer(
     "postgres",
-    "never empties a table of the target's own that joins, in the stream or amid the first copy, unless it is told to",
+    "[P11] never empties a table of the target's own that joins, in the stream or amid the first copy, unless it is told to",
     (server) =>
       Effect.gen(function* () {
         const { options, source, target } = yield* makeSides(server)
@@ -159,7 +159,7 @@ describe("the tables of a copy", () => {
   ] as const) {
     onServer(
       "postgres",
-      `reads a table anew that ${title} while it does not run`,
+      `[P11] reads a table anew that ${title} while it does not run`,
       (server) =>
         Effect.gen(function* () {
           const { options, source, target } = yield* makeSides(server, "FOR TABLE early, late, end_mark")
@@ -184,7 +184,7 @@ describe("the tables of a copy", () => {
 
   onServer(
     "postgres",
-    "reads a partitioned table anew to which rows were attached, and not for a partition that is made",
+    "[P11] reads a partitioned table anew to which rows were attached, and not for a partition that is made",
     (server) =>
       Effect.gen(function* () {
         const parts = `CREATE TABLE parted (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
@@ -220,7 +220,7 @@ describe("the tables of a copy", () => {
 
   onServer(
     "postgres",
-    "leaves what it has of a table that is published no more, and stores that it has left",
+    "[P11] leaves what it has of a table that is published no more, and stores that it has left",
     (server) =>
       Effect.gen(function* () {
         const { options, source, target } = yield* makeSides(server, "FOR TABLE early, late, end_mark")
@@ -237,7 +237,7 @@ describe("the tables of a copy", () => {
       })
   )
 
-  onServer("postgres", "ends with the way out for a table that cannot be read beside the stream", (server) =>
+  onServer("postgres", "[P11] ends with the way out for a table that cannot be read beside the stream", (server) =>
     Effect.gen(function* () {
       const sql = `${tables}; CREATE TABLE keyless (v text)`
       const { options, source, target } = yield* makeSides(server, undefined, sql)
@@ -259,23 +259,26 @@ describe("the tables of a copy", () => {
     })
   )
 
-  onServer("postgres", "of changes only applies those of a table that joins, and copies no rows of it", (server) =>
-    Effect.gen(function* () {
-      const { source, target } = yield* makeSides(server)
-      yield* source.sql("INSERT INTO late VALUES (1, 'old')")
-      const copying = yield* startCopy(copyOptions(source, target, { rows: "leave" }))
-      yield* copying.during(eventually(source.isStreaming(), { what: "it streams" }))
-      yield* copying.during(caughtUp(source, target))
-      yield* source.sql(`ALTER PUBLICATION ${source.publication} ADD TABLE late`)
-      yield* source.sql("INSERT INTO late VALUES (2, 'new')")
-      yield* copying.during(caughtUp(source, target))
-      assert.deepStrictEqual(yield* target.sql("SELECT id FROM late"), [{ id: 2 }])
-    })
+  onServer(
+    "postgres",
+    "[P11] of changes only applies those of a table that joins, and copies no rows of it",
+    (server) =>
+      Effect.gen(function* () {
+        const { source, target } = yield* makeSides(server)
+        yield* source.sql("INSERT INTO late VALUES (1, 'old')")
+        const copying = yield* startCopy(copyOptions(source, target, { rows: "leave" }))
+        yield* copying.during(eventually(source.isStreaming(), { what: "it streams" }))
+        yield* copying.during(caughtUp(source, target))
+        yield* source.sql(`ALTER PUBLICATION ${source.publication} ADD TABLE late`)
+        yield* source.sql("INSERT INTO late VALUES (2, 'new')")
+        yield* copying.during(caughtUp(source, target))
+        assert.deepStrictEqual(yield* target.sql("SELECT id FROM late"), [{ id: 2 }])
+      })
   )
 
   onServer(
     "postgres",
-    "is told by the command, which names the table",
+    "[P11] is told by the command, which names the table",
     (server) =>
       Effect.gen(function* () {
         const { options, source, target } = yield* makeSides(server)

@@ -19,6 +19,7 @@ import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import { connect, excludeOthers } from "../snapshot/SnapshotSession.ts"
 import { type Deliver, type HandlerFailed, runSnapshot, type SnapshotRun } from "./CopyRun.ts"
 import { copyProgress, describeTables, snapshotTable, type TableCopy } from "./CopyTables.ts"
+import type { TableCoverage } from "./CoveredTables.ts"
 import type { StreamPatience } from "./DeletedRows.ts"
 import { type ExportedSnapshot, type ExportOptions, exportSnapshot, type OpenReaders } from "./ExportedSnapshot.ts"
 import type { RateLimit } from "./RateLimit.ts"
@@ -41,6 +42,8 @@ export interface AttemptOptions {
   readonly rateLimit: RateLimit | undefined
   /** As the stream's own. */
   readonly streaming?: StreamPatience | undefined
+  /** What keeps which tables are copied, where anybody asks later. */
+  readonly coverage?: TableCoverage | undefined
 }
 
 /** What outlives an attempt. */

@@ -115,7 +115,7 @@ export const snapshotAt = ({ snapshots }: SnapshotCheckpoint, index: number): Tr
   TransactionSnapshot.fromString(snapshots[index]!)!
 
 /** Two unlike texts of a table have the same one once in 2^64. Each step can be undone, so one unlike letter always shows. */
-const digest = (text: string): string => {
+export const digest = (text: string): string => {
   let [high, low] = [0x811c9dc5, 0x9747b28c]
   for (let index = 0; index < text.length; index++) {
     const code = text.charCodeAt(index)

@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
+import { qualifiedName } from "../protocol/ReplicationCommand.ts"
 import { InvalidOption, SlotAlreadyExists, SlotMismatch, SystemMismatch } from "../ReplicationError.ts"
 import { type IdentifySystem, identifySystem } from "../server/IdentifySystem.ts"
 import { dropReplicationSlot, getReplicationSlot, type ReplicationSlot } from "../server/ReplicationSlot.ts"
@@ -115,8 +116,10 @@ const beginRun = Effect.fnUntraced(function* (
   systemId: string
 ): Effect.fn.Return<SnapshotRun, SnapshotError, WalSender> {
   const { keeper, options, store, workingSlot } = session
-  const { piecePages, slot } = options
+  const { coverage, piecePages, slot } = options
   yield* dropWorkingSlot(keeper, workingSlot)
+  // Before the seam: whatever is altered from here on is another entry later.
+  if (coverage !== undefined) yield* coverage.begin(yield* coverage.list(keeper))
   const exported = yield* exportSnapshot(keeper, exportOptions(session))
   const { consistentPoint, readers, temporarySlot } = exported
   const { snapshot } = yield* readSnapshot(readers[0]!)
@@ -138,7 +141,8 @@ const resumeRun = Effect.fnUntraced(function* (
   before: SnapshotCheckpoint.SnapshotCheckpoint
 ): Effect.fn.Return<SnapshotRun, SnapshotError, WalSender> {
   const { closeReaders, keeper, options, store, workingSlot } = session
-  const { piecePages, plugin, rateLimit, streaming, tellProgress } = options
+  const { coverage, piecePages, plugin, rateLimit, streaming, tellProgress } = options
+  const published = coverage === undefined ? [] : yield* coverage.list(keeper)
   const { listing, readers, seam, snapshot } = yield* takeSnapshot(keeper, exportOptions(session))
   const plan = planResume(before, listing, { seam, snapshot })
   const { checkpoint } = plan
@@ -151,6 +155,10 @@ const resumeRun = Effect.fnUntraced(function* (
   const tables = all.filter(({ plan: { state } }) => state !== "complete").map(({ copy }) => copy)
   // What is about to be thrown away must not be counted on any more: not even by a run that finds the tables altered back.
   yield* saveCheckpoint(store, checkpoint)
+  const restarted = new Set(
+    plan.tables.flatMap(({ state, table }) => (state === "pending" ? [qualifiedName(table)] : []))
+  )
+  if (coverage !== undefined) yield* coverage.resume(published, (table) => restarted.has(qualifiedName(table)))
   const beginning: SnapshotResumed = {
     _tag: "SnapshotResumed",
     attempt: yield* beginAttempt(session, tables),

@@ -24,18 +24,16 @@ import type { ConnectionState } from "../replication/ConnectionState.ts"
 import { openReplicationStream } from "../replication/OpenStream.ts"
 import { ReadsAhead } from "../replication/ReadsAhead.ts"
 import { runOpening } from "../replication/ReplicationStream.ts"
-import { attach } from "../rereading/Attachment.ts"
-import type { ControlState } from "../rereading/Control.ts"
 import type { IdentifySystem } from "../server/IdentifySystem.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { SnapshotChange, SnapshotCompleted, SnapshotRangeCompleted } from "../snapshot/SnapshotChange.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
 import { type Continuity, sessionOf } from "./ConnectionRun.ts"
-import { doneBefore, type FirstCopy, lockMillis, seamReader, storeOfRequests, tryFirstCopy } from "./FirstCopy.ts"
+import { doneBefore, type FirstCopy, tryFirstCopy } from "./FirstCopy.ts"
 import * as Handler from "./Handler.ts"
 import type { Delivered, Failure, Options } from "./LogicalStreamOptions.ts"
-import { withRequests } from "./Requests.ts"
+import { type RowsBeside, withRowsBeside } from "./RowsBeside.ts"
 
 /** How far the stream and its consumer are. */
 export interface Progress {
@@ -174,10 +172,7 @@ const sourceOf = (): (<A, E>(
 }
 
 /** A stream to be opened. */
-export interface Opening {
-  readonly copy: FirstCopy
-  /** What is requested of it; `undefined` where nothing can be. */
-  readonly control: ControlState | undefined
+export interface Opening extends RowsBeside {
   readonly continuity: Continuity
   readonly onState: (state: ConnectionState) => Effect.Effect<void>
 }
@@ -194,30 +189,24 @@ export interface Opened {
 
 /** The stream, once the rows are handed over. */
 const deliverChanges = Effect.fnUntraced(function* (
-  { continuity, control, copy, onState }: Opening,
+  opening: Opening,
   filter: SeamFilter | undefined,
   handler: Handler.Handler<Anything>,
   onBegun: (system: IdentifySystem) => Effect.Effect<unknown>
 ): Effect.fn.Return<never, SnapshotError, WalSender> {
+  const { continuity, copy, onState } = opening
   const { options } = copy
   const { onConnecting, onStreaming, patience, progress, resume } = continuity
-  const wrapped: Handler.Handler<Change> = control === undefined ? handler : withRequests(control, handler)
-  const kept = filter === undefined ? wrapped : Handler.before(() => seamReader(filter), wrapped)
-  const stream = Effect.gen(function* () {
-    yield* onConnecting
-    const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
-    const opening = yield* openReplicationStream(progress, options, opened)
-    yield* onBegun(opening.system)
-    const consume = yield* kept.make(sessionOf(options, { progress, isOver: () => false, fail: () => Effect.void }))
-    return yield* runOpening(opening, (changes, bytes) => consume({ changes, bytes }), onStreaming(opening.system))
-  })
-  if (control === undefined) return yield* Effect.scoped(stream)
-  const { copy: how, plugin, slot } = options
-  return yield* attach(
-    control,
-    { slot, plugin, lockTimeout: lockMillis(how), checkpoints: storeOfRequests(copy) },
-    Effect.scoped(stream)
-  )
+  const stream = (kept: Handler.Handler<Change>) =>
+    Effect.gen(function* () {
+      yield* onConnecting
+      const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
+      const begun = yield* openReplicationStream(progress, options, opened)
+      yield* onBegun(begun.system)
+      const consume = yield* kept.make(sessionOf(options, { progress, isOver: () => false, fail: () => Effect.void }))
+      return yield* runOpening(begun, (changes, bytes) => consume({ changes, bytes }), onStreaming(begun.system))
+    })
+  return yield* withRowsBeside(opening, filter, handler, (kept) => Effect.scoped(stream(kept)))
 })
 
 /** Opens a stream: it is there once its first element is, or the stream has begun. The scope ends it in good order. */

@@ -16,6 +16,7 @@ import { type AttemptOptions, type Attempts, attemptWhole, type SnapshotDone } f
 import { checkpointKey } from "../copying/CopyCheckpoint.ts"
 import { CopyRetry } from "../copying/CopyRetry.ts"
 import type { Deliver } from "../copying/CopyRun.ts"
+import { TableCoverage } from "../copying/CoveredTables.ts"
 import { rateLimitProblem } from "../copying/RateLimit.ts"
 import { attemptResumable, findFilter } from "../copying/ResumableAttempt.ts"
 import type { SeamFilter } from "../copying/SeamFilter.ts"
@@ -34,6 +35,8 @@ import type { CopyOptions, Options } from "./LogicalStreamOptions.ts"
 export interface FirstCopy {
   readonly options: Options
   readonly store: CheckpointStore["Service"] | undefined
+  /** What keeps which tables are covered, where there is a store and somebody who asks. */
+  readonly coverage: TableCoverage | undefined
   readonly tellProgress: TellProgress
   /** Told that an attempt has failed and another will be made. */
   readonly onFailure: (error: SnapshotError, attempt: number) => Effect.Effect<void>
@@ -44,7 +47,7 @@ export const lockMillis = ({ lockTimeout = "10 seconds" }: CopyOptions = {}): nu
 
 const failOnOption = (option: string, problem: string) => Effect.fail(new InvalidOption({ option, problem }))
 
-const validated = ({ options, tellProgress }: FirstCopy): Effect.Effect<AttemptOptions, InvalidOption> => {
+const validated = ({ coverage, options, tellProgress }: FirstCopy): Effect.Effect<AttemptOptions, InvalidOption> => {
   const { copy = {}, createSlot, failover, plugin, slot, snapshot } = options
   const { connections = 2, piecePages = defaultPiecePages, rateLimit } = copy
   if (createSlot !== undefined) return failOnOption("createSlot", "is the snapshot's to do: leave it out")
@@ -66,6 +69,7 @@ const validated = ({ options, tellProgress }: FirstCopy): Effect.Effect<AttemptO
     piecePages,
     tellProgress,
     rateLimit,
+    coverage,
     streaming: { timing: options.timing, memory: options.memory }
   })
 }
@@ -165,7 +169,7 @@ export const seamReader = (filter: SeamFilter): Reader<Change, Change, never> =>
  * The store as what is requested sees it. One that a consumer brings may keep the copy's text alone, and give it whatever the
  * key: that is nothing of a request's, to be read, written over or removed.
  */
-export const storeOfRequests = ({ options, store }: FirstCopy): FirstCopy["store"] => {
+export const storeOfRequests = ({ options, store }: Pick<FirstCopy, "options" | "store">): FirstCopy["store"] => {
   if (store === undefined) return undefined
   const find = Effect.fnUntraced(function* (key: string) {
     const text = yield* store.load(key)
@@ -178,4 +182,12 @@ export const storeOfRequests = ({ options, store }: FirstCopy): FirstCopy["store
     save: (key, text) => Effect.flatMap(find(key), ({ isOfCopy }) => (isOfCopy ? Effect.void : store.save(key, text))),
     remove: (key) => Effect.flatMap(find(key), ({ isOfCopy }) => (isOfCopy ? Effect.void : store.remove(key)))
   }
+}
+
+/** What is covered by a stream of these options. */
+export const coverageOf = (copy: Pick<FirstCopy, "options" | "store">): TableCoverage | undefined => {
+  const { copy: { whenJoined = "read" } = {}, plugin, slot, snapshot } = copy.options
+  const store = storeOfRequests(copy)
+  if (store === undefined || snapshot !== "initial" || whenJoined === "ignore") return undefined
+  return new TableCoverage({ slot, publications: plugin.tells.publications, store })
 }

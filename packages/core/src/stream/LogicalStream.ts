@@ -7,6 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import type { Change } from "../change/Change.ts"
 import { CheckpointStore } from "../checkpoint/CheckpointService.ts"
@@ -15,7 +16,7 @@ import { isReplicationError } from "../isReplicationError.ts"
 import { InvalidOption } from "../ReplicationError.ts"
 import { HeldLease } from "../replication/HeldLease.ts"
 import { Final, type Retrying, retrying } from "../replication/Reconnect.ts"
-import { attach, unfit } from "../rereading/Attachment.ts"
+import { unfit } from "../rereading/Attachment.ts"
 import * as Control from "../rereading/Control.ts"
 import { ControlState } from "../rereading/Control.ts"
 import type { SnapshotRequest, SnapshotRequestOptions } from "../rereading/Request.ts"
@@ -25,10 +26,10 @@ import { isSnapshotError, type SnapshotError } from "../snapshot/SnapshotError.t
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
 import { makeContinuity, makeMemory, runConnections } from "./ConnectionRun.ts"
 import * as Delivery from "./Delivery.ts"
-import { copyVerdict, doneBefore, lockMillis, runFirstCopy, seamReader, storeOfRequests } from "./FirstCopy.ts"
-import { before, from, type Handler, type Input } from "./Handler.ts"
+import { copyVerdict, coverageOf, doneBefore, runFirstCopy } from "./FirstCopy.ts"
+import { from, type Handler, type Input } from "./Handler.ts"
 import type { Delivered, End, Failure, Options } from "./LogicalStreamOptions.ts"
-import { withRequests } from "./Requests.ts"
+import { withRowsBeside } from "./RowsBeside.ts"
 import * as StreamState from "./StreamState.ts"
 
 export type { RateLimit } from "../copying/RateLimit.ts"
@@ -98,25 +99,18 @@ const checkpointStore: Effect.Effect<CheckpointStore["Service"] | undefined> = E
 
 /** The rows that are asked for, then the stream. */
 const runAll = Effect.fnUntraced(function* <E, R>(
-  { continuity, control, copy, onState }: Delivery.Opening,
+  opening: Delivery.Opening,
   handler: Handler<Anything, E, R>
 ): Effect.fn.Return<unknown, SnapshotError | E, R | WalSender> {
+  const { continuity, copy, onState } = opening
   const { options } = copy
-  const { copy: how, plugin, slot, snapshot } = options
+  const { plugin, snapshot } = options
   const unfitness = handler.unfit?.(plugin)
   if (unfitness !== undefined) return yield* unfitness
   const isWithout = snapshot === undefined || snapshot === "never"
   const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, handler)
   if (snapshot === "only") return completed
-  const wrapped: Handler<Change, E, R> = control === undefined ? handler : withRequests(control, handler)
-  const kept = filter === undefined ? wrapped : before(() => seamReader(filter), wrapped)
-  const stream = runConnections(options, continuity, kept, onState)
-  if (control === undefined) return yield* stream
-  return yield* attach(
-    control,
-    { slot, plugin, lockTimeout: lockMillis(how), checkpoints: storeOfRequests(copy) },
-    stream
-  )
+  return yield* withRowsBeside(opening, filter, handler, (kept) => runConnections(options, continuity, kept, onState))
 })
 
 /** One connection after the other by hand, as often as one is lost. */
@@ -171,11 +165,16 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
         copy: {
           options,
           store,
+          coverage: coverageOf({ options, store }),
           tellProgress: StreamState.updateCopying(state),
           onFailure: (cause: SnapshotError, attempt: number) =>
             SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, cause })
         },
-        control: options.snapshot === undefined || unfitness !== undefined ? undefined : requests,
+        control: options.snapshot === undefined ? undefined : (unfitness ?? requests),
+        isStreaming: SubscriptionRef.changes(state).pipe(
+          Stream.filter(({ _tag }) => _tag === "Streaming" || _tag === "Stalled"),
+          Stream.runHead
+        ),
         // Under a lease whoever ran before is known to be us, or somebody whose work the slot has.
         continuity: makeContinuity(options, (yield* HeldLease) === options.slot ? leased : yield* makeMemory, onState),
         onState

@@ -27,6 +27,11 @@ export interface CopyOptions {
   readonly piecePages?: number | undefined
   /** Spares the source: no more than this a second, over all connections. Changes after the snapshot are not held back. */
   readonly rateLimit?: RateLimit | undefined
+  /**
+   * What becomes of a table that is published later, or otherwise than it was, where a `CheckpointStore` keeps which tables
+   * are covered: `read` beside the stream, the default; or `ignore` it, and bring what is committed from then on.
+   */
+  readonly whenJoined?: "read" | "ignore" | undefined
 }
 
 /**

@@ -139,10 +139,19 @@ const describeTables = (server: TestServer, text: string): ReadonlyArray<QueryRo
   ]
 }
 
+/** By what each table is published: see `server/PublishedEntries.ts`. No publication of this server is ever altered. */
+const publishedEntries = (server: TestServer, text: string): ReadonlyArray<QueryRow> =>
+  server.tables.all.flatMap(({ oid, relation }) => {
+    const publications = publishedBy(server, publicationsOf(text), relation)
+    if (publications.length === 0) return []
+    const { name, schema } = relation
+    return [{ schema, name, entry: `${oid}/${publications.join(",")}`, attached: "[]" }]
+  })
+
 /** Answers what is asked about tables; `undefined` for anything else. */
 export const answerFacts = (server: TestServer, text: string): ReadonlyArray<QueryRow> | undefined => {
   if (text.startsWith("WITH listed (oid, pub,")) return describeTables(server, text)
-  // No publication of this server is ever altered.
+  if (text.startsWith("WITH listed (oid, pub) AS")) return publishedEntries(server, text)
   if (/^SELECT concat_ws\('\/', .* AS fingerprint,/s.test(text)) return [{ fingerprint: "1 (0,1)", role: "test" }]
   if (text.includes("pg_catalog.pg_opclass")) {
     const types = /unnest\('\{([^}]*)\}'::oid\[\]\)/.exec(text)?.[1] ?? ""

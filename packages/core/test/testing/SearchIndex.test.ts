@@ -27,6 +27,7 @@ class Index {
     switch (change._tag) {
       case "SnapshotStarted":
       case "SnapshotTableRestarted":
+      case "TableSnapshotStarted":
       case "Truncate":
         this.documents.clear()
         return

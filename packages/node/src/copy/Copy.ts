@@ -136,7 +136,8 @@ const streamOptions = (options: Options, { joined, position, sourceVersion }: Se
       origin: options.replicated === "skip" && sourceVersion >= originSince ? "none" : undefined
     }),
     snapshot: hasRows ? ("initial" as const) : ("never" as const),
-    copy: { connections: options.connections, piecePages: options.piecePages },
+    // Which tables are covered lies in our own row, and is compared by ourselves.
+    copy: { connections: options.connections, piecePages: options.piecePages, whenJoined: "ignore" },
     // Also of one that has nothing yet: what it gets must be of the history of whoever answers next.
     checkpoint: { endLsn, systemId, timeline, idleFlush },
     storeIdleFlush: (lsn: Lsn.Lsn) =>

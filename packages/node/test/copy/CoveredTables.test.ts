@@ -27,7 +27,7 @@ const known = (states: Readonly<Record<string, CoverageState>>): Coverage =>
 const names = (tables: ReadonlyArray<{ readonly name: string }>) => tables.map(({ name }) => name)
 
 describe("what is published, against what is covered", () => {
-  it("asks for nothing while both are the same", () => {
+  it("[P11] asks for nothing while both are the same", () => {
     const before = known({ a: "covered", b: "covered" })
     const { coverage, foreign, joined, left } = compare(before, [entry("a"), entry("b")])
     assert.deepStrictEqual(coverage, before)
@@ -35,7 +35,7 @@ describe("what is published, against what is covered", () => {
     assert.isFalse(isOutdated(before, [entry("a"), entry("b")]))
   })
 
-  it("tells tables that join from those that come back: only the first may be somebody else's", () => {
+  it("[P11] tells tables that join from those that come back: only the first may be somebody else's", () => {
     const { coverage, foreign, joined, left } = compare(
       known({ same: "covered", again: "covered", back: "left", gone: "covered", begun: "reading", off: "left" }),
       [entry("same"), entry("again", "again/2"), entry("back"), entry("begun"), entry("made")]
@@ -54,7 +54,7 @@ describe("what is published, against what is covered", () => {
     assert.deepStrictEqual(left, [key("gone")])
   })
 
-  it("takes a partition that was attached for rows that are missing, and one that was detached for none", () => {
+  it("[P11] takes a partition that was attached for rows that are missing, and one that was detached for none", () => {
     const before = new Map([[key("root"), { ...entry("root", "r", ["1:5"]), state: "covered" as const }]])
     const after = (attached: ReadonlyArray<string>) => names(compare(before, [entry("root", "r", attached)]).joined)
     assert.deepStrictEqual(after(["1:5"]), [])
@@ -65,7 +65,7 @@ describe("what is published, against what is covered", () => {
     assert.deepStrictEqual(names(compare(detached, [entry("root", "r", ["1:5"])]).joined), ["root"], "and again")
   })
 
-  it("is outdated by what is not under way already", () => {
+  it("[P11] is outdated by what is not under way already", () => {
     const before = known({ a: "awaited", b: "reading", c: "left" })
     assert.isFalse(isOutdated(before, [entry("a"), entry("b")]))
     assert.isTrue(isOutdated(before, [entry("a", "a/2"), entry("b")]), "put in again while it was awaited")
@@ -73,7 +73,7 @@ describe("what is published, against what is covered", () => {
     assert.isTrue(isOutdated(before, [entry("a")]), "it has left")
   })
 
-  it("keeps, while the first copy goes on, by what each table was published when that began", () => {
+  it("[P11] keeps, while the first copy goes on, by what each table was published when that began", () => {
     const { coverage, foreign } = compareCopying(known({ a: "copying", b: "copying" }), [
       entry("a", "a/2"),
       entry("new")
@@ -90,7 +90,7 @@ describe("what is published, against what is covered", () => {
 describe("the tables that a session follows", () => {
   const make = () => new FollowedTables(all([entry("a")], "awaited"), { followsAll: false, mayEmpty: false })
 
-  it("applies nothing of a table before its beginning, and all from there on", () => {
+  it("[P11] applies nothing of a table before its beginning, and all from there on", () => {
     const followed = make()
     assert.isFalse(followed.follows(key("a")))
     followed.set({ schema: "public", name: "a" }, "reading")
@@ -98,7 +98,7 @@ describe("the tables that a session follows", () => {
     assert.isTrue(followed.isReading(key("a")))
   })
 
-  it("forgets with a connection what was not committed", () => {
+  it("[P11] forgets with a connection what was not committed", () => {
     const followed = make()
     followed.set({ schema: "public", name: "a" }, "reading")
     followed.reset()
@@ -110,7 +110,7 @@ describe("the tables that a session follows", () => {
     assert.isTrue(followed.follows(key("a")))
   })
 
-  it("tells once of a table that nobody knows, and never of one that is awaited", () => {
+  it("[P11] tells once of a table that nobody knows, and never of one that is awaited", () => {
     const followed = make()
     let told = 0
     followed.onStranger = () => {
