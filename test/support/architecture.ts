@@ -19,6 +19,7 @@ const coreFloors: Floors = [
   ["pgoutput", "wal2json", "table"],
   ["outbox"],
   ["checkpoint", "server"],
+  ["doctor"],
   ["replication"],
   ["snapshot"],
   ["copying", "lease", "rereading"],
