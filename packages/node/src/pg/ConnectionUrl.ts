@@ -68,6 +68,37 @@ const parseAuthority = (text: string): Authority | string => {
   return { user, password, host: hosts.join(","), port }
 }
 
+/** Parameters whose value, cut at an & that is not percent-encoded, goes on in what looks like the next one's name. */
+const secret = /password|secret|key/
+
+/** Whether what looks like the name of a parameter cannot be a part of a password. */
+const isTellable = (url: string, name: string): boolean => {
+  const [, query = ""] = cut(url, /\?/)
+  const names = query.split("&").map((parameter) => cut(parameter, /=/)[0])
+  const before = names.slice(0, names.indexOf(name))
+  return (
+    /^[a-z_]+$/.test(name) && names.includes(name) && !query.includes("@") && !before.some((one) => secret.test(one))
+  )
+}
+
+/**
+ * The error for a parameter that nobody knows. It is told by its name, but not where that may be a part of a password: before
+ * an @, which then ends the password and not the host's name; behind a secret among the parameters; and where it is not
+ * written as parameters are.
+ *
+ * @example
+ * unknownParameter("postgresql://db/shop?sslmod=require", "sslmod") // names it
+ * unknownParameter("postgresql://me:1/2?hunter=2@db/shop", "hunter") // does not
+ */
+export const unknownParameter = (url: string, name: string): InvalidOption =>
+  isTellable(url, name)
+    ? new InvalidOption({ option: "url", problem: `unknown parameter "${name}"`, remedy: "compare it with libpq's" })
+    : new InvalidOption({
+        option: "url",
+        problem: "it has a parameter that is not known, or a password that is not percent-encoded",
+        remedy: encodeIt
+      })
+
 /**
  * What a connection URL says, each part percent-decoded. Parameters beat the parts before the `?`, as in libpq.
  *
@@ -87,6 +118,8 @@ export const parse = (url: string): Result.Result<Keywords, InvalidOption> => {
   const authority = parseAuthority(rest.slice(0, authorityLength))
   if (typeof authority === "string") return malformed(authority, encodeIt)
   const [path, query] = cut(rest.slice(authorityLength), /\?/)
+  // libpq would take it for the name of a database. What stands before it may be half of a password, and its host the rest.
+  if (path.includes("@")) return malformed("an @ behind the host: the password is not percent-encoded", encodeIt)
 
   const said: Array<readonly [keyword: string, encoded: string | undefined]> = [
     ["user", authority.user],

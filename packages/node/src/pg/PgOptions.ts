@@ -195,14 +195,17 @@ const tlsVersion = (option: string, text: string): TlsVersion => {
   throw refuse(option, "nothing before TLSv1.2 is spoken", "set TLSv1.2 or TLSv1.3")
 }
 
+/** Where keywords stand: in that URL, in a service's file, or in variables, whose names are our own. */
+type Origin = { readonly url: string } | "service" | "variables"
+
 /** A keyword that nobody knows. In a service's file it may be half of a password that stands on a line of its own. */
-const unknown = (keyword: string, origin: "url" | "service"): InvalidOption =>
-  origin === "url"
-    ? refuse("url", `unknown parameter ${JSON.stringify(keyword)}`)
-    : refuse("service", "it has a parameter that is not known", "compare its names with those that libpq has")
+const unknown = (keyword: string, origin: Origin): InvalidOption =>
+  typeof origin === "string"
+    ? refuse(origin, "it has a parameter that is not known", "compare its names with those that libpq has")
+    : ConnectionUrl.unknownParameter(origin.url, keyword)
 
 /** libpq's keywords -> options. Throws `InvalidOption`; `resolve` catches it. */
-const fromKeywords = (keywords: ConnectionUrl.Keywords, origin: "url" | "service" = "url"): Options => {
+const fromKeywords = (keywords: ConnectionUrl.Keywords, origin: Origin): Options => {
   const options: { -readonly [Name in keyof Options]: Options[Name] } = {}
   for (const [keyword, text] of Object.entries(keywords)) {
     switch (keyword) {
@@ -285,12 +288,12 @@ const fromKeywords = (keywords: ConnectionUrl.Keywords, origin: "url" | "service
   return options
 }
 
+const fromUrl = (url: string): Options => fromKeywords(Result.getOrThrow(ConnectionUrl.parse(url)), { url })
+
 /** What of `options` was said, over what the URL says. */
 export const withUrl = ({ url, ...options }: Options): Options => {
   const said = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
-  return url === undefined
-    ? said
-    : { ...fromKeywords(Result.getOrThrow(ConnectionUrl.parse(Redacted.value(url)))), ...said }
+  return url === undefined ? said : { ...fromUrl(Redacted.value(url)), ...said }
 }
 
 /** An empty variable is one that is not set, as in libpq. */
@@ -326,7 +329,11 @@ export const fromEnvironment: Effect.Effect<Options, InvalidOption | Config.Conf
     checked(() => {
       const ofVariables = Object.fromEntries(Object.entries(found).filter(([, value]) => value !== ""))
       // Each by itself, so that `ssl` and `sslmode` of two places do not meet.
-      const options = { ...fromKeywords(ofVariables), ...fromKeywords(ofService, "service"), ...fromKeywords(said) }
+      const options = {
+        ...fromKeywords(ofVariables, "variables"),
+        ...fromKeywords(ofService, "service"),
+        ...fromKeywords(said, { url })
+      }
       // A fallback of one place does not stand before a name of another.
       const named = [said, ofService, ofVariables].find((keywords) => keywords.application_name !== undefined)
       return named === undefined ? options : { ...options, applicationName: named.application_name }

@@ -74,7 +74,7 @@ describe("ConnectionUrl.parse", () => {
     assert.strictEqual(parse("postgresql://db:1/shop?port=2&host=other").host, "other")
   })
 
-  it("tells what is malformed without quoting any of it", () => {
+  it("[X7] tells what is malformed without quoting any of it", () => {
     const secret = "hunter2"
     const malformed = [
       `http://me:${secret}@db`,
@@ -87,13 +87,41 @@ describe("ConnectionUrl.parse", () => {
       `postgresql://me:${secret}%zz@db/shop`,
       `postgresql://me:${secret}%ff@db/shop`,
       `postgresql://me:${secret}%00@db/shop`,
-      `postgresql://db/shop?${secret}`
+      `postgresql://db/shop?${secret}`,
+      `postgresql://me:1/${secret}@db/shop`,
+      `postgresql://me:p@${secret}/x@db/shop`,
+      `postgresql://me/${secret}:x@db/shop`
     ]
     for (const url of malformed) {
       const error = problem(url)
       assert.strictEqual(error?.option, "url")
       assert.notInclude(JSON.stringify(error), secret)
       assert.notInclude(String(error), secret)
+    }
+  })
+
+  it("[X7] tells a parameter by its name where that cannot be a part of a password", () => {
+    for (const [url, name] of [
+      ["postgresql://me:secret@db/shop?sslmod=require", "sslmod"],
+      ["postgresql://db?connect_timeout=1&sslmod=require", "sslmod"],
+      ["postgresql://db?sslmod=require&password=x", "sslmod"]
+    ] as const) {
+      assert.include(ConnectionUrl.unknownParameter(url, name).message, name, url)
+    }
+    for (const url of [
+      "postgresql://me:1/x?hunter=rest@db/shop",
+      "postgresql://me:p@ss?hunter=rest@db/shop",
+      "postgresql://me:1/x?sslmode=require&hunter=rest@db/shop",
+      "postgresql://db/shop?password=a&hunter=rest",
+      "postgresql://db/shop?user=me&sslpassword=a&hunter=rest",
+      "postgresql://db/shop?HUNTER=rest",
+      "postgresql://db/shop?hunter2=rest",
+      "postgresql://db/shop?hunt%65r=rest"
+    ]) {
+      for (const name of ["hunter", "HUNTER", "hunter2"]) {
+        const error = ConnectionUrl.unknownParameter(url, name)
+        assert.notMatch(`${error.message} ${JSON.stringify(error)}`, /hunt/i, url)
+      }
     }
   })
 
