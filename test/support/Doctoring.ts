@@ -11,6 +11,12 @@ export const examine = (url: string, plan: Doctor.Plan, extra?: ReadonlyArray<Do
 export const findingsOf = (report: Doctor.Report, id: string): ReadonlyArray<Doctor.Finding> =>
   report.findings.filter((finding) => finding.id === id)
 
+/** What they are about, in order. */
+export const subjectsOf = (report: Doctor.Report, id: string): ReadonlyArray<string | undefined> =>
+  findingsOf(report, id)
+    .map(({ subject }) => subject)
+    .toSorted()
+
 /** Whether a check was carried out, and found nothing. */
 export const isSilent = (report: Doctor.Report, id: string): boolean =>
   report.checked.includes(id) && findingsOf(report, id).length === 0

@@ -17,6 +17,7 @@ import * as Logger from "effect/Logger"
 import * as CodegenCommand from "./cli/CodegenCommand.ts"
 import * as CopyCommand from "./cli/CopyCommand.ts"
 import * as DemoCommand from "./cli/DemoCommand.ts"
+import * as DoctorCommand from "./cli/DoctorCommand.ts"
 import * as LagCommand from "./cli/LagCommand.ts"
 import { probeCodes } from "./cli/LagVerdict.ts"
 import * as LiveLine from "./cli/LiveLine.ts"
@@ -70,6 +71,7 @@ export const command = Root.command.pipe(
     LagCommand.command,
     PublicationCommand.command,
     CopyCommand.command,
+    DoctorCommand.command,
     CodegenCommand.command,
     DemoCommand.command
   ])

@@ -32,6 +32,8 @@ export interface Reading {
   readonly session: Session
   readonly who: Who
   readonly asked: Asked
+  /** What a fact that this one needs was read as. */
+  readonly known: <A>(fact: Fact<A>) => A
 }
 
 /** Something to be known of a server. Asked once, however many checks need it. */
@@ -41,6 +43,8 @@ export interface Fact<out A> {
   /** In words, after "cannot see". */
   readonly what: string
   readonly server: ServerName
+  /** What is read before it; where that cannot be, nor can this. */
+  readonly needs?: ReadonlyArray<Fact<unknown>> | undefined
   readonly read: (reading: Reading) => Effect.Effect<A, ReplicationError>
   /** What lets a role see it, as SQL; left out where `pg_monitor` does. */
   readonly grants?: ((role: string) => ReadonlyArray<string>) | undefined

@@ -6,13 +6,16 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { InvalidOption, ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type * as Check from "./Check.ts"
 import * as Connecting from "./Connecting.ts"
+import * as Disk from "./Disk.ts"
 import type { Finding, Report, ServerName, Severity } from "./Finding.ts"
+import * as Network from "./Network.ts"
 import { type Asked, type Plan, resolve } from "./Plan.ts"
 import * as Publications from "./Publications.ts"
 import * as PublishedTables from "./PublishedTables.ts"
@@ -21,11 +24,15 @@ import * as Rights from "./Rights.ts"
 import * as Server from "./Server.ts"
 import { type Introduced, introduce, openSource } from "./Session.ts"
 import * as Slots from "./Slots.ts"
+import * as Standbys from "./Standbys.ts"
+import * as Transactions from "./Transactions.ts"
 
-export { type Check, make as check } from "./Check.ts"
+export { ask, type Check, type Context, type Fact, jsonArray, make as check, type Who } from "./Check.ts"
 export * from "./Finding.ts"
-export type { Plan, Session, Thresholds } from "./Plan.ts"
+export type { Asked, Plan, Session, Thresholds } from "./Plan.ts"
+export { bytes, plural, reloaded, restarted, some } from "./Remedies.ts"
 export { script } from "./Script.ts"
+export { slots } from "./SlotFacts.ts"
 
 /** Everything that is looked for, but for what only a driver can see. */
 export const checks: ReadonlyArray<Check.Check> = [
@@ -34,8 +41,15 @@ export const checks: ReadonlyArray<Check.Check> = [
   ...Rights.checks,
   ...Publications.checks,
   ...PublishedTables.checks,
-  ...Slots.checks
+  ...Slots.checks,
+  ...Transactions.checks,
+  ...Network.checks,
+  ...Disk.checks,
+  ...Standbys.checks
 ]
+
+/** A session at each server that could be reached. */
+type Sessions = { readonly [Name in ServerName]: Introduced | undefined }
 
 type Known = Map<Check.Fact<unknown>, Result.Result<unknown, ReplicationError>>
 
@@ -60,21 +74,45 @@ const unseen = (
   }
 }
 
-/** Reads facts of one server, in turn. Once the connection is gone, the rest fails as it did. */
+/** With what a fact cannot be read: the connection is gone, or a fact that it needs could not be read. */
+const obstacle = (
+  { needs = [], server }: Check.Fact<unknown>,
+  known: Known,
+  lost: ReadonlyMap<ServerName, ReplicationError>
+): ReplicationError | undefined =>
+  lost.get(server) ??
+  needs
+    .map((needed) => known.get(needed))
+    .find((answer) => answer !== undefined && Result.isFailure(answer))
+    ?.pipe(Result.getFailure, Option.getOrUndefined)
+
+/** Reads facts in turn, each once. Once a connection is gone, the rest of its server fails as it did. */
 const readFacts = Effect.fnUntraced(function* (
   facts: ReadonlyArray<Check.Fact<unknown>>,
-  introduced: Introduced,
-  asked: Asked,
-  known: Known
-): Effect.fn.Return<void> {
-  let lost: ReplicationError | undefined
+  introduced: Sessions,
+  asked: Asked
+): Effect.fn.Return<Known> {
+  const known: Known = new Map()
+  const lost = new Map<ServerName, ReplicationError>()
+  // Whoever needs a fact knows its type, and it has been read by then.
+  const valueOf = <A>(fact: Check.Fact<A>): A => Result.getOrThrow(known.get(fact)!) as A
   for (const fact of facts) {
+    const at = introduced[fact.server]
+    if (at === undefined) continue
+    const failure = obstacle(fact, known, lost)
     const answer: Result.Result<unknown, ReplicationError> =
-      lost === undefined ? yield* Effect.result(fact.read({ ...introduced, asked })) : Result.fail(lost)
+      failure === undefined ? yield* Effect.result(fact.read({ ...at, asked, known: valueOf })) : Result.fail(failure)
     known.set(fact, answer)
-    if (Result.isFailure(answer) && answer.failure._tag === "ConnectionError") lost = answer.failure
+    if (Result.isFailure(answer) && answer.failure._tag === "ConnectionError") lost.set(fact.server, answer.failure)
   }
+  return known
 })
+
+/** A fact, and before it all that it needs. */
+const withNeeds = (fact: Check.Fact<unknown>): ReadonlyArray<Check.Fact<unknown>> => [
+  ...(fact.needs ?? []).flatMap(withNeeds),
+  fact
+]
 
 const unique = <A>(values: Iterable<A>): ReadonlyArray<A> => [...new Set(values)]
 
@@ -122,7 +160,7 @@ const look = Effect.fnUntraced(function* (
     target: asked.target === undefined ? Effect.undefined : Effect.result(Effect.flatMap(asked.target, introduce)),
     standby: asked.standby === undefined ? Effect.undefined : Effect.result(Effect.flatMap(asked.standby, introduce))
   })
-  const introduced: { readonly [Name in ServerName]: Introduced | undefined } = {
+  const introduced: Sessions = {
     source: source.introduced,
     target: others.target && Result.getOrUndefined(others.target),
     standby: others.standby && Result.getOrUndefined(others.standby)
@@ -135,20 +173,17 @@ const look = Effect.fnUntraced(function* (
     now: yield* Clock.currentTimeMillis
   }
   // Facts of a server that cannot be reached are told of as one; those of one that is not asked about, not at all.
-  const possible = all.filter(
-    (check) => (check.applies?.(context) ?? true) && check.facts.every(({ server }) => introduced[server] !== undefined)
-  )
-  const known: Known = new Map()
-  const wanted = unique(possible.flatMap(({ facts }) => facts))
-  yield* Effect.forEach(["source", "target", "standby"] as const, (server) => {
-    const at = introduced[server]
-    const facts = wanted.filter((fact) => fact.server === server)
-    return at === undefined ? Effect.void : readFacts(facts, at, asked, known)
-  })
+  const possible = all
+    .map((check) => ({ check, facts: check.facts.flatMap(withNeeds) }))
+    .filter(
+      ({ check, facts }) =>
+        (check.applies?.(context) ?? true) && facts.every(({ server }) => introduced[server] !== undefined)
+    )
+  const known = yield* readFacts(unique(possible.flatMap(({ facts }) => facts)), introduced, asked)
   const values = new Map(
     Array.from(known).flatMap(([fact, answer]) => (Result.isSuccess(answer) ? [[fact, answer.success] as const] : []))
   )
-  const done = possible.filter(({ facts }) => facts.every((fact) => values.has(fact)))
+  const done = possible.map(({ check }) => check).filter(({ facts }) => facts.every((fact) => values.has(fact)))
   const refusals = (["target", "standby"] as const).flatMap((server) => {
     const other = others[server]
     return other !== undefined && Result.isFailure(other) ? [unseen(noSession(server), other.failure, undefined)] : []

@@ -11,7 +11,10 @@ import type * as Tables from "../server/Tables.ts"
 import { type TableName, tableName } from "../table/TableName.ts"
 
 /** A session that takes SQL. Text comes back, as from a walsender. */
-export type Session = Tables.Session<ReplicationError>
+export interface Session extends Tables.Session<ReplicationError> {
+  /** Whether another than the backend that answers let us in: a connection pooler, which may hand each statement to another. */
+  readonly isPooled?: boolean | undefined
+}
 
 /** From where on something is told. */
 export interface Thresholds {

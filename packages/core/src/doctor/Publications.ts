@@ -308,7 +308,7 @@ export const checks: ReadonlyArray<Check.Check> = [
         .map(({ name }) => ({
           severity: "warning",
           subject: quoteIdentifier(name),
-          seen: `publication ${quoteIdentifier(name)} was made, altered or given a table after the position of slot ${slotName}`,
+          seen: `publication ${quoteIdentifier(name)} was made, altered or given a table after the position of slot ${slotName}, as far as transaction ids tell`,
           consequence: `what was written between the two is sent by the older definition: ${
             context.serverVersion >= 180_000
               ? "of a publication that was not there yet, nothing"

@@ -5,9 +5,9 @@ import type { Cure } from "./Finding.ts"
 const alterSystemRight = (name: string): string =>
   `a superuser, or from PostgreSQL 15 on GRANT ALTER SYSTEM ON PARAMETER ${name}`
 
-/** A setting of the server that counts once its configuration is read again. */
-export const reloaded = (name: string, value: string): Cure => ({
-  sql: [`ALTER SYSTEM SET ${name} = ${quoteLiteral(value)}`, "SELECT pg_reload_conf()"],
+/** A setting of the server that counts once its configuration is read again; of a list, its elements. */
+export const reloaded = (name: string, value: string | ReadonlyArray<string>): Cure => ({
+  sql: [`ALTER SYSTEM SET ${name} = ${[value].flat().map(quoteLiteral).join(", ") || "''"}`, "SELECT pg_reload_conf()"],
   advice: "at a provider's: in its parameter group, or among its server parameters",
   right: alterSystemRight(name)
 })

@@ -270,7 +270,7 @@ export const checks: ReadonlyArray<Check.Check> = [
           subject: "output_plugin_libraries",
           seen: `output_plugin_libraries does not list ${plugin}`,
           consequence: "making a slot with it, and streaming from one, is refused (42501)",
-          cure: reloaded("output_plugin_libraries", [...listed.filter((name) => name !== ""), plugin].join(", "))
+          cure: reloaded("output_plugin_libraries", [...listed.filter((name) => name !== ""), plugin])
         }
       ]
     }

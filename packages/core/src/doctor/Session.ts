@@ -8,6 +8,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { ReplicationError } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
+import { identifySystem } from "../server/IdentifySystem.ts"
 import { WalSender } from "../server/WalSender.ts"
 import * as Check from "./Check.ts"
 import type { Asked, Session } from "./Plan.ts"
@@ -63,7 +64,10 @@ export const openSource = Effect.fnUntraced(function* ({
   source
 }: Asked): Effect.fn.Return<Source, never, WalSender | Scope.Scope> {
   const { connect } = yield* WalSender
-  const walSender = yield* Effect.result(Effect.flatMap(connect, introduce))
+  // Only a walsender knows that command: a pooler in between may have dropped that we asked for one.
+  const walSender = yield* Effect.result(
+    Effect.flatMap(connect, (connection) => Effect.andThen(identifySystem(connection), introduce(connection)))
+  )
   if (Result.isSuccess(walSender)) return { introduced: walSender.success, refusal: undefined, failure: undefined }
   const refusal = walSender.failure
   if (source === undefined) return { introduced: undefined, refusal, failure: refusal }

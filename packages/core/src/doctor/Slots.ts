@@ -110,7 +110,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     slot.activePid === null || asked.slot === undefined
       ? undefined
       : {
-          severity: "warning",
+          severity: "note",
           seen: `slot ${slot.name} is in use by pid ${slot.activePid}${slot.user === null ? "" : `, role ${slot.user}`}${
             slot.application ? `, application ${slot.application}` : ""
           }`,

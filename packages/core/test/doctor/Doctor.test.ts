@@ -22,6 +22,9 @@ const session = (answer: (text: string) => unknown): Doctor.Session => ({
   serverVersion: 180_000,
   query: (text) => {
     if (text.startsWith("SET ")) return Effect.succeed([])
+    if (text === "IDENTIFY_SYSTEM") {
+      return Effect.succeed([{ systemid: "1", timeline: "1", xlogpos: "0/1", dbname: "shop" }])
+    }
     const said = text.includes("providerRoles") ? who : answer(text)
     return said instanceof Error
       ? Effect.fail(said as ReplicationError)

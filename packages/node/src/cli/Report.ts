@@ -65,7 +65,7 @@ export interface Failure {
   readonly cure: string | undefined
 }
 
-export const exitCodes = { ok: 0, failed: 1, usage: 2, interrupted: 130, terminated: 143 } as const
+export const exitCodes = { ok: 0, failed: 1, usage: 2, unsure: 3, interrupted: 130, terminated: 143 } as const
 
 /** An option that is refused has been refused here, before anything was opened or asked. */
 export const exitCodeOf = (error: CommandError): number =>

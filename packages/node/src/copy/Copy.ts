@@ -6,6 +6,7 @@
  */
 import { CheckpointStore, InvalidOption, LogicalStream, type Lsn, Pgoutput } from "@replicant/core"
 import { WalSender } from "@replicant/core/driver"
+import type { Doctor } from "@replicant/core/operations"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -22,13 +23,24 @@ import { type Setup, setup } from "./CopySetup.ts"
 import type { CopyTotals } from "./CopyTotals.ts"
 import { FollowedTables } from "./CoveredTables.ts"
 import { outdated, readTables, watchTables } from "./TableCoverage.ts"
+import * as TargetRoleChecks from "./TargetRoleChecks.ts"
 import * as TargetSession from "./TargetSession.ts"
+import * as TargetTableChecks from "./TargetTableChecks.ts"
 import { TargetWriter, type WriteError } from "./TargetWriter.ts"
 
 export * from "./CopyError.ts"
 export { type ForgetOptions, forget } from "./CopyForget.ts"
 export { defaultSlot } from "./CopySlot.ts"
 export type { CopyTotals } from "./CopyTotals.ts"
+
+/**
+ * What a doctor looks for at the target of a copy, beside its own checks.
+ *
+ * @example
+ * const target = PgWalSender.session({ url: Redacted.make("postgres://replicant@new/shop") })
+ * const report = Doctor.run({ publications: ["shop"], slot: "shop_copy", snapshot: true, target }, Copy.checks)
+ */
+export const checks: ReadonlyArray<Doctor.Check> = [...TargetRoleChecks.checks, ...TargetTableChecks.checks]
 
 /** What is copied, from where to where. */
 export interface Options {

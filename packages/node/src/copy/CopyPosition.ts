@@ -6,7 +6,7 @@ import { Lsn } from "@replicant/core"
 import { quoteLiteral } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import type { Statement, Step } from "./PgBatch.ts"
-import type { SessionError, TargetSession } from "./TargetSession.ts"
+import type { SessionError, TargetQueries, TargetSession } from "./TargetSession.ts"
 
 /** `copying` until every row is there; `copied` until the first change; then `streaming`. */
 export type CopyState = "copying" | "copied" | "streaming"
@@ -38,14 +38,14 @@ export const isPositionTable = ({ name, schema }: { readonly schema: string; rea
   schema === "replicant" && name === "copy_position"
 
 /** Whether the table is there. */
-export const tableExists = (session: TargetSession): Effect.Effect<boolean, SessionError> =>
+export const tableExists = (session: TargetQueries): Effect.Effect<boolean, SessionError> =>
   Effect.map(
     session.query("SELECT pg_catalog.to_regclass('replicant.copy_position') IS NOT NULL AS is_there"),
     ([row]) => row?.is_there === "t"
   )
 
 /** The row of a slot, if there is one. */
-export const load = (session: TargetSession, slot: string): Effect.Effect<CopyPosition | undefined, SessionError> =>
+export const load = (session: TargetQueries, slot: string): Effect.Effect<CopyPosition | undefined, SessionError> =>
   Effect.map(
     session.query(`SELECT system_id, timeline, state, end_lsn, idle_flush, snapshot FROM replicant.copy_position
       WHERE slot = ${quoteLiteral(slot)}`),

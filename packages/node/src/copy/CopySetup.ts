@@ -55,7 +55,7 @@ const isSame = (source: Readonly<Record<string, string | null>> | undefined, tar
   source?.database === target?.database && source?.started === target?.started
 
 /** Where a key is known at the source, the target's index over it is how its rows are found. */
-const missingKeys = (published: ReadonlyArray<SourceTable>, { tables }: TargetTables): ReadonlyArray<string> =>
+export const missingKeys = (published: ReadonlyArray<SourceTable>, { tables }: TargetTables): ReadonlyArray<string> =>
   published.flatMap((source) => {
     const target = tables.get(tableKey(source))
     const key = source.identity.length > 0 ? source.identity : source.primaryKey
@@ -119,12 +119,12 @@ const whatIsThere = Effect.fnUntraced(function* (
   }
 })
 
-/** Slot and position must be of one copy. */
-const checkTogether = (
+/** Slot and position must be of one copy: how they are not, if so. */
+export const disagreement = (
   { name: slot, database }: { readonly name: string; readonly database: string | undefined },
-  found: ReplicationSlot.ReplicationSlot | undefined,
+  found: Pick<ReplicationSlot.ReplicationSlot, "database"> | undefined,
   position: CopyPosition.CopyPosition | undefined
-): Effect.Effect<void, CopyPositionLost> => {
+): CopyPositionLost | undefined => {
   const isSlotThere = found !== undefined
   // Names are of the whole cluster: it is not ours to advise anything on.
   if (found !== undefined && found.database !== database) {
@@ -151,7 +151,7 @@ const checkTogether = (
       remedy: `copy anew: DELETE FROM replicant.copy_position WHERE slot = '${slot}' at the target, and empty the tables`
     })
   }
-  return Effect.void
+  return undefined
 }
 
 /** Of a copy without rows: stopped before its slot stood. Once it stands, the row has its position, and it is never made again. */
@@ -204,7 +204,8 @@ export const setup = Effect.fnUntraced(function* (
   const { tables } = yield* checkTables(source, target, options)
 
   const found = yield* whatIsThere(source, target, options)
-  yield* checkTogether({ name: slot, database }, found.slot, found.position)
+  const lost = disagreement({ name: slot, database }, found.slot, found.position)
+  if (lost !== undefined) return yield* lost
   const isFirst = found.position === undefined
   // A first copy makes its slot when all rows are there. Without one it is made here, before anything is applied.
   const lacksSlot = found.slot === undefined && (isFirst ? options.rows === "leave" : isUnmade(found.position))

@@ -19,7 +19,8 @@ export const originName = (database: string, slot: string): string => `replicant
 export const createOrigin = (name: string): string =>
   `SELECT pg_catalog.pg_replication_origin_create(${quoteLiteral(name)})`
 
-const functions = [
+/** What the role must be allowed to run. */
+export const functions = [
   "pg_replication_origin_oid(text)",
   "pg_replication_origin_create(text)",
   "pg_replication_origin_session_setup(text)",

@@ -5,7 +5,7 @@
 import { type ReplicationError, Tables } from "@replicant/core"
 import { qualifiedName, quoteIdentifier, type ReplicantConnection } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
-import { type SessionError, sharedSettings, type TargetSession } from "./TargetSession.ts"
+import { type SessionError, sharedSettings, type TargetQueries } from "./TargetSession.ts"
 import { type ColumnType, misfit } from "./TypeFit.ts"
 
 /** A column of the target. */
@@ -69,7 +69,7 @@ export interface TargetTables {
 
 /** Asks the target for these tables: one at least. */
 export const targetTables = Effect.fnUntraced(function* (
-  session: TargetSession,
+  session: TargetQueries,
   names: ReadonlyArray<Named>
 ): Effect.fn.Return<TargetTables, SessionError> {
   const found = yield* Tables.describe(session, {
@@ -92,7 +92,7 @@ export const targetTables = Effect.fnUntraced(function* (
  * changed.
  */
 export const sourceTables = Effect.fnUntraced(function* (
-  source: ReplicantConnection,
+  source: Pick<ReplicantConnection, "query" | "serverVersion">,
   publications: ReadonlyArray<string>
 ): Effect.fn.Return<ReadonlyArray<SourceTable>, ReplicationError> {
   const { quote_all_identifiers, search_path } = sharedSettings

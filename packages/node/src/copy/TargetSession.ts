@@ -22,6 +22,9 @@ export type SessionError = ReplicationError | TargetFailed
 /** A row of a catalog query, by column name. */
 export type TargetRow = Readonly<Record<string, string | null>>
 
+/** What can be asked at the target, without a copy's session. */
+export type TargetQueries = Pick<TargetSession, "serverVersion" | "query">
+
 export interface TargetSession {
   readonly serverVersion: number
   /** Whether the target's triggers act on what is written. */

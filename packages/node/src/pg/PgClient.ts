@@ -334,3 +334,8 @@ export const introduce = (self: PgClient): Effect.Effect<number, ReplicationErro
     self.backend = { pid: row?.pid ?? "", serverStart: row?.server_start ?? "" }
     return Number(row?.server_version_num)
   })
+
+/** Whether the backend that answers is another than the one that let us in. */
+export const isPooled = ({ backend, client }: PgClient): boolean =>
+  backend !== undefined &&
+  String((client as unknown as { readonly processID: number | null }).processID) !== backend.pid

@@ -74,6 +74,25 @@ export const make = (config: PgConfig.PgConfig): WalSender["Service"] => {
 export const layer = (options: PgConfig.Options): Layer.Layer<WalSender, InvalidOption> =>
   Layer.effect(WalSender, Effect.map(Effect.fromResult(PgConfig.resolve(options)), make))
 
+/**
+ * An ordinary session of the servers that the options name, closed with the scope: for what is asked in SQL alone, such as a
+ * standby or the target of a copy by `Doctor`. `isPooled` tells a connection pooler: it lets us in under a pid of its own.
+ *
+ * @example
+ * const standby = PgWalSender.session({ host: "standby.example.com", user: "replicant", database: "shop", password })
+ */
+export const session = Effect.fnUntraced(function* (
+  options: PgConfig.Options
+): Effect.fn.Return<
+  Pick<ReplicantConnection, "serverVersion" | "query"> & { readonly isPooled: boolean },
+  ReplicationError,
+  Scope.Scope
+> {
+  const client = yield* openSession(yield* Effect.fromResult(PgConfig.resolve(options)))
+  const serverVersion = yield* PgClient.introduce(client)
+  return { serverVersion, query: (text) => PgClient.query(client, text), isPooled: PgClient.isPooled(client) }
+})
+
 /** The driver, by `DATABASE_URL` and libpq's variables: see {@link PgConfig.fromEnvironment}. */
 export const layerConfig: Layer.Layer<WalSender, InvalidOption | ConfigError> = Layer.effect(
   WalSender,
