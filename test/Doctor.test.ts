@@ -2,12 +2,9 @@
 import { assert, describe } from "@effect/vitest"
 import type { Doctor } from "@replicant/core/operations"
 import { Effect } from "effect"
-import { examine, findingsOf, isSilent, subjectsOf } from "./support/Doctoring.ts"
+import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
-
-/** Runs the cures of a report's findings of one check, as whoever reads them would. */
-const cures = (report: Doctor.Report, id: string) => findingsOf(report, id).flatMap(({ cure }) => cure.sql)
 
 const tables = `
   CREATE TABLE keyed (id int PRIMARY KEY, v text);
@@ -50,7 +47,7 @@ describe("a doctor", () => {
       assert.deepStrictEqual(subjectsOf(report, "table.toast"), ['"public"."large"'])
       assert.deepStrictEqual(subjectsOf(report, "table.kind"), ['"public"."seen"', '"public"."unlogged"'])
       assert.deepStrictEqual(subjectsOf(report, "table.missing"), ['"public"."gone"'])
-      assert.isTrue(isSilent(report, "publication.tables"))
+      silent(report, "publication.tables")
 
       assert.include(cures(report, "table.identity").join(), 'REPLICA IDENTITY USING INDEX "uniquely_id"')
       for (const sql of [...cures(report, "table.identity"), ...cures(report, "table.toast")]) yield* workspace.sql(sql)
@@ -58,7 +55,7 @@ describe("a doctor", () => {
       yield* workspace.sql("ALTER TABLE whole REPLICA IDENTITY DEFAULT")
       const mended = yield* examine(workspace.url(), { publications: [workspace.publication], tables: ["keyed"] })
       for (const id of ["table.identity", "table.identity-full", "table.toast", "table.kind", "table.missing"]) {
-        assert.isTrue(isSilent(mended, id), id)
+        silent(mended, id)
       }
       yield* workspace.sql("UPDATE bare SET id = 1; UPDATE later SET id = 2; UPDATE nothing SET id = 3")
     })
@@ -87,7 +84,7 @@ describe("a doctor", () => {
         }
         const mended = yield* examine(workspace.url(), plan)
         for (const id of ["missing", "empty", "operations", "tables", "via-root"]) {
-          assert.isTrue(isSilent(mended, `publication.${id}`), id)
+          silent(mended, `publication.${id}`)
         }
       })
   )
@@ -117,7 +114,7 @@ describe("a doctor", () => {
         yield* workspace.sql("UPDATE keyed SET v = 'a'; UPDATE whole SET v = 'a'; UPDATE large SET v = 'b'")
         const mended = yield* examine(workspace.url(), plan)
         for (const id of ["columns-identity", "filter-identity", "columns-differ"]) {
-          assert.isTrue(isSilent(mended, `publication.${id}`), id)
+          silent(mended, `publication.${id}`)
         }
       }),
     { since: 15 }
@@ -136,7 +133,7 @@ describe("a doctor", () => {
 
         const missing = yield* of(slot)
         assert.deepStrictEqual(subjectsOf(missing, "slot.missing"), [slot])
-        assert.isTrue(isSilent(yield* of(slot, { createSlot: true }), "slot.missing"))
+        silent(yield* of(slot, { createSlot: true }), "slot.missing")
         for (const sql of cures(missing, "slot.missing")) yield* workspace.sql(sql)
         const free = yield* of(slot)
         for (const id of [
@@ -150,10 +147,10 @@ describe("a doctor", () => {
           "behind",
           "catalog-xmin"
         ]) {
-          assert.isTrue(isSilent(free, `slot.${id}`), id)
+          silent(free, `slot.${id}`)
         }
         for (const id of ["temporary", "two-phase", "idle-timeout", "spills", "others-behind"]) {
-          assert.isTrue(isSilent(free, `slot.${id}`), id)
+          silent(free, `slot.${id}`)
         }
 
         yield* workspace.sql("SELECT pg_logical_emit_message(false, '', ''); SELECT txid_current()")
@@ -166,7 +163,7 @@ describe("a doctor", () => {
         assert.deepStrictEqual(subjectsOf(yield* of(other.slot), "slot.database"), [other.slot])
         const twoPhase = (plan: Doctor.Plan) => examine(other.url(), { slot: other.slot, ...plan })
         assert.deepStrictEqual(subjectsOf(yield* twoPhase({}), "slot.two-phase"), [other.slot])
-        assert.isTrue(isSilent(yield* twoPhase({ twoPhase: true }), "slot.two-phase"))
+        silent(yield* twoPhase({ twoPhase: true }), "slot.two-phase")
 
         const physical = `${slot}_p`
         yield* Effect.acquireRelease(

@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { Doctor } from "@replicant/core/operations"
 import { PgServer } from "@replicant/node/testing"
 import { Clock, Effect } from "effect"
-import { examine, findingsOf, isSilent, subjectsOf } from "./support/Doctoring.ts"
+import { cures, examine, findingsOf, found, silent, subjectsOf } from "./support/Doctoring.ts"
 import { eventually } from "./support/eventually.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 
@@ -27,14 +27,6 @@ const ill = {
 
 const made = (slot: string) => `SELECT pg_create_logical_replication_slot('${slot}', 'pgoutput')`
 
-const allSilent = (report: Doctor.Report, ...ids: ReadonlyArray<string>) => {
-  for (const id of ids) assert.isTrue(isSilent(report, id), `${id}: ${JSON.stringify(findingsOf(report, id))}`)
-}
-
-const found = (report: Doctor.Report, ...ids: ReadonlyArray<string>) => {
-  for (const id of ids) assert.isNotEmpty(findingsOf(report, id), id)
-}
-
 const set = (server: PgServer["Service"], settings: Readonly<Record<string, string>>) =>
   Effect.forEach(Object.entries(settings), ([name, value]) => server.query(`ALTER SYSTEM SET ${name} = '${value}'`))
 
@@ -54,7 +46,7 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
         ...(version >= 17 ? ["standby.synchronized-slots"] : []),
         ...(version >= 18 ? ["server.idle-slot-timeout"] : [])
       )
-      allSilent(atFirst, "server.wal-level", "server.restart-pending", "server.slot-limit-off")
+      silent(atFirst, "server.wal-level", "server.restart-pending", "server.slot-limit-off")
 
       yield* server.query("SELECT pg_drop_replication_slot('one')")
       yield* set(server, {
@@ -81,12 +73,12 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       const low = yield* examine(server.url(), {})
       assert.strictEqual(findingsOf(low, "server.wal-level")[0]?.severity, "error")
       assert.strictEqual(findingsOf(low, "server.wal-sender-timeout-short")[0]?.severity, "warning")
-      allSilent(low, "server.restart-pending")
+      silent(low, "server.restart-pending")
 
-      for (const sql of findingsOf(low, "server.wal-level").flatMap(({ cure }) => cure.sql)) yield* server.query(sql)
+      for (const sql of cures(low, "server.wal-level")) yield* server.query(sql)
       yield* set(server, { wal_sender_timeout: "60s", max_slot_wal_keep_size: "1GB" })
       yield* server.restart()
-      allSilent(
+      silent(
         yield* examine(server.url(), { slot: "two", snapshot: true }),
         "server.wal-level",
         "server.restart-pending",
@@ -118,10 +110,10 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
         )
       assert.strictEqual(findingsOf(yield* at("2040-01-01"), "server.version")[0]?.severity, "warning")
       const young = yield* at("2021-12-01")
-      allSilent(young, "server.version")
+      silent(young, "server.version")
       // The server's own clock is not that old.
       found(young, "network.clock")
-      allSilent(yield* examine(server.url(), {}), "network.clock")
+      silent(yield* examine(server.url(), {}), "network.clock")
     })
   )
 
@@ -132,7 +124,7 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
         settings: { max_slot_wal_keep_size: "64MB", max_wal_size: "64MB", min_wal_size: "32MB" }
       })
       yield* server.query(made("slot"))
-      allSilent(yield* examine(server.url(), { slot: "slot" }), "slot.near-loss", "slot.lost")
+      silent(yield* examine(server.url(), { slot: "slot" }), "slot.near-loss", "slot.lost")
       const onward = server.query("SELECT pg_logical_emit_message(false, '', 'x'); SELECT pg_switch_wal()")
       const near = yield* eventually(
         Effect.andThen(
@@ -147,8 +139,8 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       yield* server.query("CHECKPOINT")
       const lost = yield* examine(server.url(), { slot: "slot" })
       found(lost, "slot.lost")
-      allSilent(lost, "slot.near-loss")
-      for (const sql of findingsOf(lost, "slot.lost").flatMap(({ cure }) => cure.sql)) yield* server.query(sql)
+      silent(lost, "slot.near-loss")
+      for (const sql of cures(lost, "slot.lost")) yield* server.query(sql)
 
       yield* set(server, { max_slot_wal_keep_size: "-1" })
       yield* server.reload
@@ -163,9 +155,9 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
           thresholds: { behindBytes }
         })
       assert.strictEqual(findingsOf(yield* disk(1000), "disk.wal")[0]?.severity, "error")
-      allSilent(yield* disk(2 ** 60), "disk.wal")
+      silent(yield* disk(2 ** 60), "disk.wal")
       assert.match(findingsOf(yield* disk(undefined, 1), "disk.wal")[0]?.seen ?? "", /cannot be seen/)
-      allSilent(yield* disk(undefined), "disk.wal")
+      silent(yield* disk(undefined), "disk.wal")
     })
   )
 
@@ -177,11 +169,11 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       })
       yield* server.query("CREATE TABLE t (id int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t")
       const quiet = yield* examine(server.url(), { slot: "slot", snapshot: true })
-      allSilent(quiet, "transaction.blocks-slot", "transaction.prepared", "transaction.old", "transaction.hidden")
+      silent(quiet, "transaction.blocks-slot", "transaction.prepared", "transaction.old", "transaction.hidden")
 
       yield* server.query(made("made"))
       const younger = (publication: string) => examine(server.url(), { slot: "made", publications: [publication] })
-      allSilent(yield* younger("p"), "publication.younger")
+      silent(yield* younger("p"), "publication.younger")
       yield* server.query("CREATE PUBLICATION young FOR TABLE t")
       found(yield* younger("young"), "publication.younger")
       if (version >= 18) {
@@ -202,10 +194,10 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       found(busy, "transaction.old")
       assert.notInclude(JSON.stringify(busy), "INSERT INTO")
       // It exists already: nobody waits.
-      allSilent(yield* examine(server.url(), { slot: "made" }), "transaction.blocks-slot")
+      silent(yield* examine(server.url(), { slot: "made" }), "transaction.blocks-slot")
       yield* session.query("PREPARE TRANSACTION 'it''s'")
       const prepared = yield* examine(server.url(), plan)
-      allSilent(prepared, "transaction.blocks-slot")
+      silent(prepared, "transaction.blocks-slot")
       assert.strictEqual(findingsOf(prepared, "transaction.prepared")[0]?.severity, "error")
 
       yield* server.query("CREATE ROLE replicator LOGIN REPLICATION PASSWORD 'secret'")
@@ -213,18 +205,18 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       yield* holder.query("BEGIN; SELECT txid_current()")
       const blind = yield* examine(server.url("postgres", "replicator", "secret"), plan)
       found(blind, "transaction.hidden", "unseen.hba")
-      const granted = findingsOf(blind, "transaction.hidden").flatMap(({ cure }) => cure.sql)
-      for (const sql of [...granted, ...findingsOf(blind, "unseen.hba").flatMap(({ cure }) => cure.sql)]) {
+      const granted = cures(blind, "transaction.hidden")
+      for (const sql of [...granted, ...cures(blind, "unseen.hba")]) {
         yield* server.query(sql)
       }
       const seeing = yield* examine(server.url("postgres", "replicator", "secret"), plan)
-      allSilent(seeing, "transaction.hidden", "network.hba-errors")
+      silent(seeing, "transaction.hidden", "network.hba-errors")
       assert.notInclude(JSON.stringify(seeing), "secret")
 
-      for (const sql of findingsOf(prepared, "transaction.prepared").flatMap(({ cure }) => cure.sql)) {
+      for (const sql of cures(prepared, "transaction.prepared")) {
         yield* server.query(sql)
       }
-      allSilent(yield* examine(server.url(), plan), "transaction.prepared")
+      silent(yield* examine(server.url(), plan), "transaction.prepared")
     })
   )
 })

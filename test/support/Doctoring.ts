@@ -1,4 +1,5 @@
 /** A doctor at a workspace's server, as a test asks it. */
+import { assert } from "@effect/vitest"
 import { Doctor } from "@replicant/core/operations"
 import { PgWalSender } from "@replicant/node"
 import { Effect, Redacted } from "effect"
@@ -11,12 +12,25 @@ export const examine = (url: string, plan: Doctor.Plan, extra?: ReadonlyArray<Do
 export const findingsOf = (report: Doctor.Report, id: string): ReadonlyArray<Doctor.Finding> =>
   report.findings.filter((finding) => finding.id === id)
 
+/** The statements that mend what one check found. */
+export const cures = (report: Doctor.Report, id: string): ReadonlyArray<string> =>
+  findingsOf(report, id).flatMap(({ cure }) => cure.sql)
+
 /** What they are about, in order. */
 export const subjectsOf = (report: Doctor.Report, id: string): ReadonlyArray<string | undefined> =>
   findingsOf(report, id)
     .map(({ subject }) => subject)
     .toSorted()
 
-/** Whether a check was carried out, and found nothing. */
-export const isSilent = (report: Doctor.Report, id: string): boolean =>
-  report.checked.includes(id) && findingsOf(report, id).length === 0
+/** These checks were carried out, and found nothing. */
+export const silent = (report: Doctor.Report, ...ids: ReadonlyArray<string>): void => {
+  for (const id of ids) {
+    assert.include(report.checked, id)
+    assert.deepStrictEqual(findingsOf(report, id), [])
+  }
+}
+
+/** Each of these checks found something. */
+export const found = (report: Doctor.Report, ...ids: ReadonlyArray<string>): void => {
+  for (const id of ids) assert.isNotEmpty(findingsOf(report, id), id)
+}

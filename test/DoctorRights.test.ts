@@ -1,0 +1,148 @@
+/** What a doctor finds in a role, in the way to the server, and where it is refused: on a server of its own. */
+
+import { appendFile, readFile, writeFile } from "node:fs/promises"
+import { assert, describe, it } from "@effect/vitest"
+import { WalSender } from "@replicant/core/driver"
+import type { Doctor } from "@replicant/core/operations"
+import { PgWalSender } from "@replicant/node"
+import { PgServer } from "@replicant/node/testing"
+import { Effect, Redacted } from "effect"
+import { alteredBytes } from "./support/AlteredBytes.ts"
+import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
+import { eventually } from "./support/eventually.ts"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
+
+const tables = `
+  CREATE TABLE open (id int PRIMARY KEY);
+  CREATE TABLE hidden (id int PRIMARY KEY); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;
+  CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
+  CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (10);
+  CREATE PUBLICATION p FOR ALL TABLES;
+  CREATE ROLE replicator LOGIN REPLICATION PASSWORD 'secret';
+  CREATE ROLE reader LOGIN PASSWORD 'secret'`
+
+const serverOf = (options: Parameters<typeof PgServer.make>[0] = {}) =>
+  Effect.tap(PgServer.make({ ...PostgresVersion.serverOptions(), ...options }), (server) => server.query(tables))
+
+describe("a doctor of a role", () => {
+  it.live("finds what a first copy lacks, a limit, and a password that runs out, and its cures mend them", () =>
+    Effect.gen(function* () {
+      const server = yield* serverOf()
+      const url = server.url("postgres", "replicator", "secret")
+      const plan: Doctor.Plan = { publications: ["p"], snapshot: true }
+      yield* server.query(`ALTER ROLE replicator CONNECTION LIMIT 3; ALTER ROLE replicator VALID UNTIL '${new Date(Date.now() + 86_400_000).toISOString()}';
+        ALTER ROLE replicator SET statement_timeout = '1s'; ALTER DATABASE postgres SET idle_in_transaction_session_timeout = '1min';
+        ALTER ROLE replicator IN DATABASE postgres SET lock_timeout = '0'`)
+      const report = yield* examine(url, plan)
+      assert.deepStrictEqual(subjectsOf(report, "role.select"), [
+        '"public"."hidden"',
+        '"public"."open"',
+        '"public"."part"'
+      ])
+      assert.deepStrictEqual(subjectsOf(report, "role.row-security"), ['"public"."hidden"'])
+      assert.deepStrictEqual(subjectsOf(report, "role.connection-limit"), ['"replicator"'])
+      assert.deepStrictEqual(subjectsOf(report, "role.valid-until"), ['"replicator"'])
+      assert.deepStrictEqual(subjectsOf(report, "role.session-limits"), [
+        "idle_in_transaction_session_timeout",
+        "statement_timeout"
+      ])
+      silent(report, "role.superuser", "role.replication")
+      const ids = ["select", "row-security", "connection-limit", "valid-until", "session-limits"]
+      for (const id of ids) for (const sql of cures(report, `role.${id}`)) yield* server.query(sql)
+      silent(yield* examine(url, plan), ...ids.map((id) => `role.${id}`))
+      // Without a copy nobody has to read.
+      assert.notInclude((yield* examine(url, { publications: ["p"] })).checked, "role.select")
+      assert.deepStrictEqual(subjectsOf(yield* examine(server.url(), plan), "role.superuser"), ['"postgres"'])
+    })
+  )
+
+  it.live("finds that a role may not replicate, by a provider's role too, and looks over an ordinary session", () =>
+    Effect.gen(function* () {
+      const server = yield* serverOf({ settings: { max_wal_senders: 1 } })
+      const url = server.url("postgres", "reader", "secret")
+      const source = PgWalSender.session({ url: Redacted.make(url) })
+      const refused = yield* examine(url, { publications: ["p"], source })
+      assert.deepStrictEqual(cures(refused, "role.replication"), ['ALTER ROLE "reader" REPLICATION'])
+      assert.include(refused.checked, "table.identity")
+      yield* server.query("CREATE ROLE rds_replication")
+      assert.deepStrictEqual(cures(yield* examine(url, { source }), "role.replication"), [
+        'GRANT rds_replication TO "reader"'
+      ])
+      for (const sql of cures(refused, "role.replication")) yield* server.query(sql)
+      silent(yield* examine(url, { source }), "role.replication", "server.connections-left")
+
+      const alone = yield* examine(server.url("postgres", "nobody", "x"), {})
+      assert.isNull(alone.server)
+      assert.deepStrictEqual(
+        alone.findings.map(({ id }) => id),
+        ["unseen.source"]
+      )
+      assert.notInclude(JSON.stringify(alone), "secret")
+
+      // One walsender is all that there is room for.
+      const one = Effect.scoped(
+        Effect.andThen(
+          Effect.flatMap(WalSender, ({ connect }) => connect),
+          Effect.never
+        )
+      )
+      yield* Effect.forkScoped(Effect.provide(one, PgWalSender.layer({ url: Redacted.make(server.url()) })))
+      const full = yield* eventually(
+        Effect.map(examine(url, { source }), (report) =>
+          findingsOf(report, "server.connections-left").length > 0 ? report : undefined
+        )
+      )
+      assert.strictEqual(findingsOf(full, "server.connections-left")[0]?.severity, "error")
+    })
+  )
+})
+
+describe("a doctor of the way to a server", () => {
+  it.live(
+    "finds plain text, a certificate that nobody looked at, and no proof of who we are, over a network alone",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* serverOf({ auth: "trust" })
+        const far = { host: "db.example.com", sslmode: "prefer" }
+        const report = yield* examine(server.url(), { connection: far })
+        assert.deepStrictEqual(subjectsOf(report, "network.tls"), ["sslmode"])
+        assert.deepStrictEqual(subjectsOf(report, "network.authentication"), ["pg_hba.conf"])
+        silent(report, "network.certificate")
+        const near = yield* examine(server.url(), { connection: { host: "127.0.0.1", sslmode: "prefer" } })
+        silent(near, "network.tls", "network.certificate", "network.authentication")
+        silent(yield* examine(server.url(), {}), "network.tls", "network.authentication")
+      })
+  )
+
+  it.live("finds lines of pg_hba.conf that are wrong, or let anybody in", () =>
+    Effect.gen(function* () {
+      const server = yield* serverOf()
+      silent(yield* examine(server.url(), {}), "network.hba-errors", "network.hba-weak")
+      const file = `${server.dataDirectory}/pg_hba.conf`
+      const before = yield* Effect.promise(() => readFile(file, "utf8"))
+      yield* Effect.promise(() =>
+        appendFile(file, "\nhost all all 10.0.0.0/8 trust\nhost all other 0.0.0.0/0 trust\nnonsense\n")
+      )
+      const report = yield* examine(server.url(), {})
+      assert.strictEqual(findingsOf(report, "network.hba-errors").length, 1)
+      assert.strictEqual(findingsOf(report, "network.hba-weak").length, 1)
+      yield* Effect.promise(() => writeFile(file, before))
+      silent(yield* examine(server.url(), {}), "network.hba-errors", "network.hba-weak")
+    })
+  )
+
+  it.live("finds a pooler that takes no replication connection", () =>
+    Effect.gen(function* () {
+      const server = yield* serverOf()
+      // Such a one drops the parameter that asks for a walsender: here another, as long, stands in its place.
+      const port = yield* alteredBytes(server.port, {
+        up: (bytes) =>
+          Buffer.from(bytes.toString("latin1").replace("replication\0database", "search_path\0database"), "latin1")
+      })
+      const url = server.url().replace(`:${server.port}/`, `:${port}/`)
+      const report = yield* examine(url, { source: PgWalSender.session({ url: Redacted.make(server.url()) }) })
+      assert.deepStrictEqual(subjectsOf(report, "network.pooler"), ["host"])
+      silent(yield* examine(server.url(), {}), "network.pooler")
+    })
+  )
+})
