@@ -45,13 +45,20 @@ const connectTo = Effect.fnUntraced(function* (
   return { ...(yield* attemptInTime(inConnectTimeout, handshake(config, history, wanted))), inConnectTimeout }
 })
 
+/** A session for SQL alone. */
+export interface PgSqlSession extends SqlSession {
+  /** Behind a connection pooler: the server let us in under a pid of its own. */
+  readonly isPooled: boolean
+}
+
 /** An ordinary session, of the first server that will do. */
-const session = Effect.fnUntraced(function* (
+const sessionAt = Effect.fnUntraced(function* (
   config: PgConfig.PgConfig,
   history: PasswordHistory
-): Effect.fn.Return<SqlSession, ReplicationError, Scope.Scope> {
+): Effect.fn.Return<PgSqlSession, ReplicationError, Scope.Scope> {
   const client = yield* openSession(config, history)
-  return { serverVersion: yield* PgClient.introduce(client), query: (text) => PgClient.query(client, text) }
+  const serverVersion = yield* PgClient.introduce(client)
+  return { serverVersion, query: (text) => PgClient.query(client, text), isPooled: PgClient.isPooled(client) }
 })
 
 /** The driver for one server, or for the first of several that will do. */
@@ -61,7 +68,7 @@ export const make = (config: PgConfig.PgConfig): WalSender["Service"] => {
     connect: firstServer(config, (server, wanted) => connectTo(server, history, wanted)).pipe(
       Effect.withSpan("PgWalSender.connect")
     ),
-    openSession: Effect.withSpan(session(config, history), "PgWalSender.openSession")
+    openSession: Effect.withSpan(sessionAt(config, history), "PgWalSender.openSession")
   }
 }
 
@@ -76,22 +83,15 @@ export const layer = (options: PgConfig.Options): Layer.Layer<WalSender, Invalid
 
 /**
  * An ordinary session of the servers that the options name, closed with the scope: for what is asked in SQL alone, such as a
- * standby or the target of a copy by `Doctor`. `isPooled` tells a connection pooler: it lets us in under a pid of its own.
+ * standby or the target of a copy by `Doctor`.
  *
  * @example
  * const standby = PgWalSender.session({ host: "standby.example.com", user: "replicant", database: "shop", password })
  */
-export const session = Effect.fnUntraced(function* (
-  options: PgConfig.Options
-): Effect.fn.Return<
-  Pick<ReplicantConnection, "serverVersion" | "query"> & { readonly isPooled: boolean },
-  ReplicationError,
-  Scope.Scope
-> {
-  const client = yield* openSession(yield* Effect.fromResult(PgConfig.resolve(options)))
-  const serverVersion = yield* PgClient.introduce(client)
-  return { serverVersion, query: (text) => PgClient.query(client, text), isPooled: PgClient.isPooled(client) }
-})
+export const session = (options: PgConfig.Options): Effect.Effect<PgSqlSession, ReplicationError, Scope.Scope> =>
+  Effect.flatMap(Effect.fromResult(PgConfig.resolve(options)), (config) =>
+    sessionAt(config, new PasswordHistory(config))
+  )
 
 /** The driver, by `DATABASE_URL` and libpq's variables: see {@link PgConfig.fromEnvironment}. */
 export const layerConfig: Layer.Layer<WalSender, InvalidOption | ConfigError> = Layer.effect(
