@@ -28,7 +28,7 @@ const coreFloors: Floors = [
   ["index.ts", "driver.ts", "operations.ts", "sink.ts", "testing"]
 ]
 
-const nodeFloors: Floors = [["pg"], ["testing", "codegen", "copy"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
+const nodeFloors: Floors = [["pg"], ["testing", "codegen", "copy", "sink"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
 
 /** The packages, each with its floors. */
 export const houses: ReadonlyArray<readonly [root: string, floors: Floors]> = [
