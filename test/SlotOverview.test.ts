@@ -166,6 +166,10 @@ describe("the budget of a slot", () => {
         )
         yield* eventually(Effect.sync(() => seen.length > 0))
         assert.deepInclude(seen[0], { level: "ok", walStatus: "reserved", limitBytes: 64 * 1024 ** 2 })
+        yield* workspace.sql("SELECT pg_create_physical_replication_slot('unused')")
+        const { slots } = yield* SlotOverview.look().pipe(Effect.provide(walSender(workspace)))
+        const unused = slots.find(({ name }) => name === "unused")?.budget
+        assert.deepInclude(unused, { level: "ok", retainedBytes: undefined, safeBytes: undefined })
         yield* eventually(
           Effect.andThen(
             workspace.sql(write(1000)),

@@ -86,7 +86,8 @@ const SlotRow = Schema.Struct({
 
 export type SlotRow = typeof SlotRow.Type
 
-const millis = (expression: string, name: string): string => `extract(epoch FROM ${expression}) * 1000 AS ${name}`
+const millis = (expression: string, name: string): string =>
+  `round(extract(epoch FROM ${expression}) * 1000) AS ${name}`
 
 const since = (serverVersion: number, first: number, expression: string, type: string): string =>
   serverVersion >= first ? expression : `NULL::${type}`
@@ -218,7 +219,8 @@ export const sampleOf = (
   confirmedFlushLsn: slot.confirmed_flush_lsn ?? undefined,
   walStatus: slot.wal_status ?? undefined,
   invalidationReason: slot.invalidation_reason ?? undefined,
-  safeBytes: slot.safe_wal_size ?? undefined,
+  // Of a slot that keeps nothing the server counts from the beginning of all WAL.
+  safeBytes: slot.restart_lsn === null ? undefined : (slot.safe_wal_size ?? undefined),
   limitBytes: look.limitBytes,
   idleMillis:
     slot.active_pid !== null || slot.inactive_since === null
