@@ -1,7 +1,8 @@
 /** `replicant lag` and `replicant watch` on a real server, as their user and their users' scripts run them. */
 import { assert, describe } from "@effect/vitest"
 import { Effect } from "effect"
-import { replicant } from "./support/Replicant.ts"
+import { eventually } from "./support/eventually.ts"
+import { replicant, startReplicant } from "./support/Replicant.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
@@ -39,6 +40,46 @@ describe("replicant lag", () => {
       assert.strictEqual(missing.code, 3)
       assert.strictEqual(missing.stdout, "")
       assert.strictEqual(JSON.parse(missing.stderr).error, "SlotNotFound")
+    })
+  )
+})
+
+describe("replicant watch", () => {
+  onServer("postgres", "is a table a look where there is no terminal, and one object a line with --json", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* neglected(server)
+      const once = yield* replicant(["watch", "--once"], environment(workspace))
+      assert.strictEqual(once.code, 0, once.stderr)
+      const [head = "", headings = "", ...rows] = once.stdout.trimEnd().split("\n")
+      assert.match(head, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \| PostgreSQL [\d.]+ \| WAL \w+\/\w+/)
+      assert.match(headings, /^SLOT +LAG +TIME +RATE +KEEPS +FORECAST +STATE/)
+      const row = rows.find((line) => line.startsWith(`${workspace.slot} `)) ?? ""
+      assert.match(row, / [\d.]+ MB .* inactive .*pgoutput$/)
+      assert.notInclude(once.stdout, "\u001b")
+
+      const args = ["watch", "--json", "--interval", "100ms", "--slot", workspace.slot]
+      const lines = yield* startReplicant(args, environment(workspace))
+      yield* eventually(
+        Effect.sync(() => lines.lines().length >= 3),
+        { what: "three looks" }
+      )
+      for (const line of lines.lines()) {
+        assert.deepInclude(line, { isInRecovery: false, copies: [] })
+        const [slot, ...others] = line.slots as ReadonlyArray<Record<string, unknown>>
+        assert.deepStrictEqual(others, [])
+        assert.deepInclude(slot, { name: workspace.slot, plugin: "pgoutput", walSender: null })
+        assert.isAbove(Number(slot?.lagBytes), 1_000_000)
+      }
+      yield* lines.kill("SIGINT")
+      assert.strictEqual((yield* lines.ended).code, 130)
+
+      const listed = yield* startReplicant(["slot", "list", "--watch"], environment(workspace))
+      yield* eventually(
+        Effect.sync(() => listed.stdout().split("SLOT ").length > 2),
+        { what: "two tables" }
+      )
+      yield* listed.kill("SIGTERM")
+      assert.strictEqual((yield* listed.ended).code, 143)
     })
   )
 })

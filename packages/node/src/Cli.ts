@@ -38,6 +38,7 @@ import * as Root from "./cli/Root.ts"
 import * as SlotCommand from "./cli/SlotCommand.ts"
 import { Output, type OutputClosed } from "./cli/StandardOutput.ts"
 import * as StreamCommand from "./cli/StreamCommand.ts"
+import * as WatchCommand from "./cli/WatchCommand.ts"
 
 /** Of this package, both as source and built. */
 export const version: string = createRequire(import.meta.url)("../package.json").version
@@ -68,6 +69,7 @@ export const command = Root.command.pipe(
     StreamCommand.command,
     identify,
     SlotCommand.command,
+    WatchCommand.command,
     LagCommand.command,
     PublicationCommand.command,
     CopyCommand.command,

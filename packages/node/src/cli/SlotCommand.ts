@@ -10,6 +10,7 @@ import { UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
 import { Output } from "./StandardOutput.ts"
 import { type Column, formatBytes, formatTable } from "./Table.ts"
+import * as WatchCommand from "./WatchCommand.ts"
 
 type Slot = ReplicationSlot.ReplicationSlot
 
@@ -53,8 +54,15 @@ const toJson = (slot: Slot) => ({
 
 const name = Argument.String("name").pipe(Argument.withDescription("Lower-case letters, digits and underscores"))
 
-const list = Command.make("list", {}, () =>
+const watchFlag = Flag.Boolean("watch").pipe(
+  Flag.withoutNegation,
+  Flag.withDescription("Go on, as `replicant watch` does"),
+  Flag.withDefault(false)
+)
+
+const list = Command.make("list", { isWatch: watchFlag }, ({ isWatch }) =>
   Effect.gen(function* () {
+    if (isWatch) return yield* WatchCommand.watch(WatchCommand.asListed)
     const shared = yield* Root.command
     const output = yield* Output
     const slots = yield* Root.withConnection(ReplicationSlot.listReplicationSlots).pipe(
