@@ -76,7 +76,7 @@ describe("the overview of a server's slots", () => {
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const role = `${workspace.database}_role`
-      yield* workspace.sql(`CREATE ROLE ${role} LOGIN REPLICATION PASSWORD 'secret'`)
+      yield* workspace.sql(`CREATE ROLE ${role} LOGIN PASSWORD 'secret'`)
       yield* Effect.addFinalizer(() => Effect.ignore(server.query(`DROP ROLE ${role}`)))
       const stream = yield* follow(workspace)
       yield* eventually(workspace.isStreaming())

@@ -10,7 +10,7 @@ import * as Lsn from "../Lsn.ts"
 import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
-import type { ReplicantConnection } from "../server/WalSender.ts"
+import type { SqlSession } from "../server/WalSender.ts"
 import type { WalSample } from "./WalForecast.ts"
 
 const mebi = 1024 * 1024
@@ -165,27 +165,27 @@ export interface SlotLook {
 const unitMillis: { readonly [unit: string]: number } = { ms: 1, s: 1000, min: 60_000 }
 
 const ask = <A, I extends { readonly [column: string]: string | null }>(
-  connection: ReplicantConnection,
+  session: SqlSession,
   text: string,
   schema: Schema.Codec<A, I>,
   what: string
 ): Effect.Effect<ReadonlyArray<A>, ReplicationError> =>
-  Effect.flatMap(Catalog.queryAt(connection, text, { stage: "Query" }), (rows) =>
+  Effect.flatMap(Catalog.queryAt(session, text, { stage: "Query" }), (rows) =>
     Effect.forEach(rows, (row) => Catalog.decodeRow(schema, row, what))
   )
 
 /** Looks once: at all slots, or at one by its name. The session is one that {@link Catalog.pinSession} has set. */
 export const lookAtSlots = Effect.fnUntraced(function* (
-  connection: ReplicantConnection,
+  session: SqlSession,
   slot?: string | undefined
 ): Effect.fn.Return<SlotLook, ReplicationError> {
-  const { serverVersion } = connection
+  const { serverVersion } = session
   // Before where WAL ends is asked, so that no slot stands beyond that.
-  const slots = yield* ask(connection, slotsQuery(serverVersion, slot), SlotRow, "pg_replication_slots")
-  const copies = slot === undefined ? yield* ask(connection, copiesQuery, CopyRow, "pg_stat_progress_copy") : []
-  const [found] = yield* ask(connection, serverQuery, ServerRow, "pg_settings")
+  const slots = yield* ask(session, slotsQuery(serverVersion, slot), SlotRow, "pg_replication_slots")
+  const copies = slot === undefined ? yield* ask(session, copiesQuery, CopyRow, "pg_stat_progress_copy") : []
+  const [found] = yield* ask(session, serverQuery, ServerRow, "pg_settings")
   const server = found ?? (yield* Catalog.decodeRow(ServerRow, undefined, "pg_settings"))
-  const [directory] = server.lists_wal ? yield* ask(connection, walDirectoryQuery, WalDirectoryRow, "pg_ls_waldir") : []
+  const [directory] = server.lists_wal ? yield* ask(session, walDirectoryQuery, WalDirectoryRow, "pg_ls_waldir") : []
   const { idle_timeout, idle_unit, keep_size } = server
   return {
     serverVersion,

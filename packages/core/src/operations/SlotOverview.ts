@@ -26,7 +26,7 @@ const seenNow = (options: WatchOptions): Effect.Effect<Seen> =>
   })
 
 /**
- * One look, over a connection of its own. Of what takes two looks, rates and what is forecast of them, it knows nothing.
+ * One look, in a session of its own. Of what takes two looks, rates and what is forecast of them, it knows nothing.
  *
  * @example
  * const behind = Effect.map(SlotOverview.look(), ({ slots }) =>
@@ -35,7 +35,7 @@ const seenNow = (options: WatchOptions): Effect.Effect<Seen> =>
  */
 export const look = (options: WatchOptions = {}): Effect.Effect<SlotOverview, ReplicationError, WalSender> =>
   Effect.zipWith(
-    Looks.once((connection) => lookAtSlots(connection)),
+    Looks.once((session) => lookAtSlots(session)),
     seenNow(options),
     (looked, seen) => next(undefined, looked, seen, options).overview
   )
@@ -60,7 +60,7 @@ export const watch = (
   const { interval = "2 seconds" } = options
   return Stream.unwrap(
     Effect.map(Ref.make<OverviewHistory | undefined>(undefined), (kept) =>
-      Looks.every((connection) => lookAtSlots(connection), interval).pipe(
+      Looks.every((session) => lookAtSlots(session), interval).pipe(
         Stream.mapEffect(
           Effect.fnUntraced(function* (looked) {
             if (Result.isFailure(looked)) return Result.fail(looked.failure)

@@ -53,7 +53,7 @@ export interface WatchOptions extends BudgetOptions {
 }
 
 /**
- * A slot's budget now and at each look. It looks beside the stream, over a connection of its own; while it cannot, the last budget
+ * A slot's budget now and at each look. It looks beside the stream, in a session of its own; while it cannot, the last budget
  * comes again, with its age in `unseenMillis`. Before the first look has come about nothing does. Ends never; fails when there is no
  * such slot, or with what no later look mends. No right is needed but to connect.
  *
@@ -72,7 +72,7 @@ export const watch = (
     Effect.gen(function* () {
       const name = yield* Effect.fromResult(slotName(slot))
       const kept = yield* Ref.make<BudgetHistory | undefined>(undefined)
-      return Looks.every((connection) => lookAtSlots(connection, name), interval).pipe(
+      return Looks.every((session) => lookAtSlots(session, name), interval).pipe(
         Stream.mapEffect(
           Effect.fnUntraced(function* (looked) {
             const before = yield* Ref.get(kept)
