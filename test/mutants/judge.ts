@@ -65,17 +65,20 @@ export const judge = (
   const explained = survivors
     .filter((survivor) => survivor.file === file)
     .flatMap(({ becomes, line }) => becomes.map((mistake) => pair(line, mistake)))
+  // Each explanation is of one: two lines of a module may be alike.
+  const unused = [...explained]
+  const unexplained = unnoticed.filter(({ text }) => {
+    const index = unused.indexOf(text)
+    if (index >= 0) unused.splice(index, 1)
+    return index < 0
+  })
   const tried = noticed + unnoticed.length
   const score = (100 * noticed) / tried
   return {
     summary: `${file}: ${score.toFixed(1)} % (${noticed} of ${tried}), ${explained.length} explained`,
     problems: [
-      ...unnoticed
-        .filter(({ text }) => !explained.includes(text))
-        .map(({ line, text }) => `  ${line}: no test notices that\n${text}`),
-      ...explained
-        .filter((text) => !unnoticed.some((mutant) => mutant.text === text))
-        .map((text) => `  explained in survivors.json, and no survivor:\n${text}`),
+      ...unexplained.map(({ line, text }) => `  ${line}: no test notices that\n${text}`),
+      ...unused.map((text) => `  explained in survivors.json, and no survivor:\n${text}`),
       ...(score < leastScore ? [`  fewer than ${leastScore} % are noticed`] : [])
     ]
   }

@@ -66,6 +66,8 @@ describe("judge", () => {
       "  2: no test notices that\n    if (a > 0) return true\n    if (a >= 0) return true"
     ])
     assert.lengthOf(judge("b.ts", source, [...noticed, turned], explained).problems, 1, "of another module")
+    const twice = judge("a.ts", source, [...noticed, turned, turned], explained.slice(0, 1))
+    assert.lengthOf(twice.problems, 1, "an explanation is of one")
   })
 
   it("tells what is explained and no survivor, and too low a score", () => {

@@ -20,4 +20,9 @@ const inPackage =
 const core = inPackage("core")
 
 /** All of them. Tests are those of the module's own name, unless others are named. */
-export const plan: ReadonlyArray<Mutated> = [core("replication/WalProgress")]
+export const plan: ReadonlyArray<Mutated> = [
+  core("replication/WalProgress"),
+  core("replication/KeepAlive", "replication/KeepAlive", "replication/KeepAliveHandler"),
+  core("replication/CopyData"),
+  core("replication/ReadsAhead")
+]

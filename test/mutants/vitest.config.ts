@@ -5,6 +5,6 @@ export default defineConfig({
   test: {
     include: JSON.parse(process.env.REPLICANT_MUTANTS_TESTS ?? "[]"),
     // What a mistake leaves waiting for ever is noticed by this.
-    testTimeout: 30_000
+    testTimeout: 10_000
   }
 })

@@ -31,7 +31,7 @@ const replayOf = (transaction: StreamedTransaction) => transaction.replay(portab
 
 const described = within(9, relation(1, [{ name: "a", typeOid: 23, isKey: true }]))
 const row = (id: string, subxid = 9) => within(subxid, insert(1, id))
-const origin = (lsn: bigint) => message("O", [8, lsn], { cstring: "elsewhere" })
+const origin = (lsn: bigint) => message("O", [8, lsn], { cstring: "o" })
 
 /** What comes of these messages. */
 const rows = (transaction: StreamedTransaction, chunks = transaction.takeChunks()) => {
@@ -119,10 +119,17 @@ describe("a transaction that is gathered", () => {
     assert.strictEqual(transaction.describedAnewSince, 1)
   })
 
-  it("takes an Origin in it for none of its changes, whatever its position begins with", () => {
-    const transaction = gathered(origin(0x0a_0000_0005n), described, origin(0x0a_0000_0006n), row("1"), row("2", 10))
+  it("keeps each Origin in it, which is of no subtransaction, whatever its position begins with", () => {
+    const transaction = gathered(origin(0x0a_0000_0005n), described, row("1"), origin(0x09_0000_0006n), row("2", 10))
     transaction.abort(10, 1)
-    assert.deepStrictEqual(rows(transaction), ["1"])
+    const batch = new Batch(new Run())
+    const replay = replayOf(transaction)
+    replay.begin(batch)
+    for (const chunk of transaction.takeChunks()) replay.decode(chunk, batch)
+    assert.deepStrictEqual(
+      batch.changes.map((change) => (change._tag === "Origin" ? change.originLsn : change._tag)),
+      ["Begin", 0x0a_0000_0005n, "Insert", 0x09_0000_0006n]
+    )
   })
 
   it("is refused where a store has damaged it, at whatever place", () => {

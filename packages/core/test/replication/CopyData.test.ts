@@ -7,6 +7,7 @@ import * as Bytes from "../../src/pgoutput/PgoutputBytes.ts"
 import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
 import { portableText } from "../../src/protocol/ByteReader.ts"
 import * as ReplicationMessage from "../../src/protocol/ReplicationMessage.ts"
+import { DecodeError } from "../../src/ReplicationError.ts"
 import { CopyData, type CopyDataOptions } from "../../src/replication/CopyData.ts"
 import * as Wal2Json from "../../src/wal2json/Wal2Json.ts"
 import * as Fake from "../support/FakeWalSender.ts"
@@ -179,7 +180,7 @@ describe("CopyData", () => {
 
   it("refuses data before the server has accepted the command, rather than lose it", () => {
     const read = make().decode(Fake.concat(Fake.relation(), Fake.transaction("0/100", "0/130", 1)))
-    assert.strictEqual(failure(read)?._tag, "DecodeError")
+    assert.strictEqual(decodeError(read).problem, "data before the server has accepted START_REPLICATION")
   })
 
   it("refuses a keep-alive that claims WAL far beyond the server's own", () => {
@@ -221,8 +222,18 @@ describe("CopyData", () => {
   })
 
   it("says how many bytes were read, and that nothing was asked of it", () => {
+    const bytes = Fake.concat(Fake.transaction("0/100", "0/130", 1), Fake.keepAlive("0/190"))
+    const read = started().decode(Fake.concat(Fake.relation(), bytes))
+    assert.isUndefined(read.end)
+    assert.isFalse(read.isOpen)
+    assert.strictEqual(read.bytes, Fake.relation().length + bytes.length)
+    assert.isFalse(read.replyRequested)
+  })
+
+  it("is open behind a beginning without an end", () => {
     const bytes = Fake.concat(Fake.begin("0/100"), Fake.keepAlive("0/90"))
     const read = started().decode(bytes)
+    assert.isTrue(read.isOpen)
     assert.strictEqual(read.bytes, bytes.length)
     assert.isFalse(read.replyRequested)
     assert.strictEqual(started().decode(new Uint8Array(0)).end, undefined)
@@ -257,6 +268,18 @@ describe("CopyData", () => {
     assert.isUndefined(cut.lsn)
   })
 
+  it("leaves an error as it is that a plugin's decoder has placed itself", () => {
+    const plugin = Pgoutput.make({ publications: ["orders"] })
+    const placed = new DecodeError({ problem: "p", offset: 3, lsn: Fake.lsn("0/42") })
+    const decode = () => {
+      throw placed
+    }
+    const copy = started({
+      plugin: { ...plugin, makeDecoder: (slices) => Object.assign(plugin.makeDecoder(slices), { decode }) }
+    })
+    assert.strictEqual(failure(copy.decode(Fake.begin("0/100"))), placed)
+  })
+
   it("takes an XLogData message of a header alone for one without a message in it", () => {
     const error = decodeError(started().decode(Fake.xLogData("0/AB", new Uint8Array(0))))
     assert.strictEqual(error.lsn, Fake.lsn("0/AB"))
@@ -271,6 +294,8 @@ describe("CopyData", () => {
     }
     const kinds = started().decode(BackendMessage.copyData(new Uint8Array([0x7a])))
     assert.include(decodeError(kinds).problem, "an unknown streaming message of type 0x7a")
+    const long = started().decode(BackendMessage.copyData(new Uint8Array(30).fill(0x7a)))
+    assert.isUndefined(decodeError(long).lsn, "of no message whose place is known")
     assert.include(decodeError(started().decode(new Uint8Array([0x7a, 0, 0, 0, 4]))).problem, "of type 0x7a")
   })
 
@@ -334,6 +359,8 @@ describe("CopyData", () => {
     assert.include(decodeError(read).problem, "a unit claims to end at 0/131")
     assert.lengthOf(read.batch.gathered, 1)
     assert.lengthOf(read.batch.delivered, 1)
+    const alone = gathering().decode(Fake.concat(...blocks(9), commit(9, "0/131")))
+    assert.isEmpty(alone.batch.gathered)
     // What came before it in the read is no part of it.
     const behind = gathering().decode(
       Fake.concat(
@@ -387,6 +414,9 @@ describe("CopyData", () => {
     copy.decode(at(commitTime + 2_500_000, begin))
     assert.strictEqual(copy.behindMillis, 2500)
     copy.decode(Fake.keepAlive("0/100"))
+    assert.strictEqual(copy.behindMillis, 0)
+    // A ParameterStatus whose first letter is that of a message of the stream.
+    copy.decode(new Uint8Array([0x53, 0, 0, 0, 40, ...new Uint8Array(36).fill(0x77)]))
     assert.strictEqual(copy.behindMillis, 0)
     copy.decode(Fake.concat(Fake.keepAlive("0/100"), at(commitTime + 1000, Bytes.type(20_000, "public", "mood"))))
     assert.strictEqual(copy.behindMillis, 1)

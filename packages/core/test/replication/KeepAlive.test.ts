@@ -54,6 +54,19 @@ describe("keepAliveTiming", () => {
     assert.deepStrictEqual(keepAliveTiming(reading, timings), { _tag: "Ping" })
   })
 
+  it("takes a ping from the moment that reading began for one before it", () => {
+    const began = { ...quiet, lastPing: 85_000, quietSince: 85_000, lastSent: 99_000 }
+    assert.deepStrictEqual(keepAliveTiming(began, timings), { _tag: "Ping" })
+  })
+
+  it("wakes for the ping, and to see that reading has begun, where nothing else is to be done", () => {
+    const rarely = { ...timings, statusInterval: 0, acknowledgeDelay: 60_000 }
+    const advanced = { ...quiet, hasAdvanced: true }
+    const reading = keepAliveTiming({ ...advanced, quietSince: 90_000 }, rarely)
+    assert.deepStrictEqual(reading, { _tag: "Wait", millis: 5000 })
+    assert.deepStrictEqual(keepAliveTiming(advanced, rarely), { _tag: "Wait", millis: 15_000 })
+  })
+
   /** Its ping went unanswered for the other half of the time. */
   const unanswered = { ...quiet, quietSince: 75_000, lastPing: 90_000, lastSent: 104_000, now: 105_000 }
 
@@ -107,6 +120,8 @@ describe("keepAliveTiming", () => {
     const slept = { ...quiet, quietSince: 60_000, lastPing: 75_000, now: 165_000, lastSent: 164_000 }
     const action = keepAliveTiming({ ...slept, late: 75_000 }, timings)
     assert.deepStrictEqual(action, { _tag: "Wait", millis: grace })
+    assert.deepStrictEqual(keepAliveTiming({ ...slept, late: grace }, timings), { _tag: "Wait", millis: grace })
+    assert.strictEqual(keepAliveTiming({ ...slept, late: grace - 1 }, timings)._tag, "Ask")
     assert.strictEqual(keepAliveTiming({ ...slept, now: 165_000 + grace, late: 1 }, timings)._tag, "Ask")
     // Likewise with the answer in hand.
     const inquiry = { askedAt: 100_000, answer: { standing: "Waiting", at: 100_200 } } as const

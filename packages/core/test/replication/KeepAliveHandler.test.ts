@@ -218,17 +218,21 @@ describe("keepAliveHandler", () => {
       yield* receiver.update(done(Fake.lsn("0/100")))
       yield* TestClock.adjust(2)
       assert.lengthOf(receiver.sent, 1, "woken by what was delivered")
+      yield* TestClock.adjust("1 second")
       yield* receiver.update(done(Fake.lsn("0/200")))
-      yield* TestClock.adjust(2)
-      assert.lengthOf(receiver.sent, 2, "having just reported")
+      yield* TestClock.adjust(100)
+      assert.lengthOf(receiver.sent, 2)
+      yield* receiver.update(done(Fake.lsn("0/250")))
+      yield* TestClock.adjust(20)
+      assert.lengthOf(receiver.sent, 3, "having just reported")
       // A report of nothing new is no sign that more will come.
       yield* TestClock.adjust("10 seconds")
-      assert.lengthOf(receiver.sent, 3)
+      assert.lengthOf(receiver.sent, 4)
       yield* receiver.update(done(Fake.lsn("0/300")))
       yield* TestClock.adjust(2)
-      assert.lengthOf(receiver.sent, 3)
-      yield* TestClock.adjust(100)
       assert.lengthOf(receiver.sent, 4)
+      yield* TestClock.adjust(100)
+      assert.lengthOf(receiver.sent, 5)
     })
   )
 
@@ -236,9 +240,9 @@ describe("keepAliveHandler", () => {
     Effect.gen(function* () {
       const receiver = yield* receiving()
       const fiber = yield* run(receiver)
-      yield* TestClock.adjust("1 hour")
+      yield* TestClock.adjust("10 minutes")
       assert.isUndefined(fiber.pollUnsafe())
-      assert.isAtLeast(receiver.sent.length, 355)
+      assert.isAtLeast(receiver.sent.length, 55)
       assert.isTrue(receiver.sent.every(({ replyRequested }) => !replyRequested))
     })
   )
@@ -247,8 +251,8 @@ describe("keepAliveHandler", () => {
     Effect.gen(function* () {
       const receiver = yield* receiving({ askStanding: Effect.succeed("Waiting") })
       const fiber = yield* run(receiver)
-      yield* TestClock.adjust("1 hour")
-      receiver.reading.since = 3_600_000
+      yield* TestClock.adjust("10 minutes")
+      receiver.reading.since = 600_000
       yield* TestClock.adjust("29 seconds")
       assert.isUndefined(fiber.pollUnsafe())
       assert.strictEqual(receiver.sent.filter(({ replyRequested }) => replyRequested).length, 1)
@@ -301,6 +305,34 @@ describe("keepAliveHandler", () => {
       yield* TestClock.adjust("60 seconds")
       assert.strictEqual(asked, 2, "nothing was heard of the second question yet")
       assert.isUndefined(fiber.pollUnsafe())
+    })
+  )
+
+  it.effect("takes no silence for the server's while it was itself busy sending", () =>
+    Effect.gen(function* () {
+      let asked = 0
+      const receiver = yield* receiving({
+        reading: { since: 0 },
+        timings: { ...timings, statusInterval: 14_000 },
+        askStanding: Effect.suspend(() => {
+          asked++
+          return Effect.never
+        })
+      })
+      const { copy, sent } = receiver
+      // Reports at 14 s, the ping at 15, and a report at 29 that takes two seconds.
+      const pause = Effect.suspend(() => (sent.length === 3 ? Effect.sleep("2 seconds") : Effect.void))
+      const send = (bytes: Uint8Array) => Effect.andThen(copy.send(bytes), pause)
+      yield* run({ ...receiver, copy: { ...copy, send } })
+      yield* TestClock.adjust("31 seconds")
+      assert.deepStrictEqual(
+        sent.map(({ replyRequested }) => replyRequested),
+        [false, true, false]
+      )
+      yield* TestClock.adjust(240)
+      assert.strictEqual(asked, 0, "reads first")
+      yield* TestClock.adjust(20)
+      assert.strictEqual(asked, 1)
     })
   )
 

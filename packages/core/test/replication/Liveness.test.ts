@@ -1,6 +1,6 @@
 /** How long a dead peer goes unnoticed: measured on a clock that only the test moves. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Logger, Stream, SubscriptionRef } from "effect"
+import { Deferred, Effect, Fiber, Logger, Stream, SubscriptionRef } from "effect"
 import { TestClock } from "effect/testing"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import type { ReplicationError } from "../../src/ReplicationError.ts"
@@ -106,6 +106,36 @@ describe("liveness", () => {
       assert.isAtLeast(first.statuses.length, 350, "and reported all along")
       isWorking = false
       assert.isAtMost(yield* untilClosed(first), 31_000)
+    })
+  )
+
+  it.effect("[V5] gives nobody up while a handler holds the socket back: what was answered is not read", () =>
+    Effect.gen(function* () {
+      const walSender = yield* FakeWalSender.make(() => deaf)
+      const started = yield* Deferred.make<void>()
+      const gate = yield* Deferred.make<undefined>()
+      yield* Effect.addFinalizer(() => Deferred.succeed(gate, undefined))
+      const { run } = yield* make(options)
+      yield* run(() => Effect.andThen(Deferred.succeed(started, undefined), Deferred.await(gate))).pipe(
+        Effect.provide(walSender.layer),
+        Effect.forkChild
+      )
+      const server = yield* walSender.accept
+      yield* server.say(FakeWalSender.relation(), FakeWalSender.transaction("0/100", "0/130", 1))
+      yield* Deferred.await(started)
+      // One is read ahead; with the next the reader waits for the handler.
+      for (const [commit, end] of [
+        ["0/200", "0/230"],
+        ["0/300", "0/330"]
+      ] as const) {
+        yield* server.say(FakeWalSender.transaction(commit, end, 2))
+        yield* TestClock.adjust("1 second")
+      }
+      yield* TestClock.adjust("1 hour")
+      assert.isFalse(server.isClosed)
+      assert.strictEqual(walSender.inquiries(), 0)
+      assert.isTrue(server.statuses.every((status) => !status.replyRequested && status.flushed === 0n))
+      assert.isAtLeast(server.statuses.length, 350, "and reports all along")
     })
   )
 

@@ -47,6 +47,11 @@ describe("the history of a timeline", () => {
     assert.isUndefined(leftAt(history, 3))
     assert.isUndefined(leftAt("", 1))
     assert.isUndefined(leftAt("1 nonsense\nnonsense", 1))
+    assert.strictEqual(leftAt("  12  aB/CDEF0123  reason", 12), Fake.lsn("AB/CDEF0123"))
+    assert.strictEqual(leftAt("3\t12345678/90ABCDEF\n", 3), Fake.lsn("12345678/90ABCDEF"))
+    for (const other of [1, 2]) assert.isUndefined(leftAt("12\t0/A00\treason", other))
+    assert.isUndefined(leftAt("# 1\t0/A00\treason", 1), "a remark")
+    assert.isUndefined(leftAt("10/A00", 1), "a timeline without a space behind it")
   })
 })
 

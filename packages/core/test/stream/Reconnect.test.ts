@@ -76,6 +76,8 @@ describe("retryOf", () => {
     assert.strictEqual(retryOf(answer("22023", "StartReplication")), "never")
     assert.strictEqual(retryOf(answer("XX000", "Connect")), "limited")
     assert.strictEqual(retryOf(answer("58030", "Query")), "limited")
+    assert.strictEqual(retryOf(answer("XX001", "IdentifySystem")), "limited")
+    assert.strictEqual(retryOf(answer("08P01", "StartReplication")), "limited")
     assert.strictEqual(retryOf(answer("22012", "Query")), "never")
   })
 
