@@ -31,6 +31,7 @@ const onNewest = faults(
   "Handlers",
   "HostileNames",
   "Leaks",
+  "Lease",
   "Network",
   "Process",
   "Secrets*",

@@ -1,5 +1,6 @@
 /** The examples are programs: each is run as a reader would, against a real server, and judged by what it leaves. */
 import { type ChildProcess, spawn } from "node:child_process"
+import { randomInt } from "node:crypto"
 import * as Fs from "node:fs"
 import * as Os from "node:os"
 import * as Path from "node:path"
@@ -372,5 +373,40 @@ describe("search-index.ts", () => {
         assert.notInclude(second.output(), "begins anew")
       }),
     { timeout: 90_000 }
+  )
+})
+
+describe("cluster.ts", () => {
+  onServer("postgres", "follows in one of its runners, and in another when that has left", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: orders })
+      yield* workspace.sql("SELECT pg_create_logical_replication_slot('orders_cluster', 'pgoutput')")
+      const port = randomInt(15_000, 32_000)
+      const start = (index: number) => runExample("cluster", { DATABASE_URL: workspace.url() }, String(port + index))
+      const runners = [yield* start(0), yield* start(1)] as const
+      const prints = (runner: Program, what: string) => runner.output().includes(what)
+      /** The runner that prints what is written now, and the other. */
+      const followed = (what: string) =>
+        Effect.gen(function* () {
+          yield* workspace.sql("INSERT INTO orders SELECT coalesce(max(id), 0) + 1 FROM orders")
+          return yield* eventually(
+            Effect.sync(() => {
+              const index = runners.findIndex((runner) => prints(runner, what))
+              return index < 0 ? undefined : ([runners[index]!, runners[1 - index]!] as const)
+            }),
+            {
+              what: `one of them follows: ${runners.map(({ output }) => output()).join("\n---\n")}`,
+              deadline: "2 minutes"
+            }
+          )
+        })
+      const [owner, other] = yield* followed("Insert")
+      yield* owner.interrupt
+      yield* workspace.sql("DELETE FROM orders")
+      yield* eventually(
+        Effect.sync(() => prints(other, "Delete")),
+        { what: `the other follows: ${other.output()}`, deadline: "2 minutes" }
+      )
+    })
   )
 })

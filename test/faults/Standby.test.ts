@@ -1,11 +1,12 @@
 /** Another server in the place of the first: a standby that is promoted or failed over to, and an old copy. */
 import { assert, describe } from "@effect/vitest"
-import { type Change, LogicalStream, Lsn, nextLsn, type ReplicationError } from "@replicant/core"
+import { type Change, LogicalStream, Lsn, nextLsn, type ReplicationError, SlotLease } from "@replicant/core"
 import type { PgServerShape } from "@replicant/node/testing"
 import { Effect, Fiber, Schedule } from "effect"
 import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { insertedRows, logicalOptions } from "../support/Follow.ts"
+import { once } from "../support/Servers.ts"
 import { appendSetting, copyOf, movingWalSender, type Standby, standbyOf, trustingServer } from "../support/Standby.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 import { watchState } from "../support/watchState.ts"
@@ -24,7 +25,8 @@ const arrived = (changes: ReadonlyArray<Change>) => [...new Set(ids(changes))]
 const followAt = Effect.fnUntraced(function* (
   workspace: Workspace,
   layer: ReturnType<typeof movingWalSender>["layer"],
-  createSlot: "permanent" | undefined
+  createSlot: "permanent" | undefined,
+  under: "nothing" | "a lease" = "nothing"
 ) {
   const changes: Array<Change> = []
   const stream = yield* LogicalStream.make({ ...logicalOptions(workspace), ...soon, createSlot })
@@ -33,7 +35,8 @@ const followAt = Effect.fnUntraced(function* (
     changes.push(change)
     return Effect.succeed(nextLsn(change))
   })
-  const fiber = yield* run.pipe(Effect.provide(layer), Effect.forkScoped)
+  const running = under === "nothing" ? run : SlotLease.withLease({ slot: workspace.slot, term: "1500 millis" }, run)
+  const fiber = yield* running.pipe(Effect.provide(layer), Effect.forkScoped)
   return {
     changes,
     states,
@@ -67,10 +70,15 @@ const isStreamingAt = (server: PgServerShape) =>
   )
 
 /** A stream of rows 1 and 2 whose primary was killed, and whose standby has the slot and is the primary now. */
-const failedOver = Effect.fnUntraced(function* (workspace: Workspace, primary: PgServerShape, standby: Standby) {
+const failedOver = Effect.fnUntraced(function* (
+  workspace: Workspace,
+  primary: PgServerShape,
+  standby: Standby,
+  under: "nothing" | "a lease" = "nothing"
+) {
   yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput', failover => true)`)
   const moving = movingWalSender(primary.url(workspace.database))
-  const stream = yield* followAt(workspace, moving.layer, "permanent")
+  const stream = yield* followAt(workspace, moving.layer, "permanent", under)
   yield* eventually(isStreamingAt(primary))
   yield* workspace.sql("INSERT INTO t VALUES (1)")
   yield* stream.saw(1)
@@ -177,50 +185,57 @@ describe("a standby", () => {
     { since: 17, timeout: 90_000 }
   )
 
-  fault(
-    "V7",
-    "that keeps the slot in step is failed over to, and the stream goes on there",
-    () =>
-      Effect.gen(function* () {
-        const primary = yield* trustingServer({ synchronized_standby_slots: "standby" })
-        const workspace = yield* makeWorkspace(primary, { sql: table })
-        const standby = yield* standbyOf(primary)
-        const stream = yield* failedOver(workspace, primary, standby)
-        yield* standby.server.query("INSERT INTO t VALUES (3)", workspace.database)
-        yield* stream.saw(3)
-        assert.deepStrictEqual(ids(stream.changes), [1, 2, 3], "the history proves the place: nothing comes twice")
-      }),
-    { since: 17, timeout: 90_000 }
-  )
+  for (const under of ["nothing", "a lease"] as const) {
+    const how = under === "nothing" ? "" : ", under a lease, which is taken anew there"
+    fault(
+      "V7",
+      `that keeps the slot in step is failed over to, and the stream goes on there${how}`,
+      () =>
+        Effect.gen(function* () {
+          const primary = yield* trustingServer({ synchronized_standby_slots: "standby" })
+          const workspace = yield* makeWorkspace(primary, { sql: table })
+          const standby = yield* standbyOf(primary)
+          const stream = yield* failedOver(workspace, primary, standby, under)
+          yield* standby.server.query("INSERT INTO t VALUES (3)", workspace.database)
+          yield* stream.saw(3)
+          assert.deepStrictEqual(ids(stream.changes), [1, 2, 3], "the history proves the place: nothing comes twice")
+        }),
+      { since: 17, timeout: 90_000 }
+    )
 
-  fault(
-    ["V7", "V9"],
-    "that is failed over to without what is done already is SystemMismatch, without a checkpoint too",
-    () =>
-      Effect.gen(function* () {
-        const primary = yield* trustingServer()
-        const workspace = yield* makeWorkspace(primary, { sql: table })
-        const standby = yield* standbyOf(primary)
-        const moving = movingWalSender(primary.url(workspace.database))
-        const stream = yield* followAt(workspace, moving.layer, "permanent")
-        yield* eventually(isStreamingAt(primary))
-        // The standby hears of nothing any more, and the primary goes on.
-        yield* standby.server.query("ALTER SYSTEM SET primary_conninfo = ''")
-        yield* standby.server.query("SELECT pg_reload_conf()")
-        yield* eventually(
-          Effect.map(standby.server.query("SELECT FROM pg_stat_wal_receiver"), (rows) => rows.length === 0),
-          { what: "the standby follows nobody" }
-        )
-        yield* workspace.sql("INSERT INTO t VALUES (1)")
-        yield* stream.saw(1)
-        yield* primary.kill
-        yield* standby.promote
-        yield* standby.server.query("SELECT pg_logical_emit_message(false, 'x', repeat('y', 1000))")
-        yield* moving.moveTo(standby.server.url(workspace.database))
-        assert.deepInclude(yield* stream.failure, { _tag: "SystemMismatch", property: "timeline", isRetryable: false })
-      }),
-    { timeout: 90_000 }
-  )
+    fault(
+      ["V7", "V9"],
+      `that is failed over to without what is done already is SystemMismatch, without a checkpoint too${under === "nothing" ? "" : ", and under a lease"}`,
+      () =>
+        Effect.gen(function* () {
+          const primary = yield* trustingServer()
+          const workspace = yield* makeWorkspace(primary, { sql: table })
+          const standby = yield* standbyOf(primary)
+          const moving = movingWalSender(primary.url(workspace.database))
+          const stream = yield* followAt(workspace, moving.layer, "permanent", under)
+          yield* eventually(isStreamingAt(primary))
+          // The standby hears of nothing any more, and the primary goes on.
+          yield* standby.server.query("ALTER SYSTEM SET primary_conninfo = ''")
+          yield* standby.server.query("SELECT pg_reload_conf()")
+          yield* eventually(
+            Effect.map(standby.server.query("SELECT FROM pg_stat_wal_receiver"), (rows) => rows.length === 0),
+            { what: "the standby follows nobody" }
+          )
+          yield* workspace.sql("INSERT INTO t VALUES (1)")
+          yield* stream.saw(1)
+          yield* primary.kill
+          yield* standby.promote
+          yield* standby.server.query("SELECT pg_logical_emit_message(false, 'x', repeat('y', 1000))")
+          yield* moving.moveTo(standby.server.url(workspace.database))
+          assert.deepInclude(yield* stream.failure, {
+            _tag: "SystemMismatch",
+            property: "timeline",
+            isRetryable: false
+          })
+        }),
+      under === "nothing" ? { timeout: 90_000 } : { ...once, timeout: 90_000 }
+    )
+  }
 
   fault("V8", "that is failed over to without the slot is SlotNotFound, and no slot is made anew", () =>
     Effect.gen(function* () {

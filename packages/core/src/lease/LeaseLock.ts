@@ -33,8 +33,10 @@ export interface LeaseLock {
   readonly session: SqlSession
   /** Of our session's backend. */
   readonly pid: number
+  /** Milliseconds. */
+  readonly term: number
   /** When the question was asked that the server last answered, by the monotonic clock: its own patience began later. */
-  readonly since: number
+  confirmed: number
 }
 
 /**
@@ -125,26 +127,30 @@ export const take = Effect.fnUntraced(function* ({
     answer = yield* attempt(waitText(slot))
   }
   // A process that was frozen meanwhile finds here that it has waited for nothing.
-  const since = yield* monotonicMillis
+  const confirmed = yield* monotonicMillis
   yield* confirm(session, pid)
-  return { session, pid, since }
+  return { session, pid, term, confirmed }
 })
 
 /** How often the server is asked, and how late an answer may be, both as shares of the term: we give up before it does. */
 const refreshShare = 1 / 3
 const patienceShare = 2 / 3
 
+/** How much longer, in milliseconds, it is ours for certain. */
+const certainFor = (lock: LeaseLock): Effect.Effect<number> =>
+  Effect.map(monotonicMillis, (now) => lock.confirmed + lock.term * patienceShare - now)
+
+/** Whether it is ours for certain. Once it is not, {@link keep} fails. */
+export const isCertain = (lock: LeaseLock): Effect.Effect<boolean> => Effect.map(certainFor(lock), (left) => left > 0)
+
 /** Keeps the lock by asking for something each third of the term, and fails as soon as it may not be ours any more. */
-export const keep = Effect.fnUntraced(function* (
-  { pid, session, since }: LeaseLock,
-  term: number
-): Effect.fn.Return<never, ReplicationError> {
-  let confirmed = since
+export const keep = Effect.fnUntraced(function* (lock: LeaseLock): Effect.fn.Return<never, ReplicationError> {
+  const { pid, session, term } = lock
   while (true) {
-    const wait = confirmed + term * refreshShare - (yield* monotonicMillis)
+    const wait = lock.confirmed + term * refreshShare - (yield* monotonicMillis)
     yield* Effect.sleep(Math.max(wait, 0))
     const asked = yield* monotonicMillis
-    const left = confirmed + term * patienceShare - asked
+    const left = yield* certainFor(lock)
     const late = new ConnectionError({
       reason: "TimedOut",
       detail: `the lease's session has not answered for ${Math.round(term * patienceShare)} ms, and may be ended any moment`
@@ -152,6 +158,6 @@ export const keep = Effect.fnUntraced(function* (
     // We were frozen, or so busy that it comes to the same.
     if (left <= 0) return yield* late
     yield* Effect.timeoutOrElse(confirm(session, pid), { duration: left, orElse: () => Effect.fail(late) })
-    confirmed = asked
+    lock.confirmed = asked
   }
 })

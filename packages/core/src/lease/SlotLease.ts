@@ -106,7 +106,7 @@ const terms = Effect.fnUntraced(function* <A, E, R>(
     failures = 0
     const lost = yield* Deferred.make<never, ReplicationError>()
     // In a fiber of its own, which outlives an interruption: what leaves in good order still holds it.
-    yield* LeaseLock.keep(lock, term).pipe(
+    yield* LeaseLock.keep(lock).pipe(
       Effect.tapError((cause) =>
         Effect.andThen(
           onState({ _tag: "Lost", cause }),
@@ -118,19 +118,21 @@ const terms = Effect.fnUntraced(function* <A, E, R>(
     )
     yield* onState({ _tag: "Held", pid: lock.pid })
     yield* Effect.logInfo(`holding the lease of slot "${slot}"`)
-    const running = Effect.mapError(effect, (error) => new Final({ error }))
+    const running = Effect.mapError(effect, (error) => new Final({ error })).pipe(
+      Effect.provideService(HeldLease, { slot, isCertain: LeaseLock.isCertain(lock) })
+    )
     return yield* Effect.raceFirst(running, Deferred.await(lost))
-  }).pipe(Effect.scoped, Effect.provideService(HeldLease, slot))
+  }).pipe(Effect.scoped)
   return yield* retrying<A, ReplicationError, E, R | WalSender>(
     once as Effect.Effect<A, ReplicationError | Final<E>, R | WalSender>,
     {
       schedule: standby,
       decide: (error) =>
-        Effect.sync(() =>
-          retryOf(error) === "never"
-            ? { _tag: "GiveUp", error }
-            : { _tag: "Again", hasGotOn: hasHeld, attempt: ++failures }
-        ),
+        Effect.sync(() => {
+          if (retryOf(error) === "never") return { _tag: "GiveUp", error }
+          if (!hasHeld) failures++
+          return { _tag: "Again", hasGotOn: hasHeld, attempt: failures }
+        }),
       onFailure: (cause, attempt) =>
         hasHeld
           ? Effect.void

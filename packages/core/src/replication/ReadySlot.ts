@@ -14,7 +14,7 @@ import { checkFailover, setFailover } from "../server/SlotFailover.ts"
 import { type SlotPolicy, setupReplicationSlot } from "../server/SlotSetup.ts"
 import type { ReplicantConnection } from "../server/WalSender.ts"
 import type { ConnectionState } from "./ConnectionState.ts"
-import { HeldLease } from "./HeldLease.ts"
+import { heldLeaseOf } from "./HeldLease.ts"
 import { makeStandIn, type StandIn } from "./SlotGap.ts"
 import { hasStreamed, type ResumeFrom } from "./StartPosition.ts"
 import type { StreamOptions } from "./StreamOptions.ts"
@@ -46,7 +46,7 @@ export const readySlot = Effect.fnUntraced(function* (session: SlotSession): Eff
   const { connection, onState, options, resume } = session
   const { createSlot, failover, slot, slotPolicy = {} } = options
   const { creationTimeout } = slotPolicy
-  const inUse = slotPolicy.inUse ?? ((yield* HeldLease) === slot ? "takeOver" : "wait")
+  const inUse = slotPolicy.inUse ?? ((yield* heldLeaseOf(slot)) !== undefined ? "takeOver" : "wait")
   const plugin = options.plugin.name
   // A slot that was there, also a temporary one, is never made anew in silence: what was committed since would be lost.
   const create = hasStreamed({ options, resume }) ? undefined : createSlot

@@ -12,10 +12,12 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Metric from "effect/Metric"
 import * as Ref from "effect/Ref"
+import * as Schedule from "effect/Schedule"
 import type { Change } from "../change/Change.ts"
 import { monotonicMillis } from "../MonotonicTime.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import type { ConnectionState } from "../replication/ConnectionState.ts"
+import type { HeldLease } from "../replication/HeldLease.ts"
 import * as Metrics from "../replication/Metrics.ts"
 import { type ConnectionOptions, openReplicationStream } from "../replication/OpenStream.ts"
 import type { ReadsAhead } from "../replication/ReadsAhead.ts"
@@ -58,6 +60,29 @@ const consumeReads = Effect.fnUntraced(function* <E, R>(
     ) as Effect.Effect<void, Final<E | SnapshotError>, R>
   }
 })
+
+/** How often to look again whether a lease is ours, in milliseconds: in all likelihood we are interrupted before. */
+const doubtInterval = 20
+
+/** The handler, given nothing while the lease may be another's. */
+export const whileHeld = <E, R>(lease: HeldLease | undefined, handler: Handler<Change, E, R>): Handler<Change, E, R> =>
+  lease === undefined
+    ? handler
+    : {
+        ...handler,
+        make: (session) =>
+          Effect.map(
+            handler.make(session),
+            (consume) => (read) =>
+              Effect.andThen(
+                Effect.repeat(lease.isCertain, {
+                  until: (isCertain) => isCertain,
+                  schedule: Schedule.spaced(doubtInterval)
+                }),
+                consume(read)
+              )
+          )
+      }
 
 /** Lets the running handler end, within its time; then the connection may say goodbye with its last acknowledgement. */
 const leave = <A, E>(reads: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duration.Input): Effect.Effect<void> =>

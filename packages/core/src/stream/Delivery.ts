@@ -21,6 +21,7 @@ import type { SeamFilter } from "../copying/SeamFilter.ts"
 import type * as Lsn from "../Lsn.ts"
 import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
 import type { ConnectionState } from "../replication/ConnectionState.ts"
+import type { HeldLease } from "../replication/HeldLease.ts"
 import { openReplicationStream } from "../replication/OpenStream.ts"
 import { ReadsAhead } from "../replication/ReadsAhead.ts"
 import { runOpening } from "../replication/ReplicationStream.ts"
@@ -29,7 +30,7 @@ import type { WalSender } from "../server/WalSender.ts"
 import type { SnapshotChange, SnapshotCompleted, SnapshotRangeCompleted } from "../snapshot/SnapshotChange.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
-import { type Continuity, sessionOf } from "./ConnectionRun.ts"
+import { type Continuity, sessionOf, whileHeld } from "./ConnectionRun.ts"
 import { doneBefore, type FirstCopy, tryFirstCopy } from "./FirstCopy.ts"
 import * as Handler from "./Handler.ts"
 import type { Delivered, Failure, Options } from "./LogicalStreamOptions.ts"
@@ -174,6 +175,8 @@ const sourceOf = (): (<A, E>(
 /** A stream to be opened. */
 export interface Opening extends RowsBeside {
   readonly continuity: Continuity
+  /** Under which it runs, if it does. */
+  readonly lease: HeldLease | undefined
   readonly onState: (state: ConnectionState) => Effect.Effect<void>
 }
 
@@ -194,7 +197,7 @@ const deliverChanges = Effect.fnUntraced(function* (
   handler: Handler.Handler<Anything>,
   onBegun: (system: IdentifySystem) => Effect.Effect<unknown>
 ): Effect.fn.Return<never, SnapshotError, WalSender> {
-  const { continuity, copy, onState } = opening
+  const { continuity, copy, lease, onState } = opening
   const { options } = copy
   const { onConnecting, onStreaming, patience, progress, resume } = continuity
   const stream = (kept: Handler.Handler<Change>) =>
@@ -206,7 +209,7 @@ const deliverChanges = Effect.fnUntraced(function* (
       const consume = yield* kept.make(sessionOf(options, { progress, isOver: () => false, fail: () => Effect.void }))
       return yield* runOpening(begun, (changes, bytes) => consume({ changes, bytes }), onStreaming(begun.system))
     })
-  return yield* withRowsBeside(opening, filter, handler, (kept) => Effect.scoped(stream(kept)))
+  return yield* withRowsBeside(opening, filter, handler, (kept) => Effect.scoped(stream(whileHeld(lease, kept))))
 })
 
 /** Opens a stream: it is there once its first element is, or the stream has begun. The scope ends it in good order. */

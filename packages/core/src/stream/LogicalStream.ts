@@ -14,7 +14,7 @@ import { CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { CopyRetry, isDeadlock } from "../copying/CopyRetry.ts"
 import { isReplicationError } from "../isReplicationError.ts"
 import { InvalidOption } from "../ReplicationError.ts"
-import { HeldLease } from "../replication/HeldLease.ts"
+import { heldLeaseOf } from "../replication/HeldLease.ts"
 import { Final, type Retrying, retrying } from "../replication/Reconnect.ts"
 import { unfit } from "../rereading/Attachment.ts"
 import * as Control from "../rereading/Control.ts"
@@ -24,7 +24,7 @@ import type { WalSender } from "../server/WalSender.ts"
 import type { SnapshotChange } from "../snapshot/SnapshotChange.ts"
 import { isSnapshotError, type SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
-import { makeContinuity, makeMemory, runConnections } from "./ConnectionRun.ts"
+import { makeContinuity, makeMemory, runConnections, whileHeld } from "./ConnectionRun.ts"
 import * as Delivery from "./Delivery.ts"
 import { copyVerdict, coverageOf, doneBefore, runFirstCopy } from "./FirstCopy.ts"
 import { from, type Handler, type Input } from "./Handler.ts"
@@ -102,7 +102,7 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   opening: Delivery.Opening,
   handler: Handler<Anything, E, R>
 ): Effect.fn.Return<unknown, SnapshotError | E, R | WalSender> {
-  const { continuity, copy, onState } = opening
+  const { continuity, copy, lease, onState } = opening
   const { options } = copy
   const { plugin, snapshot } = options
   const unfitness = handler.unfit?.(plugin)
@@ -110,7 +110,9 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   const isWithout = snapshot === undefined || snapshot === "never"
   const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, handler)
   if (snapshot === "only") return completed
-  return yield* withRowsBeside(opening, filter, handler, (kept) => runConnections(options, continuity, kept, onState))
+  return yield* withRowsBeside(opening, filter, handler, (kept) =>
+    runConnections(options, continuity, whileHeld(lease, kept), onState)
+  )
 })
 
 /** One connection after the other by hand, as often as one is lost. */
@@ -157,10 +159,12 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
     const state = yield* StreamState.make
     const requests = new ControlState((yield* Random.nextIntBetween(0, 2 ** 48)).toString(36))
     const unfitness = unfit(options)
+    /** Of all runs under a lease. */
     const leased = yield* makeMemory
     const onState = (now: StreamState.ConnectionState) => SubscriptionRef.set(state, now)
     const opening = Effect.gen(function* () {
       const store = yield* checkpointStore
+      const lease = yield* heldLeaseOf(options.slot)
       return {
         copy: {
           options,
@@ -175,8 +179,8 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
           Stream.filter(({ _tag }) => _tag === "Streaming" || _tag === "Stalled"),
           Stream.runHead
         ),
-        // Under a lease whoever ran before is known to be us, or somebody whose work the slot has.
-        continuity: makeContinuity(options, (yield* HeldLease) === options.slot ? leased : yield* makeMemory, onState),
+        continuity: makeContinuity(options, lease === undefined ? yield* makeMemory : leased, onState),
+        lease,
         onState
       }
     })

@@ -362,6 +362,42 @@ describe("a stream under a lease", () => {
     )
   )
 
+  it.effect("is handed changes for as long as the lease is kept", () =>
+    onServer(
+      Effect.gen(function* () {
+        const server = yield* TestWalSender
+        const seen: Array<unknown> = []
+        yield* follower(seen, yield* Latch.make(true))
+        yield* server.awaitStreaming
+        for (let minute = 0; minute < 600; minute++) yield* settle
+        yield* server.write(row(1))
+        yield* until(() => seen.includes(1), "it has row 1")
+      })
+    )
+  )
+
+  it.effect("is handed nothing by a process that was frozen for longer than the term", () =>
+    onServer(
+      Effect.gen(function* () {
+        const server = yield* TestWalSender
+        const freezer = yield* freezingClock
+        const seen: Array<unknown> = []
+        const { states } = yield* follower(seen, yield* Latch.make(true)).pipe(
+          Effect.provideService(Clock.Clock, freezer.clock)
+        )
+        yield* server.awaitStreaming
+        yield* settle
+        // What came meanwhile lies in its socket, and is read before any timer is looked at.
+        yield* freezer.freeze(10_000)
+        yield* server.write(row(1))
+        yield* Effect.forEach(Array.from({ length: 50 }), () => Effect.yieldNow)
+        assert.deepStrictEqual(seen, [])
+        yield* until(() => tags(states).includes("Lost"), "it is lost")
+        yield* until(() => seen.includes(1), "it is held again, and row 1 comes")
+      })
+    )
+  )
+
   it.effect("without one begins each run at what the slot has", () =>
     onServer(
       Effect.gen(function* () {

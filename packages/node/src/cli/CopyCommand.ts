@@ -2,6 +2,7 @@
  * `replicant copy`: published tables in another PostgreSQL, and then in step with it. It says on standard error what it makes
  * and how far it is; Ctrl-C and SIGTERM let what is being applied end, which is how it is meant to end.
  */
+import { SlotLease } from "@replicant/core"
 import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -12,6 +13,7 @@ import * as Redacted from "effect/Redacted"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Copy from "../copy/Copy.ts"
 import * as PgConfig from "../pg/PgConfig.ts"
+import * as PgWalSender from "../pg/PgWalSender.ts"
 import * as LiveLine from "./LiveLine.ts"
 import { Ending, exitCodes, UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
@@ -36,6 +38,7 @@ interface CopyFlags {
   readonly connections: number
   readonly forget: boolean
   readonly dryRun: boolean
+  readonly lease: boolean
 }
 
 /** What `--to` stands for, as DATABASE_URL does for `--url`: a password does not belong on a command line. */
@@ -95,10 +98,11 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
     connections: flags.connections,
     failover: flags.failover ? true : undefined
   })
+  const running = flags.lease ? Effect.provide(SlotLease.withLease({ slot }, run), PgWalSender.layer(from)) : run
   return yield* Effect.onExit(
     line.isTerminal
-      ? Effect.raceFirst(run, showStream({ slot, state: SubscriptionRef.get(state), totals, shows: "all" }))
-      : run,
+      ? Effect.raceFirst(running, showStream({ slot, state: SubscriptionRef.get(state), totals, shows: "all" }))
+      : running,
     Effect.fnUntraced(function* (exit) {
       if (Exit.isSuccess(exit) || !Cause.hasInterruptsOnly(exit.cause)) return
       ending.interruptedCode = exitCodes.ok
@@ -162,6 +166,7 @@ export const command = Command.make(
       "forget",
       "Copy nothing: take away what a copy that is given up has left, its slots, its origin and its position; rows stay"
     ),
+    lease: flag("lease", "Copy while this process holds the slot's lease, and stand by while another does"),
     dryRun: flag("dry-run", "With --forget: say what would go, and leave it")
   },
   runCommand

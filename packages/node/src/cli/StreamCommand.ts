@@ -11,6 +11,7 @@ import {
   type ReplicationError,
   ReplicationSlot,
   SlotAlreadyExists,
+  SlotLease,
   TransactionSpill
 } from "@replicant/core"
 import { identifySystem, type WalSender } from "@replicant/core/driver"
@@ -70,7 +71,7 @@ const checkIdentity = (publication: Publication.PublicationOptions) =>
  */
 const prepare = Effect.fnUntraced(function* (
   plan: StreamPlan,
-  { failover, withoutIdentity }: StreamFlags
+  { failover, lease, withoutIdentity }: StreamFlags
 ): Effect.fn.Return<void, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, publication, slot } = plan
   if (publication !== undefined && !withoutIdentity) yield* checkIdentity(publication)
@@ -97,15 +98,35 @@ const prepare = Effect.fnUntraced(function* (
         )
         return undefined
       }
-      if (found?.activePid !== undefined) {
+      if (found?.activePid !== undefined && !lease) {
         yield* Effect.logInfo(`slot "${slot}" is in use by pid ${found.activePid}: waiting ${slotInUseMillis / 1000} s`)
       }
       const inUseTimeout = slotInUseMillis
-      yield* ReplicationSlot.setupReplicationSlot(connection, { slot, plugin: plugin.name, database, inUseTimeout })
+      yield* ReplicationSlot.setupReplicationSlot(connection, {
+        slot,
+        plugin: plugin.name,
+        database,
+        inUseTimeout,
+        mayTakeOverFrom: () => lease
+      })
       return undefined
     })
   )
 })
+
+/** What is wrong with who stands by is told at once: on the day that it is needed is too late. */
+const checkStandby = ({ plugin, publication }: StreamPlan) =>
+  publication === undefined
+    ? Root.withConnection((connection) => Publication.checkPublications(connection, plugin.tells.publications))
+    : Effect.void
+
+/** Follows while the lease is held, where `--lease` says so. */
+const underLease = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  plan: StreamPlan,
+  { lease }: StreamFlags
+): Effect.Effect<A, E | ReplicationError, R | WalSender> =>
+  lease ? Effect.andThen(checkStandby(plan), SlotLease.withLease({ slot: plan.slot }, self)) : self
 
 /** Keeps checkpoints where `--checkpoint` says. */
 const withCheckpoints = <A, E, R>(self: Effect.Effect<A, E, R>, { checkpoint }: StreamFlags) =>
@@ -162,7 +183,7 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
       showStream({ slot: plan.slot, state: SubscriptionRef.get(stream.state), totals, shows })
     )
   })
-  yield* Effect.scoped(withCheckpoints(following, flags)).pipe(
+  yield* underLease(Effect.scoped(withCheckpoints(following, flags)), plan, flags).pipe(
     Effect.provide(Root.walSender(shared)),
     Effect.provide(TransactionSpill.layer())
   )
@@ -234,6 +255,7 @@ export const command = Command.make(
       ),
       Flag.optional
     ),
+    lease: flag("lease", "Follow while this process holds the slot's lease, and stand by while another does"),
     twoPhase: flag("two-phase", "Print prepared transactions when they are prepared, and then what became of them")
   },
   run
@@ -247,6 +269,10 @@ export const command = Command.make(
     {
       command: "replicant stream --slot audit --create --table orders --snapshot initial",
       description: "The rows that are there first, then what changes; run it again to resume"
+    },
+    {
+      command: "replicant stream --slot audit --publication audit --lease",
+      description: "One of several: where the one that streams is gone, another goes on"
     },
     {
       command: "replicant stream --temporary --publication orders --pretty",

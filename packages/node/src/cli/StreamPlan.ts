@@ -28,6 +28,7 @@ export interface StreamFlags {
   readonly connections: Option.Option<number>
   readonly checkpoint: Option.Option<string>
   readonly rateLimit: Option.Option<number>
+  readonly lease: boolean
 }
 
 export interface StreamPlan {
@@ -126,6 +127,12 @@ export const streamPlan = (flags: StreamFlags, generated: string): Result.Result
   }
   if (flags.failover && temporary) {
     return wrong("a temporary slot is not kept on standbys", "leave out --failover, or --temporary")
+  }
+  if (flags.lease && (temporary || snapshot === "only" || Option.isNone(flags.slot))) {
+    return wrong(
+      "--lease is of a slot that outlives this command",
+      "give --slot NAME, and leave out --temporary and --snapshot only; or leave out --lease"
+    )
   }
   const slot = Option.getOrElse(flags.slot, () => generated)
   const createSlot = temporary ? "temporary" : create ? "permanent" : undefined

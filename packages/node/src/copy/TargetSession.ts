@@ -3,7 +3,7 @@
  * a query, a batch of prepared statements, rows by COPY. What fails is told without values.
  */
 import type { ReplicationError, ServerError } from "@replicant/core"
-import { serverError } from "@replicant/core/driver"
+import { heldLeaseOf, serverError } from "@replicant/core/driver"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
@@ -174,6 +174,22 @@ export interface SessionOptions {
 const lockKey = (slot: string): string =>
   `pg_catalog.hashtextextended('replicant.copy:${slot.replaceAll("'", "''")}', 0)`
 
+/** Who holds the lock of a slot's place. */
+const holderQuery = (slot: string, columns: string): string =>
+  `SELECT ${columns} FROM pg_catalog.pg_locks l, pg_catalog.pg_database d
+  WHERE d.datname = current_database() AND l.database = d.oid AND l.locktype = 'advisory' AND l.granted
+  AND ((l.classid::int8 << 32) | l.objid::int8) = ${lockKey(slot)}`
+
+/** Under the slot's lease whoever else is at work there has lost it, and may be frozen in the middle of a transaction. */
+const endHolder = Effect.fnUntraced(function* (
+  session: TargetSession,
+  slot: string
+): Effect.fn.Return<void, SessionError> {
+  if ((yield* heldLeaseOf(slot)) === undefined) return
+  yield* Effect.logWarning(`taking the place of slot ${slot} at the target over: ending the session that holds it`)
+  yield* session.query(holderQuery(slot, "pg_catalog.pg_terminate_backend(l.pid)"))
+})
+
 /** What was killed may still be at work there: its COMMIT may be under way. It is gone once its lock is ours. */
 const takeLock = Effect.fnUntraced(function* (
   session: TargetSession,
@@ -182,17 +198,16 @@ const takeLock = Effect.fnUntraced(function* (
   const attempt = Effect.gen(function* () {
     const [row] = yield* session.query(`SELECT pg_catalog.pg_try_advisory_lock(${lockKey(slot)}) AS is_ours`)
     if (row?.is_ours === "t") return
-    const [holder] = yield* session.query(`SELECT l.pid FROM pg_catalog.pg_locks l, pg_catalog.pg_database d
-      WHERE d.datname = current_database() AND l.database = d.oid AND l.locktype = 'advisory' AND l.granted
-      AND ((l.classid::int8 << 32) | l.objid::int8) = ${lockKey(slot)}`)
+    const [holder] = yield* session.query(holderQuery(slot, "l.pid"))
     const pid = holder?.pid
     return yield* new TargetInUse({ slot, pid: pid === undefined || pid === null ? undefined : Number(pid) })
   })
-  yield* Effect.retry(attempt, {
+  const again = Effect.retry(attempt, {
     while: (error) => error._tag === "TargetInUse",
     schedule: Schedule.spaced("100 millis"),
     times: 100
   })
+  yield* Effect.catchTag(attempt, "TargetInUse", () => Effect.andThen(endHolder(session, slot), again))
 })
 
 /** Opens a session at the target, with its settings and its lock; closed with the scope. */

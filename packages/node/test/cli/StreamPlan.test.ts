@@ -23,6 +23,7 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   connections: Option.none(),
   checkpoint: Option.none(),
   rateLimit: Option.none(),
+  lease: false,
   ...given
 })
 
@@ -49,6 +50,17 @@ describe("streamPlan", () => {
     assert.isUndefined(createSlot)
     assert.isUndefined(publication)
     assert.deepStrictEqual(plugin.tells.publications, ["a", "b"])
+  })
+
+  it("refuses a lease of a slot that is gone with the command", () => {
+    assert.strictEqual(plan({ slot, publication: ["a"], lease: true }).slot, "orders")
+    for (const given of [
+      { slot, temporary: true },
+      { slot, snapshot: Option.some("only" as const) },
+      { temporary: true }
+    ]) {
+      assert.include(refusal({ publication: ["a"], lease: true, ...given }), "--lease is of a slot that outlives")
+    }
   })
 
   it("names the publication it makes after the slot, unless told otherwise", () => {
