@@ -1,13 +1,31 @@
 /** Another server in the place of the first: a standby that is promoted or failed over to, and an old copy. */
 import { assert, describe } from "@effect/vitest"
-import { type Change, LogicalStream, Lsn, nextLsn, type ReplicationError, SlotLease } from "@replicant/core"
+import {
+  type Change,
+  CheckpointStore,
+  LogicalStream,
+  Lsn,
+  nextLsn,
+  type ReplicationError,
+  SlotLease,
+  type Snapshot,
+  withLogicalStream
+} from "@replicant/core"
 import type { PgServerShape } from "@replicant/node/testing"
-import { Effect, Fiber, Schedule } from "effect"
+import { Deferred, Effect, Fiber, Option, Schedule } from "effect"
 import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
-import { insertedRows, logicalOptions } from "../support/Follow.ts"
+import { insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import { once } from "../support/Servers.ts"
-import { appendSetting, copyOf, movingWalSender, type Standby, standbyOf, trustingServer } from "../support/Standby.ts"
+import {
+  appendSetting,
+  copyOf,
+  failOver,
+  movingWalSender,
+  type Standby,
+  standbyOf,
+  trustingServer
+} from "../support/Standby.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 import { watchState } from "../support/watchState.ts"
 
@@ -257,6 +275,115 @@ describe("a standby", () => {
       const slots = yield* standby.server.query("SELECT FROM pg_replication_slots WHERE slot_type = 'logical'")
       assert.lengthOf(slots, 0)
     })
+  )
+})
+
+/** A store over texts, to look into and to write to. */
+const storeOf = (texts: Map<string, string>): CheckpointStore.CheckpointStore["Service"] => ({
+  load: (key) => Effect.sync(() => Option.fromUndefinedOr(texts.get(key))),
+  save: (key, text) => Effect.sync(() => void texts.set(key, text)),
+  remove: (key) => Effect.sync(() => void texts.delete(key))
+})
+
+describe("a first copy whose source is failed over", () => {
+  fault(
+    "V7",
+    "goes on where the new history has all that was copied, begins anew where it has not, and is no stream's then",
+    () =>
+      Effect.gen(function* () {
+        const primary = yield* trustingServer()
+        const workspace = yield* makeWorkspace(primary, {
+          sql: `${table}; INSERT INTO t SELECT generate_series(1, 20000)`
+        })
+        const texts = new Map<string, string>()
+        const key = `snapshot/${workspace.slot}`
+        const kept = () => JSON.parse(texts.get(key) ?? "{}") as Record<string, unknown>
+        /** Runs it until an element comes, and gives what began it. */
+        const copyUntil = Effect.fnUntraced(function* (
+          tag: Snapshot.ChangeAfterSnapshot["_tag"],
+          isFine: () => boolean = () => true
+        ) {
+          const seen: Array<string> = []
+          const reached = yield* Deferred.make<void>()
+          const { createSlot, ...options } = logicalOptions(workspace)
+          yield* Effect.raceFirst(
+            withLogicalStream(
+              { ...options, ...soon, snapshot: "initial", copy: { piecePages: 4, connections: 1 } },
+              (change) => {
+                seen.push(change._tag)
+                if (change._tag !== tag || !isFine()) return Effect.succeed(nextLsn(change))
+                return Effect.andThen(Deferred.succeed(reached, undefined), Effect.never)
+              }
+            ),
+            Deferred.await(reached)
+          ).pipe(
+            Effect.provideService(CheckpointStore.CheckpointStore, storeOf(texts)),
+            Effect.provide(walSender(workspace)),
+            Effect.timeout("60 seconds")
+          )
+          return seen[0]
+        })
+        const hasPart = () => JSON.stringify(kept()).includes('"ranges"')
+        assert.strictEqual(yield* copyUntil("SnapshotRangeCompleted", hasPart), "SnapshotStarted")
+        assert.strictEqual(kept().timeline, 1)
+        yield* failOver(primary)
+        assert.strictEqual(yield* copyUntil("SnapshotRangeCompleted"), "SnapshotResumed")
+        assert.strictEqual(kept().timeline, 2)
+
+        // A snapshot of the old history, from behind the place where it was left.
+        const beyond = () => texts.set(key, JSON.stringify({ ...kept(), timeline: 1, seam: "FF/0" }))
+        beyond()
+        assert.strictEqual(yield* copyUntil("SnapshotCompleted"), "SnapshotStarted")
+        assert.strictEqual(kept().timeline, 2)
+
+        // Its slot is made, and the stream has something to leave out.
+        yield* copyUntil("Begin").pipe(
+          Effect.raceFirst(
+            Effect.forever(
+              Effect.andThen(
+                Effect.ignore(workspace.sql("INSERT INTO t SELECT max(id) + 1 FROM t")),
+                Effect.sleep("100 millis")
+              )
+            )
+          )
+        )
+        const [at] = yield* workspace.sql("SELECT pg_current_snapshot() AS snapshot, 't'::regclass::oid::bigint AS oid")
+        const [system] = yield* workspace.sql("SELECT system_identifier::text AS id FROM pg_control_system()")
+        texts.set(
+          key,
+          JSON.stringify({
+            version: 1,
+            phase: "completed",
+            slot: workspace.slot,
+            systemId: system?.id,
+            timeline: 1,
+            consistentPoint: "0/1",
+            snapshots: ["700:700:", String(at?.snapshot)],
+            seam: "FF/0",
+            tables: [
+              {
+                oid: Number(at?.oid),
+                schema: "public",
+                name: "t",
+                description: "",
+                parts: [{ oid: Number(at?.oid), fileNode: 1, ranges: [[0, 0xffff_ffff, 1]] }]
+              }
+            ]
+          })
+        )
+        for (const snapshot of ["initial", "never"] as const) {
+          const { createSlot, ...options } = logicalOptions(workspace)
+          const error = yield* Effect.flip(
+            withLogicalStream({ ...options, snapshot }, (change) => Effect.succeed(nextLsn(change)))
+          ).pipe(
+            Effect.provideService(CheckpointStore.CheckpointStore, storeOf(texts)),
+            Effect.provide(walSender(workspace)),
+            Effect.timeout("60 seconds")
+          )
+          assert.deepInclude(error, { _tag: "SystemMismatch", property: "timeline", expected: "1", found: "2" })
+        }
+      }),
+    { timeout: 120_000 }
   )
 })
 

@@ -50,6 +50,8 @@ const Checkpoint = Schema.Struct({
   phase: Schema.Literals(["copying", "completed"]),
   slot: Schema.String,
   systemId: Schema.String,
+  /** Of the server that its last snapshot is of. */
+  timeline: Schema.optional(Schema.Number),
   /** Where the stream begins. */
   consistentPoint: Lsn.LsnFromString,
   /** As `pg_current_snapshot()` gave them. The first is that of the consistent point. */
@@ -94,12 +96,16 @@ export const decode = (slot: string, text: string): Result.Result<SnapshotCheckp
 
 /** Nothing has been copied yet. */
 export const begin = (
-  options: Pick<SnapshotCheckpoint, "slot" | "systemId" | "consistentPoint"> & { readonly snapshot: string }
+  options: Pick<SnapshotCheckpoint, "slot" | "systemId" | "consistentPoint"> & {
+    readonly timeline: number
+    readonly snapshot: string
+  }
 ): SnapshotCheckpoint => ({
   version: 1,
   phase: "copying",
   slot: options.slot,
   systemId: options.systemId,
+  timeline: options.timeline,
   consistentPoint: options.consistentPoint,
   snapshots: [options.snapshot],
   seam: options.consistentPoint,

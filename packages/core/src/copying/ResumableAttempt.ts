@@ -40,6 +40,7 @@ import { handOverDeletedRows, type PartialTable } from "./DeletedRows.ts"
 import { exportSnapshot, readSnapshot, takeSnapshot } from "./ExportedSnapshot.ts"
 import { nextStep, planResume } from "./ResumePlan.ts"
 import { SeamFilter } from "./SeamFilter.ts"
+import { checkHistory, diverged, isOfHistory } from "./SeamHistory.ts"
 import { dropWorkingSlot, makePermanent, workingSlotName } from "./WorkingSlot.ts"
 
 type Store = CheckpointStore["Service"]
@@ -80,8 +81,16 @@ export const findFilter = Effect.fnUntraced(function* (
 ): Effect.fn.Return<SeamFilter | undefined, SnapshotError, WalSender> {
   const checkpoint = yield* loadCheckpoint(store, slot)
   if (checkpoint?.phase !== "completed") return undefined
-  const found = yield* Effect.scoped(Effect.flatMap(connect(0), (connection) => getReplicationSlot(connection, slot)))
-  return found === undefined ? undefined : yield* filterAfter(store, checkpoint, found)
+  return yield* Effect.scoped(
+    Effect.gen(function* () {
+      const connection = yield* connect(0)
+      const found = yield* getReplicationSlot(connection, slot)
+      if (found === undefined) return undefined
+      const filter = yield* filterAfter(store, checkpoint, found)
+      if (filter !== undefined) yield* checkHistory(connection, filter)
+      return filter
+    })
+  )
 })
 
 /** Which cluster and database this is. A standby is refused: its snapshots do not say which transactions they leave out. */
@@ -113,7 +122,7 @@ const finish = Effect.fnUntraced(function* (
 /** Copies everything, beginning with nothing. */
 const beginRun = Effect.fnUntraced(function* (
   session: StoreSession,
-  systemId: string
+  { systemId, timeline }: IdentifySystem
 ): Effect.fn.Return<SnapshotRun, SnapshotError, WalSender> {
   const { keeper, options, store, workingSlot } = session
   const { coverage, piecePages, slot } = options
@@ -123,7 +132,7 @@ const beginRun = Effect.fnUntraced(function* (
   const exported = yield* exportSnapshot(keeper, exportOptions(session))
   const { consistentPoint, readers, temporarySlot } = exported
   const { snapshot } = yield* readSnapshot(readers[0]!)
-  const checkpoint = SnapshotCheckpoint.begin({ slot, systemId, consistentPoint, snapshot: format(snapshot) })
+  const checkpoint = SnapshotCheckpoint.begin({ slot, systemId, timeline, consistentPoint, snapshot: format(snapshot) })
   // Before the slot: one that an earlier run may have left says other things of a slot of that name.
   yield* saveCheckpoint(store, checkpoint)
   yield* makePermanent(temporarySlot, workingSlot)
@@ -138,13 +147,14 @@ const beginRun = Effect.fnUntraced(function* (
 /** Copies what is left, under a new snapshot. */
 const resumeRun = Effect.fnUntraced(function* (
   session: StoreSession,
-  before: SnapshotCheckpoint.SnapshotCheckpoint
+  before: SnapshotCheckpoint.SnapshotCheckpoint,
+  timeline: number
 ): Effect.fn.Return<SnapshotRun, SnapshotError, WalSender> {
   const { closeReaders, keeper, options, store, workingSlot } = session
   const { coverage, piecePages, plugin, rateLimit, streaming, tellProgress } = options
   const published = coverage === undefined ? [] : yield* coverage.list(keeper)
   const { listing, readers, seam, snapshot } = yield* takeSnapshot(keeper, exportOptions(session))
-  const plan = planResume(before, listing, { seam, snapshot })
+  const plan = planResume({ ...before, timeline }, listing, { seam, snapshot })
   const { checkpoint } = plan
   const decoder = new SnapshotDecoder(plugin, keeper.slices)
   const plans = new Map(plan.tables.map((planned) => [planned.table.oid, planned]))
@@ -202,7 +212,8 @@ export const attemptResumable = Effect.fnUntraced(function* <E, R>(
   const session: StoreSession = { ...(yield* openSession(options, attempts)), store, workingSlot }
   const { keeper } = session
   yield* claim(session)
-  const { database = "", systemId } = yield* identifyPrimary(session)
+  const system = yield* identifyPrimary(session)
+  const { database = "", systemId } = system
   const checkpoint = yield* loadCheckpoint(store, slot)
   if (checkpoint !== undefined && checkpoint.systemId !== systemId) {
     return yield* new SystemMismatch({ property: "systemId", expected: checkpoint.systemId, found: systemId })
@@ -214,11 +225,14 @@ export const attemptResumable = Effect.fnUntraced(function* <E, R>(
     const theirs = kept.database ?? ""
     return yield* new SlotMismatch({ slot: workingSlot, property: "database", expected: database, found: theirs })
   }
-  const remains = { checkpoint, slot: found, workingSlot: kept }
+  const isDiverged = checkpoint !== undefined && !(yield* isOfHistory(keeper, system, checkpoint))
+  const remains = { checkpoint, slot: found, workingSlot: kept, isDiverged }
   const step = nextStep(remains)
   switch (step._tag) {
     case "Refuse":
       return yield* new SlotAlreadyExists({ slot })
+    case "Diverged":
+      return yield* diverged(system, checkpoint!)
     case "Stream":
       yield* dropWorkingSlot(keeper, workingSlot)
       return {
@@ -232,7 +246,9 @@ export const attemptResumable = Effect.fnUntraced(function* <E, R>(
       if (step._tag === "Begin" && step.lost !== undefined) {
         yield* Effect.logWarning(`the copy begins anew: ${step.lost}`)
       }
-      const run = yield* step._tag === "Begin" ? beginRun(session, systemId) : resumeRun(session, checkpoint!)
+      const run = yield* step._tag === "Begin"
+        ? beginRun(session, system)
+        : resumeRun(session, checkpoint!, system.timeline)
       const completed = yield* runSnapshot(run, deliver)
       const filter = yield* finish(session, run.record!.checkpoint)
       yield* endAttempt(session)

@@ -14,7 +14,7 @@
  * table is not what it was, it is read from its beginning under S.
  */
 
-import type * as Lsn from "../Lsn.ts"
+import * as Lsn from "../Lsn.ts"
 import type { ReplicationSlot } from "../server/SlotCatalog.ts"
 import { isInvalidated } from "../server/SlotCatalog.ts"
 import type { PageRange } from "../snapshot/CopyCommand.ts"
@@ -43,25 +43,39 @@ export type NextStep =
   | { readonly _tag: "Begin"; readonly lost?: string | undefined }
   /** Somebody else has made the slot in the middle of the copy. */
   | { readonly _tag: "Refuse" }
+  /** The slot is there, of a history that lacks what was copied: a failover to a standby that was behind. */
+  | { readonly _tag: "Diverged" }
 
 /** What there is of a copy: its checkpoint, the slot it is for, and the one that is kept meanwhile. */
 export interface Remains {
   readonly checkpoint: SnapshotCheckpoint | undefined
   readonly slot: ReplicationSlot | undefined
   readonly workingSlot: ReplicationSlot | undefined
+  /** Whether the server's history does not have all that was copied. */
+  readonly isDiverged: boolean
 }
 
-const whyLost = ({ consistentPoint }: SnapshotCheckpoint, slot: ReplicationSlot | undefined): string | undefined => {
+const whyLost = (
+  { consistentPoint }: SnapshotCheckpoint,
+  { isDiverged, workingSlot: slot }: Remains
+): string | undefined => {
+  if (isDiverged) return "rows of it are of a history that the server does not have, after a failover"
   if (slot === undefined) return "its slot is gone"
   if (isInvalidated(slot)) return `its slot was invalidated (${slot.invalidationReason ?? "lost"})`
   return slot.confirmedFlushLsn === consistentPoint ? undefined : "its slot was moved by somebody"
 }
 
 /** Decides by what is left of an earlier run. */
-export const nextStep = ({ checkpoint, slot, workingSlot }: Remains): NextStep => {
-  if (slot !== undefined) return { _tag: checkpoint?.phase === "copying" ? "Refuse" : "Stream" }
+export const nextStep = (remains: Remains): NextStep => {
+  const { checkpoint, isDiverged, slot } = remains
+  if (slot !== undefined) {
+    if (checkpoint?.phase === "copying") return { _tag: "Refuse" }
+    // Beyond the seam it is the stream's own position that has to hold.
+    const isShort = isDiverged && checkpoint !== undefined && (slot.confirmedFlushLsn ?? Lsn.zero) < checkpoint.seam
+    return { _tag: isShort ? "Diverged" : "Stream" }
+  }
   if (checkpoint === undefined) return { _tag: "Begin" }
-  const lost = whyLost(checkpoint, workingSlot)
+  const lost = whyLost(checkpoint, remains)
   if (checkpoint.phase === "completed") return lost === undefined ? { _tag: "Finish" } : { _tag: "Begin", lost }
   if (!hasCopied(checkpoint)) return { _tag: "Begin" }
   return lost === undefined ? { _tag: "Resume" } : { _tag: "Begin", lost }

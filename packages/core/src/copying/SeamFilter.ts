@@ -13,14 +13,17 @@ import { type SnapshotCheckpoint, snapshotAt, wholeAsOf } from "./CopyCheckpoint
 export class SeamFilter {
   /** By OID of the table, as the stream names it. */
   private readonly asOf: ReadonlyMap<number, TransactionSnapshot>
-  private readonly seam: Lsn.Lsn
+  /** Everything that its tables hold was committed before, on that timeline. */
+  readonly seam: Lsn.Lsn
+  readonly timeline: number | undefined
   private begin: Begin | undefined
   private isBeyond = false
   private readonly verdicts = new Map<TransactionSnapshot, boolean>()
 
-  private constructor(asOf: ReadonlyMap<number, TransactionSnapshot>, seam: Lsn.Lsn) {
+  private constructor(asOf: ReadonlyMap<number, TransactionSnapshot>, { seam, timeline }: SnapshotCheckpoint) {
     this.asOf = asOf
     this.seam = seam
+    this.timeline = timeline
   }
 
   /** The filter for the stream after this copy; `undefined` where all of it is as of the slot's own snapshot. */
@@ -31,7 +34,7 @@ export class SeamFilter {
       const index = table.goneAt ?? wholeAsOf(table) ?? 0
       if (index > 0) asOf.set(table.oid, snapshots[index]!)
     }
-    return asOf.size === 0 ? undefined : new SeamFilter(asOf, checkpoint.seam)
+    return asOf.size === 0 ? undefined : new SeamFilter(asOf, checkpoint)
   }
 
   /** The change, what is left of it, or `undefined` for nothing. */

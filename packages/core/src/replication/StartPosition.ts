@@ -81,7 +81,7 @@ export const leftAt = (history: string, timeline: number): Lsn.Lsn | undefined =
 const decodingStandbys = 160_000
 
 /** Whether a position of `timeline` means the same on the server's own. */
-const isCommonHistory = Effect.fnUntraced(function* (
+export const isCommonHistory = Effect.fnUntraced(function* (
   connection: ReplicantConnection,
   system: IdentifySystem,
   { lsn, timeline }: { readonly lsn: Lsn.Lsn; readonly timeline: number }

@@ -200,16 +200,18 @@ const deliverChanges = Effect.fnUntraced(function* (
   const { continuity, copy, lease, onState } = opening
   const { options } = copy
   const { onConnecting, onStreaming, patience, progress, resume } = continuity
-  const stream = (kept: Handler.Handler<Change>) =>
+  const stream = (kept: Handler.Handler<Change>, checked: Options) =>
     Effect.gen(function* () {
       yield* onConnecting
       const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
-      const begun = yield* openReplicationStream(progress, options, opened)
+      const begun = yield* openReplicationStream(progress, checked, opened)
       yield* onBegun(begun.system)
       const consume = yield* kept.make(sessionOf(options, { progress, isOver: () => false, fail: () => Effect.void }))
       return yield* runOpening(begun, (changes, bytes) => consume({ changes, bytes }), onStreaming(begun.system))
     })
-  return yield* withRowsBeside(opening, filter, handler, (kept) => Effect.scoped(stream(whileHeld(lease, kept))))
+  return yield* withRowsBeside(opening, filter, handler, (kept, checked) =>
+    Effect.scoped(stream(whileHeld(lease, kept), checked))
+  )
 })
 
 /** Opens a stream: it is there once its first element is, or the stream has begun. The scope ends it in good order. */

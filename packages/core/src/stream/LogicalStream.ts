@@ -110,8 +110,8 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   const isWithout = snapshot === undefined || snapshot === "never"
   const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, handler)
   if (snapshot === "only") return completed
-  return yield* withRowsBeside(opening, filter, handler, (kept) =>
-    runConnections(options, continuity, whileHeld(lease, kept), onState)
+  return yield* withRowsBeside(opening, filter, handler, (kept, checked) =>
+    runConnections(checked, continuity, whileHeld(lease, kept), onState)
   )
 })
 

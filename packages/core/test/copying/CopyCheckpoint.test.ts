@@ -9,6 +9,7 @@ import { Random } from "../support/Random.ts"
 const begun = SnapshotCheckpoint.begin({
   slot: "orders",
   systemId: "7",
+  timeline: 1,
   consistentPoint: Lsn.make(0x1_0000_0010n)!,
   snapshot: "10:20:14"
 })

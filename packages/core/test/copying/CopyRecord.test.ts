@@ -15,6 +15,7 @@ describe("the record of a copy", () => {
       const checkpoint = SnapshotCheckpoint.begin({
         slot: "s",
         systemId: "7",
+        timeline: 1,
         consistentPoint: Lsn.make(1n)!,
         snapshot: "3:3:"
       })

@@ -11,7 +11,13 @@ import { part, table } from "../support/PublishedTable.ts"
 
 const at = Lsn.make(100n)!
 
-const begun = SnapshotCheckpoint.begin({ slot: "orders", systemId: "7", consistentPoint: at, snapshot: "10:20:14" })
+const begun = SnapshotCheckpoint.begin({
+  slot: "orders",
+  systemId: "7",
+  timeline: 1,
+  consistentPoint: at,
+  snapshot: "10:20:14"
+})
 
 const record = (
   checkpoint: SnapshotCheckpoint.SnapshotCheckpoint,
@@ -52,8 +58,9 @@ describe("what is left of a copy", () => {
   const step = (
     checkpoint: typeof copying | undefined,
     final: ReplicationSlot | undefined,
-    working: ReplicationSlot | undefined
-  ) => nextStep({ checkpoint, slot: final, workingSlot: working })._tag
+    working: ReplicationSlot | undefined,
+    isDiverged = false
+  ) => nextStep({ checkpoint, slot: final, workingSlot: working, isDiverged })._tag
 
   it("is gone on with, finished, or begun anew, by its checkpoint and its slots", () => {
     assert.strictEqual(step(copying, undefined, slot()), "Resume")
@@ -65,6 +72,16 @@ describe("what is left of a copy", () => {
     assert.strictEqual(step(copying, slot(), slot()), "Refuse")
   })
 
+  it("[V7] is begun anew, or refused where its slot is made, on a server whose history lacks what was copied", () => {
+    const beyond = { ...completed, seam: Lsn.make(101n)! }
+    assert.strictEqual(step(copying, undefined, slot(), true), "Begin")
+    assert.strictEqual(step(completed, undefined, slot(), true), "Begin")
+    assert.strictEqual(step(beyond, slot(), undefined, true), "Diverged")
+    assert.strictEqual(step(beyond, slot(), undefined, false), "Stream")
+    // Once the stream is past the seam, its own position has to hold.
+    assert.strictEqual(step(beyond, slot({ confirmedFlushLsn: beyond.seam }), undefined, true), "Stream")
+  })
+
   it("is lost with its slot: when that is gone, given up, or not where it was", () => {
     const lost = [
       undefined,
@@ -74,7 +91,7 @@ describe("what is left of a copy", () => {
     ]
     for (const working of lost) {
       for (const checkpoint of [copying, completed]) {
-        const next = nextStep({ checkpoint, slot: undefined, workingSlot: working })
+        const next = nextStep({ checkpoint, slot: undefined, workingSlot: working, isDiverged: false })
         assert(next._tag === "Begin" && next.lost !== undefined)
       }
     }

@@ -49,7 +49,13 @@ const copied = (oid: number, snapshot: number): SnapshotCheckpoint.CopiedTable =
 
 /** Table 1 is as of the slot, 2 and 3 as of later snapshots, and 4 has gone. */
 const checkpoint: SnapshotCheckpoint.SnapshotCheckpoint = {
-  ...SnapshotCheckpoint.begin({ slot: "s", systemId: "7", consistentPoint: Lsn.make(100n)!, snapshot: "10:20:" }),
+  ...SnapshotCheckpoint.begin({
+    slot: "s",
+    systemId: "7",
+    timeline: 1,
+    consistentPoint: Lsn.make(100n)!,
+    snapshot: "10:20:"
+  }),
   snapshots: ["10:20:", "30:40:35", "50:60:"],
   seam: Lsn.make(500n)!,
   tables: [copied(1, 0), copied(2, 1), copied(3, 2), { ...copied(4, 0), parts: [], goneAt: 2 }]

@@ -192,7 +192,8 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<void, C
     followsAll: options.rows === "leave",
     mayEmpty: options.whenFilled === "truncate"
   })
-  let { timeline } = position
+  // Not that of the position: a first copy that begins anew after a failover is of another.
+  let { timeline } = prepared
   const writer = new TargetWriter({ session, slot, tables, totals, committed: position.endLsn, timeline, followed })
   const stream = yield* LogicalStream.make(streamOptions(options, prepared, writer))
   writer.timeline = () => {

@@ -44,6 +44,8 @@ export interface SetupOptions {
 export interface Setup extends TableCoverage {
   readonly position: CopyPosition.CopyPosition
   readonly tables: TargetTables["tables"]
+  /** Of the source, as it is now: what is copied from here on is of this one. */
+  readonly timeline: number
   /** `server_version_num` of the source. */
   readonly sourceVersion: number
 }
@@ -268,5 +270,5 @@ export const setup = Effect.fnUntraced(function* (
   // Of one that has no position yet, nothing is of an older timeline.
   const now = position.state === "copying" ? { ...position, timeline } : position
   const covered = yield* coverTables(source, target, now, { ...options, isFirst })
-  return { ...covered, position: now, tables, sourceVersion }
+  return { ...covered, position: now, tables, timeline, sourceVersion }
 })
