@@ -10,7 +10,8 @@ const onceOnly = [
   "test/Examples.test.ts",
   "test/PgServer.test.ts",
   "test/Proxy.test.ts",
-  "test/FaultProxyExample.test.ts"
+  "test/FaultProxyExample.test.ts",
+  "test/Once.test.ts"
 ]
 
 /** These need no server either: they are about this checkout. */

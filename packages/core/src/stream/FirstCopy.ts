@@ -80,6 +80,7 @@ const noAttempts = (): Attempts => ({ count: 0, hasDelivered: false, mayBeDone: 
 const sessionOf = <E>({ memory, plugin, slot }: Options, fail: Session<E>["fail"]): Session<E> => ({
   slot,
   plugin,
+  system: undefined,
   maxTransactionBytes: memory?.maxTransactionBytes,
   isOver: () => false,
   fail,

@@ -17,6 +17,7 @@ import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import { type Transaction, TransactionFold, wholeTransactions } from "../change/Transaction.ts"
 import type * as Lsn from "../Lsn.ts"
 import type { InvalidOption, ReplicationError } from "../ReplicationError.ts"
+import type { CheckpointOptions } from "../replication/StartPosition.ts"
 import type { IdentifySystem } from "../server/IdentifySystem.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { Reader } from "./Reader.ts"
@@ -62,10 +63,18 @@ export interface Session<in E = never> {
  */
 export type Consume<in C, out E = never, out R = never> = (read: Read<C>) => Effect.Effect<void, E | SnapshotError, R>
 
+/** How far a handler is by a store of its own: see `checkpoint` and `storeIdleFlush` of a stream. */
+export type Position = Required<Pick<CheckpointOptions, "checkpoint" | "storeIdleFlush">>
+
 /** How changes are taken: made anew for each connection, in a scope that ends with it. */
 export interface Handler<in C, out E = never, out R = never> {
   /** Why nothing of what this plugin says can be taken so: asked before anything is opened. */
   readonly unfit?: ((plugin: OutputPlugin) => InvalidOption | undefined) | undefined
+  /**
+   * Where its own store stands. Asked once, before the stream's first connection: the stream starts there, once it is proved to
+   * hold on this server and slot. Not asked of what is opened by hand.
+   */
+  readonly position?: ((slot: string) => Effect.Effect<Position, E, R>) | undefined
   readonly make: (session: Session<E>) => Effect.Effect<Consume<C, E, R>, E | SnapshotError, R | Scope.Scope>
 }
 
@@ -214,6 +223,7 @@ export const before = <In, Out, F, E, R>(
   handler: Input<Out, E, R>
 ): Handler<In, E | F, R> => ({
   unfit: from(handler).unfit,
+  position: from(handler).position,
   make: (session) =>
     Effect.map(from(handler).make(session), (consume) => {
       const reader = makeReader()

@@ -97,6 +97,19 @@ const checkpointStore: Effect.Effect<CheckpointStore["Service"] | undefined> = E
   (context) => Context.getOrUndefined(context, CheckpointStore)
 )
 
+/** Where the stream starts by the handler's own store, where it has one. */
+const startOf = <E, R>(
+  options: Options,
+  handler: Handler<Anything, E, R>
+): Effect.Effect<Options, InvalidOption | E, R> => {
+  if (handler.position === undefined) return Effect.succeed(options)
+  if (options.checkpoint !== undefined || options.storeIdleFlush !== undefined) {
+    const problem = "is kept by the handler: leave it out, and storeIdleFlush"
+    return Effect.fail(new InvalidOption({ option: "checkpoint", problem }))
+  }
+  return Effect.map(handler.position(options.slot), (position) => ({ ...options, ...position }))
+}
+
 /** The rows that are asked for, then the stream. */
 const runAll = Effect.fnUntraced(function* <E, R>(
   opening: Delivery.Opening,
@@ -111,7 +124,10 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, handler)
   if (snapshot === "only") return completed
   return yield* withRowsBeside(opening, filter, handler, (kept, checked) =>
-    runConnections(checked, continuity, whileHeld(lease, kept), onState)
+    // After the rows: where they were copied, they are where it starts.
+    Effect.flatMap(startOf(checked, handler), (started) =>
+      runConnections(started, continuity, whileHeld(lease, kept), onState)
+    )
   )
 })
 

@@ -52,6 +52,7 @@ export const withRequests = <E, R>(
   handler: Handler<Delivered, E, R>
 ): Handler<Change, E, R> => ({
   unfit: handler.unfit,
+  position: handler.position,
   make: (session) =>
     Effect.map(handler.make(settling(control, session)), (consume) => {
       const among = Effect.fnUntraced(function* ({ bytes, changes }: Read<Change>) {

@@ -37,7 +37,10 @@ const connectionOf = (database: DatabaseSync): Connection => {
   }
 }
 
-const make = Effect.fnUntraced(function* (filename: string) {
+/** What a test makes of a COMMIT. */
+export type Committing = (connection: Connection) => Effect.Effect<void, SqlError>
+
+const make = Effect.fnUntraced(function* (filename: string, commit: Committing | undefined) {
   const database = yield* Effect.acquireRelease(
     Effect.sync(() => new DatabaseSync(filename, { timeout: 5_000 })),
     (database) => Effect.sync(() => database.close())
@@ -49,11 +52,12 @@ const make = Effect.fnUntraced(function* (filename: string) {
       isTransaction: () => database.isTransaction
     }),
     compiler: Statement.makeCompilerSqlite(),
+    commit,
     driver: "node:sqlite",
     spanAttributes: []
   })
 })
 
 /** @example Effect.provide(program, sqliteClient("checkpoints.db")) */
-export const sqliteClient = (filename: string): Layer.Layer<SqlClient.SqlClient> =>
-  Layer.effect(SqlClient.SqlClient, make(filename)).pipe(Layer.provide(Reactivity.layer))
+export const sqliteClient = (filename: string, commit?: Committing): Layer.Layer<SqlClient.SqlClient> =>
+  Layer.effect(SqlClient.SqlClient, make(filename, commit)).pipe(Layer.provide(Reactivity.layer))

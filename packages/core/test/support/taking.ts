@@ -9,6 +9,7 @@ import type { Handler, Session } from "../../src/stream/Handler.ts"
 export const session = (acknowledged: Array<NextLsn>, more: Partial<Session<unknown>> = {}): Session<unknown> => ({
   slot: "orders",
   plugin: Pgoutput.make({ publications: ["orders"] }),
+  system: { systemId: "7000000000000000001", timeline: 1, xLogPos: Lsn.zero, database: "shop", isInRecovery: false },
   maxTransactionBytes: undefined,
   isOver: () => false,
   fail: () => Effect.void,
