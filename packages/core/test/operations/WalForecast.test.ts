@@ -110,6 +110,19 @@ describe("the forecast", () => {
     assert.strictEqual(millisUntilLost, ((limit - 600) / 10) * 1000)
   })
 
+  it("does not forget what is going on for a minute of quiet", () => {
+    const kept = (second: number) => Math.min(second, 540)
+    const { growth, millisUntilLost } = ahead(
+      over(
+        600,
+        (second) => ({ end: kept(second) }),
+        (second) => safe(kept(second))
+      )
+    )
+    assert.strictEqual(growth, 0.9 * mega)
+    assert.strictEqual(millisUntilLost, Math.round(((limit - 540) / 0.9) * 1000))
+  })
+
   it("does not take the tooth of a saw for a trend", () => {
     // What is kept is let go of every 30 s.
     const kept = (second: number) => second % 30

@@ -197,18 +197,13 @@ export const frame = (model: WatchModel, options: FrameOptions): ReadonlyArray<s
   const plain = (text: string | undefined, paint: (text: string) => string = (each) => each) =>
     text === undefined ? [] : [paint(cutTo(text, width))]
   const head = [...plain(serverLine(overview), palette.bold), ...plain(failure, palette.red)]
-  const rights = plain(rightsLine(overview), palette.dim)
   const foot = hasKeys ? plain(keys(model), palette.dim) : []
-  const copies = copyLines(overview).flatMap((line) => plain(line))
-  const room = rows - head.length - foot.length
-  const spare = Math.max(0, room - 2 - (model.shows === "all" ? Math.min(overview.slots.length + 1, 6) : 12))
-  const extras = [...copies, ...rights].slice(0, spare)
+  const room = Math.max(0, rows - head.length - foot.length - 1)
+  const rest = [...copyLines(overview).flatMap((line) => plain(line)), ...plain(rightsLine(overview), palette.dim)]
+  // Slots come first: what else there is gets half of the room at the most.
+  const below = rest.slice(0, Math.floor(room / 2))
+  const left = room - below.length
   const body =
-    model.shows === "one"
-      ? oneSlot(model, overview, width, palette)
-      : allSlots(model, overview, options, room - extras.length - 1)
-  return [...head, "", ...body, ...extras]
-    .slice(0, Math.max(1, rows - foot.length))
-    .concat(foot)
-    .slice(0, rows)
+    model.shows === "one" ? oneSlot(model, overview, width, palette) : allSlots(model, overview, options, left)
+  return [...head, "", ...body.slice(0, left), ...below, ...foot].slice(0, rows)
 }
