@@ -90,7 +90,8 @@ const happened = (model: WatchModel, event: Event, time: number): WatchModel | u
 
 const onScreen = Effect.fnUntraced(function* (
   looks: Stream.Stream<Look, ReplicationError, WalSender>,
-  beginning: WatchModel
+  beginning: WatchModel,
+  interval: number
 ) {
   const palette = yield* Root.palette(yield* Root.command)
   const screen = yield* Screen.open
@@ -117,7 +118,7 @@ const onScreen = Effect.fnUntraced(function* (
     Stream.takeWhile(({ model }) => model !== undefined),
     Stream.runForEach(({ model, time }) =>
       Effect.flatMap(screen.size, (size) =>
-        screen.draw(WatchFrame.frame(model!, { ...size, palette, time, hasKeys: screen.hasKeys }))
+        screen.draw(WatchFrame.frame(model!, { ...size, palette, time, interval, hasKeys: screen.hasKeys }))
       )
     )
   )
@@ -160,7 +161,7 @@ export const watch = Effect.fnUntraced(function* (flags: WatchFlags) {
   const quiet = new LiveLine.LiveLine({ write: () => undefined })
   const shown = isScreen
     ? Effect.provideService(
-        Effect.scoped(onScreen(looks, initial({ order: flags.sort, slot }))),
+        Effect.scoped(onScreen(looks, initial({ order: flags.sort, slot }), flags.interval)),
         LiveLine.Standard,
         quiet
       )

@@ -19,6 +19,8 @@ export interface FrameOptions {
   readonly palette: Palette
   /** Milliseconds since 1970. */
   readonly time: number
+  /** How often is looked, in milliseconds. */
+  readonly interval: number
   /** Whether there is somebody to press keys. */
   readonly hasKeys: boolean
 }
@@ -62,10 +64,16 @@ const copyLines = ({ copies }: Overview): ReadonlyArray<string> =>
     )
   )
 
-const failureLine = ({ failure }: WatchModel, time: number): string | undefined =>
-  failure === undefined
-    ? undefined
-    : `cannot look for ${formatTime(Math.max(0, time - failure.since))}: ${plainText(failure.error.message)}`
+/** A look that takes longer than this is told of: what is shown is not how things are now. */
+const slowMillis = 5000
+
+const failureLine = ({ failure, overview }: WatchModel, { interval, time }: FrameOptions): string | undefined => {
+  if (failure !== undefined) {
+    return `cannot look for ${formatTime(Math.max(0, time - failure.since))}: ${plainText(failure.error.message)}`
+  }
+  const age = overview === undefined ? 0 : time - overview.at
+  return age - interval > slowMillis ? `no answer: this is of ${formatTime(age)} ago` : undefined
+}
 
 const rightsLine = ({ lackedRights }: Overview): string | undefined =>
   lackedRights.length === 0 ? undefined : `hidden for want of a right: ${lackedRights.join(", ")} (GRANT pg_monitor)`
@@ -189,10 +197,10 @@ const keys = (model: WatchModel): string =>
 
 /** The lines of the terminal, from its top; never more than it has. */
 export const frame = (model: WatchModel, options: FrameOptions): ReadonlyArray<string> => {
-  const { columns, hasKeys, palette, rows, time } = options
+  const { columns, hasKeys, palette, rows } = options
   const width = Math.max(1, columns - 1)
   const { overview } = model
-  const failure = failureLine(model, time)
+  const failure = failureLine(model, options)
   if (overview === undefined) return [cutTo(failure ?? "looking ...", width)]
   const plain = (text: string | undefined, paint: (text: string) => string = (each) => each) =>
     text === undefined ? [] : [paint(cutTo(text, width))]

@@ -10,6 +10,9 @@ import { frame } from "../../src/cli/WatchFrame.ts"
 import { initial, looked, pressed, type WatchModel } from "../../src/cli/WatchModel.ts"
 import { budget, overview, slot, walSender } from "./slots.ts"
 
+/** When it is drawn, in milliseconds. */
+const time = 65_000
+
 const giga = 1024 ** 3
 
 const slots: ReadonlyArray<SlotOverview.SlotStatus> = [
@@ -49,7 +52,7 @@ const slots: ReadonlyArray<SlotOverview.SlotStatus> = [
   })
 ]
 
-const server = overview({ slots, mostSlots: 10, writtenPerSecond: 1_000_000, walDirectoryBytes: 4 * giga })
+const server = overview({ at: time, slots, mostSlots: 10, writtenPerSecond: 1_000_000, walDirectoryBytes: 4 * giga })
 
 const seen = [giga, 1.5 * giga, 2 * giga].reduce<WatchModel>(
   (model, lagBytes, index) =>
@@ -62,7 +65,7 @@ const seen = [giga, 1.5 * giga, 2 * giga].reduce<WatchModel>(
 )
 
 const draw = (model: WatchModel, columns: number, rows = 24, palette = withoutColor, hasKeys = true) =>
-  frame(model, { columns, rows, palette, time: 65_000, hasKeys })
+  frame(model, { columns, rows, palette, time, interval: 2000, hasKeys })
 
 /** How wide a line is, whatever it is painted with. */
 const paintedWidth = (line: string): number =>
@@ -126,7 +129,11 @@ describe("a frame of all slots", () => {
 
   it("shows the part of a long list that the chosen slot is in", () => {
     const many = Array.from({ length: 50 }, (_, index) => slot({ name: `s${String(index).padStart(2, "0")}` }))
-    let model = looked(initial({ order: "name", slot: undefined }), Result.succeed(overview({ slots: many })), 0)
+    let model = looked(
+      initial({ order: "name", slot: undefined }),
+      Result.succeed(overview({ at: time, slots: many })),
+      0
+    )
     for (let step = 0; step < 30; step++) model = pressed(model, "down")!
     const lines = draw(model, 80, 12)
     assert.lengthOf(lines, 12)
@@ -142,6 +149,13 @@ describe("a frame of all slots", () => {
     assert.isTrue(lines.some((line) => line.includes("orders")))
   })
 
+  it("says how old it is where no answer comes", () => {
+    const old = looked(seen, Result.succeed({ ...server, at: time - 7000 }), 0)
+    assert.include(draw(old, 100)[2], "SLOT", "a look may take some seconds")
+    const older = looked(seen, Result.succeed({ ...server, at: time - 8000 }), 0)
+    assert.strictEqual(draw(older, 100)[1], "no answer: this is of 8 s ago")
+  })
+
   it("says what is hidden for want of a right, and which COPY is under way", () => {
     const copy = {
       pid: 9,
@@ -154,7 +168,7 @@ describe("a frame of all slots", () => {
       rows: 1234,
       startedAt: 0
     }
-    const limited = overview({ slots, lackedRights: ["pg_read_all_stats"], copies: [copy] })
+    const limited = overview({ at: time, slots, lackedRights: ["pg_read_all_stats"], copies: [copy] })
     const lines = draw(looked(seen, Result.succeed(limited), 0), 120)
     assert.includeMembers(
       [...lines],
