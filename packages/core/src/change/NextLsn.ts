@@ -19,17 +19,30 @@ export class NextLsn {
   /** What is reported as flushed once this unit and all before it are done. An exclusive end: never add to it. */
   readonly lsn: Lsn.Lsn
   readonly #run: Run
+  /** Microseconds of the server's clock; of a message, when it was sent. */
+  #committedAt: number
   #isDone = false
   #next: NextLsn | undefined = undefined
 
-  private constructor(lsn: Lsn.Lsn, run: Run) {
+  private constructor(lsn: Lsn.Lsn, run: Run, committedAt: number) {
     this.lsn = lsn
     this.#run = run
+    this.#committedAt = committedAt
+  }
+
+  /** @internal With the time of its commit, where that is known already. */
+  static deliver(lsn: Lsn.Lsn, run: Run, committedAt = Number.NaN): NextLsn {
+    return new NextLsn(lsn, run, committedAt)
+  }
+
+  /** @internal When it was committed, by the server's clock; `NaN` where nothing tells. */
+  static committedAt(self: NextLsn): number {
+    return self.#committedAt
   }
 
   /** @internal */
-  static deliver(lsn: Lsn.Lsn, run: Run): NextLsn {
-    return new NextLsn(lsn, run)
+  static date(self: NextLsn, committedAt: number): void {
+    self.#committedAt = committedAt
   }
 
   /** @internal */

@@ -33,9 +33,9 @@ export class Batch {
     this.run = run
   }
 
-  /** Marks the end of a unit, and makes what acknowledges it. */
-  deliver(lsn: Lsn.Lsn): NextLsn {
-    const nextLsn = NextLsn.deliver(lsn, this.run)
+  /** Marks the end of a unit, and makes what acknowledges it; with the time of its commit, which a message has not. */
+  deliver(lsn: Lsn.Lsn, committedAt?: PgTimestamp | undefined): NextLsn {
+    const nextLsn = NextLsn.deliver(lsn, this.run, committedAt)
     this.delivered.push(nextLsn)
     return nextLsn
   }

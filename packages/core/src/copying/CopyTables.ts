@@ -11,11 +11,12 @@ import type { Relation } from "../change/Relation.ts"
 import { monotonicMillis } from "../MonotonicTime.ts"
 import * as FrontendMessage from "../protocol/FrontendMessage.ts"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
+import * as Metrics from "../replication/Metrics.ts"
 import { logNotice } from "../replication/OpenStream.ts"
 import type { CopyBoth, ReplicantConnection } from "../server/WalSender.ts"
 import type { CopyPiece } from "../snapshot/CopyCommand.ts"
 import { CopyOut, type CopyOutRead } from "../snapshot/CopyOut.ts"
-import * as CopyProgress from "../snapshot/CopyProgress.ts"
+import type * as CopyProgress from "../snapshot/CopyProgress.ts"
 import { estimatedRows, type PublishedTable } from "../snapshot/PublishedTables.ts"
 import type { SnapshotBeginning, SnapshotChange, SnapshotRow, SnapshotTable } from "../snapshot/SnapshotChange.ts"
 import type { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
@@ -120,8 +121,8 @@ const keepTelling = (copying: Copying): Effect.Effect<never> =>
 /** Counts what has come since the last time. */
 const countRows = Effect.fnUntraced(function* (copying: Copying, rows: number, bytes: number) {
   if (rows === 0) return
-  yield* Metric.update(CopyProgress.rows, rows)
-  yield* Metric.update(CopyProgress.bytes, bytes)
+  yield* Metric.update(Metrics.snapshotRows, rows)
+  yield* Metric.update(Metrics.snapshotBytes, bytes)
   yield* tellProgressNow(copying)
 })
 

@@ -8,6 +8,7 @@ import * as Schedule from "effect/Schedule"
 import { nextLsn } from "../change/Change.ts"
 import { changeId } from "../change/ChangeId.ts"
 import type { Handled } from "../change/NextLsn.ts"
+import * as Metrics from "../replication/Metrics.ts"
 import { defaultReconnect } from "../replication/Reconnect.ts"
 import { bare, isOfRow, type KeyOf, keysBy } from "./ChangeKey.ts"
 import { type DeadLetter, DeadLetters, type DeadLettersError } from "./DeadLetters.ts"
@@ -26,12 +27,6 @@ export interface ParkOptions<C, E> {
   /** What later changes are told by, as in `byKey`, where it must be the same: the row unless told otherwise. */
   readonly key?: KeyOf<C> | undefined
 }
-
-/** Changes that were parked instead of handled. */
-export const parked = Metric.counter("replicant_parked_total", {
-  description: "Changes that were parked as dead letters, those that follow one included",
-  incremental: true
-})
 
 interface Failure<E> {
   readonly error: E
@@ -98,7 +93,7 @@ export const park = <C, A, E = never, R = never>(
     const cause = failure === undefined ? notParked : { tag: tagOf(failure.error), message: messageOf(failure.error) }
     const id = changeId(bare(change))
     yield* stored(letters.park({ id, keys, cause, attempts: failure?.attempts ?? 0, change }))
-    yield* Metric.update(parked, 1)
+    yield* Metric.update(Metrics.parked, 1)
     const what = `${bare(change)._tag}${id === undefined ? "" : ` ${id}`}`
     yield* Effect.logError(`${what} is parked after ${failure?.attempts ?? 0} attempts: ${cause.tag}`)
     return nextLsn(bare(change) as Parameters<typeof nextLsn>[0])

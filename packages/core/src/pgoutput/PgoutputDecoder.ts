@@ -129,13 +129,21 @@ export class PgoutputDecoder implements Decoder {
       case twoPhaseTags.commitPrepared: {
         if (this.begin !== undefined) reader.fail("a commit of what was prepared inside a transaction")
         const message = StreamMessage.decodeCommitPrepared(reader)
-        batch.changes.push({ _tag: "CommitPrepared", ...message, nextLsn: batch.deliver(message.endLsn) })
+        batch.changes.push({
+          _tag: "CommitPrepared",
+          ...message,
+          nextLsn: batch.deliver(message.endLsn, message.commitTime)
+        })
         break
       }
       case twoPhaseTags.rollbackPrepared: {
         if (this.begin !== undefined) reader.fail("a rollback of what was prepared inside a transaction")
         const message = StreamMessage.decodeRollbackPrepared(reader)
-        batch.changes.push({ _tag: "RollbackPrepared", ...message, nextLsn: batch.deliver(message.endLsn) })
+        batch.changes.push({
+          _tag: "RollbackPrepared",
+          ...message,
+          nextLsn: batch.deliver(message.endLsn, message.rollbackTime)
+        })
         break
       }
     }
@@ -230,7 +238,14 @@ export class PgoutputDecoder implements Decoder {
       reader.fail("a prepare of another transaction than the one that is open")
     }
     this.begin = undefined
-    batch.changes.push({ _tag: "Prepare", begin, gid, prepareLsn, endLsn, nextLsn: batch.deliver(endLsn) })
+    batch.changes.push({
+      _tag: "Prepare",
+      begin,
+      gid,
+      prepareLsn,
+      endLsn,
+      nextLsn: batch.deliver(endLsn, begin.commitTime)
+    })
   }
 
   private decodeCommit(reader: ByteReader, batch: Batch): void {
@@ -241,7 +256,7 @@ export class PgoutputDecoder implements Decoder {
     if (commitLsn !== begin.commitLsn) reader.fail("a commit of another transaction than the one that is open")
     if (endLsn <= commitLsn) reader.fail("a commit that ends before it begins")
     this.begin = undefined
-    batch.changes.push({ _tag: "Commit", begin, commitLsn, endLsn, nextLsn: batch.deliver(endLsn) })
+    batch.changes.push({ _tag: "Commit", begin, commitLsn, endLsn, nextLsn: batch.deliver(endLsn, begin.commitTime) })
   }
 
   private decodeRelation(reader: ByteReader, batch: Batch): void {

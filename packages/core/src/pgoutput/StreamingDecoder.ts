@@ -211,7 +211,7 @@ export class StreamingDecoder implements Decoder, Gathering {
     const { commitLsn, commitTime, endLsn, xid } = StreamMessage.decodeStreamCommit(reader)
     const transaction = this.ended(reader, xid)
     this.streamCommitTime = commitTime
-    const nextLsn = batch.deliver(endLsn)
+    const nextLsn = batch.deliver(endLsn, commitTime)
     if (this.options.mode === "deliver") {
       this.adopt(transaction)
       push(batch, { _tag: "StreamCommit", xid, commitLsn, commitTime, endLsn, nextLsn })
@@ -228,7 +228,7 @@ export class StreamingDecoder implements Decoder, Gathering {
     const transaction = this.ended(reader, xid)
     this.prepared.add(xid)
     this.streamCommitTime = prepareTime
-    const nextLsn = batch.deliver(endLsn)
+    const nextLsn = batch.deliver(endLsn, prepareTime)
     if (this.options.mode === "deliver") {
       this.adopt(transaction)
       push(batch, { _tag: "StreamPrepare", xid, gid, prepareLsn, prepareTime, endLsn, nextLsn })

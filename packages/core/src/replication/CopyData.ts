@@ -6,7 +6,7 @@
  *
  * Source: https://www.postgresql.org/docs/current/protocol-replication.html
  */
-import type { Run } from "../change/NextLsn.ts"
+import { NextLsn, type Run } from "../change/NextLsn.ts"
 import { Batch, type Decoder, type Gathering, type InProgressMode, type OutputPlugin } from "../change/OutputPlugin.ts"
 import * as Lsn from "../Lsn.ts"
 import * as BackendMessage from "../protocol/BackendMessage.ts"
@@ -53,8 +53,9 @@ const absurdHighAdvance = Number(absurdAdvance >> 32n)
 /** No record of the WAL is longer: `XLogRecordMaxSize` in src/include/access/xlogrecord.h is somewhat less. */
 const longestRecord = 1n << 30n
 
-/** Where an XLogData header has the time of sending: microseconds of the server's clock. */
+/** Where an XLogData header, and a keep-alive, have the time of sending: microseconds of the server's clock. */
 const sendTimeOffset = 17
+const keepAliveTimeOffset = 9
 
 /** What a copy stream is decoded with. */
 export interface CopyDataOptions {
@@ -80,6 +81,7 @@ export class CopyData {
   private receivedHigh = 0
   private receivedLow = 0
   private behind = 0
+  private sent: number | undefined
   private isFraming = false
 
   constructor(options: CopyDataOptions) {
@@ -103,6 +105,11 @@ export class CopyData {
   /** Milliseconds from the last transaction's commit to its arrival, by the server's own clock. */
   get behindMillis(): number {
     return this.behind
+  }
+
+  /** When the server sent the last message of the last read, by its own clock; `undefined` where that tells none. */
+  get sentAt(): number | undefined {
+    return this.sent
   }
 
   /** Decodes one read. The bytes are borrowed for the call; `DecodeError`s come as `end`. */
@@ -187,6 +194,16 @@ export class CopyData {
     )
   }
 
+  /** Whether it is a whole keep-alive. */
+  private isKeepAlive(): boolean {
+    const { bytes, end, start, tag } = this.frames
+    return (
+      tag === BackendMessage.copyDataTag &&
+      bytes[start] === ReplicationMessage.primaryKeepAliveTag &&
+      end - start === ReplicationMessage.primaryKeepAliveLength
+    )
+  }
+
   private decodeXLogData(batch: Batch): void {
     const { bytes, end, start } = this.frames
     const reader = this.reader.reset(bytes, start, end)
@@ -202,7 +219,10 @@ export class CopyData {
     reader.offset = start + ReplicationMessage.xLogDataHeaderLength
     const delivered = batch.delivered.length
     this.decoder.decode(reader, batch)
-    if (batch.delivered.length > delivered) this.checkDelivered(batch, Lsn.fromHalves(high, low))
+    if (batch.delivered.length > delivered) {
+      this.checkDelivered(batch, Lsn.fromHalves(high, low))
+      this.dateDelivered(batch)
+    }
     // Received only now that it is understood: outside any transaction, what is received may be acknowledged.
     if (high > this.receivedHigh || (high === this.receivedHigh && low > this.receivedLow)) {
       this.receivedHigh = high
@@ -224,6 +244,18 @@ export class CopyData {
     const { bytes, end, start } = this.frames
     const problem = `a unit claims to end at ${Lsn.format(lsn)}, beyond ${Lsn.format(at)} where its end is told`
     this.reader.reset(bytes, start, end).fail(problem)
+  }
+
+  /** What has no commit of its own, a message outside any transaction, is as old as its sending. */
+  private dateDelivered(batch: Batch): void {
+    const unit = batch.delivered.at(-1)!
+    if (Number.isNaN(NextLsn.committedAt(unit))) NextLsn.date(unit, this.sendTime(sendTimeOffset))
+  }
+
+  /** The current frame's. */
+  private sendTime(offset: number): number {
+    const { bytes, end, start } = this.frames
+    return this.reader.reset(bytes, start + offset, end).int64AsNumber()
   }
 
   private failOnAbsurdLsn(reader: ByteReader, lsn: Lsn.Lsn): never {
@@ -307,10 +339,10 @@ export class CopyData {
     const committed = this.decoder.lastCommitTime
     if (!this.isXLogData()) {
       this.behind = 0
-    } else if (committed !== undefined) {
-      const { bytes, end, start } = this.frames
-      const sent = this.reader.reset(bytes, start + sendTimeOffset, end).int64AsNumber()
-      this.behind = (sent - committed) / 1000
+      this.sent = this.isKeepAlive() ? this.sendTime(keepAliveTimeOffset) : undefined
+    } else {
+      this.sent = this.sendTime(sendTimeOffset)
+      if (committed !== undefined) this.behind = (this.sent - committed) / 1000
     }
   }
 }

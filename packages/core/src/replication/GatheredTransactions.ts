@@ -8,15 +8,20 @@ import { isReadonlyArrayNonEmpty, type NonEmptyReadonlyArray } from "effect/Arra
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import type { Change } from "../change/Change.ts"
-import { Run } from "../change/NextLsn.ts"
+import { type Change, nextLsn } from "../change/Change.ts"
+import { type NextLsn, Run } from "../change/NextLsn.ts"
 import { Batch, type GatheredBytes, type Gathering, type Replay } from "../change/OutputPlugin.ts"
 import { DecodeError, InvalidOption, type ReplicationError, type SpillFailed } from "../ReplicationError.ts"
 import * as Measures from "./Measures.ts"
 import { type SpillFile, TransactionSpill } from "./TransactionSpill.ts"
+import type { Vitals } from "./Vitals.ts"
 
-/** Takes what one read decoded to, and how many bytes it had. */
-export type OnChanges<E, R> = (changes: NonEmptyReadonlyArray<Change>, bytes: number) => Effect.Effect<unknown, E, R>
+/** Takes what one read decoded to, how many bytes it had, and the last unit that ends with it, if one does. */
+export type OnChanges<E, R> = (
+  changes: NonEmptyReadonlyArray<Change>,
+  bytes: number,
+  last?: NextLsn | undefined
+) => Effect.Effect<unknown, E, R>
 
 /** What of a transaction is in its file: the lengths of its chunks, one behind the other. */
 interface Stored {
@@ -43,7 +48,9 @@ export interface GatheredTransactions {
 }
 
 /** None yet, to be kept as `TransactionSpill` says. Their files go with the scope. */
-export const make: Effect.Effect<GatheredTransactions, InvalidOption, Scope.Scope> = Effect.gen(function* () {
+export const make = Effect.fnUntraced(function* (
+  vitals: Vitals
+): Effect.fn.Return<GatheredTransactions, InvalidOption, Scope.Scope> {
   const spill = yield* TransactionSpill
   if (spill === undefined) {
     const problem = "needs a place for transactions in progress: provide TransactionSpill.layer()"
@@ -64,6 +71,8 @@ export const make: Effect.Effect<GatheredTransactions, InvalidOption, Scope.Scop
     for (const chunk of bytes.takeChunks()) {
       yield* stored.file.append(chunk)
       stored.lengths.push(chunk.length)
+      vitals.spillBytes += chunk.length
+      yield* Measures.spilled(chunk.length)
     }
   })
 
@@ -71,6 +80,7 @@ export const make: Effect.Effect<GatheredTransactions, InvalidOption, Scope.Scop
     const stored = stores.get(bytes)
     if (stored === undefined) return Effect.void
     stores.delete(bytes)
+    for (const length of stored.lengths) vitals.spillBytes -= length
     return Scope.close(stored.scope, Exit.void)
   }
 
@@ -97,7 +107,7 @@ export const make: Effect.Effect<GatheredTransactions, InvalidOption, Scope.Scop
       batch = new Batch(run)
       if (!isReadonlyArrayNonEmpty(changes)) return
       yield* Measures.gathered(changes.length)
-      yield* onChanges(changes, bytes)
+      yield* onChanges(changes, bytes, nextLsn(changes.at(-1)!))
     })
     const stored = stores.get(transaction.bytes)
     let position = 0

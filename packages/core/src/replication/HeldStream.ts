@@ -3,10 +3,8 @@
  * What the catalog says of it is in `Stall.ts`.
  */
 import * as Effect from "effect/Effect"
-import * as Metric from "effect/Metric"
 import { logText, PublicationNotFound, type ReplicationError } from "../ReplicationError.ts"
 import type { CopyRead, Warning } from "./CopyData.ts"
-import * as Metrics from "./Metrics.ts"
 import { logNotice, type ReplicationStream } from "./OpenStream.ts"
 import { lackedBy, nameMissing, type Stall } from "./Stall.ts"
 
@@ -17,7 +15,6 @@ const hold = Effect.fnUntraced(function* (stream: ReplicationStream, stall: Stal
   if (by?.reason === stall.reason) return
   const { reason, remedy } = stall
   yield* Effect.logWarning(logText(`the stream is stalled: ${reason}; remedy: ${remedy}`))
-  yield* Metric.update(Metrics.stalled, 1)
   yield* stream.onState({ _tag: "Stalled", reason, remedy })
 })
 
@@ -26,17 +23,12 @@ export const release = Effect.fnUntraced(function* (stream: ReplicationStream) {
   stream.held.by = undefined
   const { systemId, timeline } = stream.system
   yield* Effect.logInfo("the stream is not stalled any more")
-  yield* Metric.update(Metrics.stalled, 0)
   yield* stream.onState({ _tag: "Streaming", systemId, timeline })
 })
 
 /** Whether a read shows that the server does not wait any more: while it does its position stands still. */
 export const hasGotOn = ({ held }: ReplicationStream, { batch, received }: CopyRead): boolean =>
   held.by !== undefined && (batch.changes.length > 0 || received > held.by.at)
-
-/** Nobody is held back on a connection that is over. */
-export const letGo = ({ held }: ReplicationStream): Effect.Effect<void> =>
-  Effect.suspend(() => (held.by === undefined ? Effect.void : Metric.update(Metrics.stalled, 0)))
 
 /** Asks the catalog what a warning means. Fails where what is decoded lacks a publication; else the stream goes on. */
 export const heedWarning = Effect.fnUntraced(function* (

@@ -7,7 +7,6 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Lsn from "../Lsn.ts"
@@ -17,9 +16,8 @@ import * as FrontendMessage from "../protocol/FrontendMessage.ts"
 import { encodeStandbyStatusUpdate } from "../protocol/ReplicationMessage.ts"
 import { ConnectionError, type ReplicationError, WalReceiverTimeout } from "../ReplicationError.ts"
 import type { CopyBoth } from "../server/WalSender.ts"
-import * as Measures from "./Measures.ts"
-import * as Metrics from "./Metrics.ts"
 import { isLoud } from "./Reconnect.ts"
+import type { Vitals } from "./Vitals.ts"
 import * as WalProgress from "./WalProgress.ts"
 import type { Standing } from "./WalSenderStanding.ts"
 
@@ -78,6 +76,7 @@ export interface WalReceiver {
   readonly startLsn: Lsn.Lsn
   /** Since when the copy fiber waits for bytes, in monotonic milliseconds; `undefined` while it is not reading. */
   readonly reading: { since: number | undefined }
+  readonly vitals: Vitals
 }
 
 /** One question about the walsender, and its answer once there is one. */
@@ -175,7 +174,7 @@ export interface StatusOptions {
 
 /** Sends one status update, from the shared progress and nothing else. */
 export const sendStatusUpdate = Effect.fnUntraced(function* (
-  receiver: Pick<WalReceiver, "copy" | "progress" | "startLsn">,
+  receiver: Pick<WalReceiver, "copy" | "progress" | "startLsn" | "vitals">,
   options: StatusOptions = {}
 ): Effect.fn.Return<Lsn.Lsn, ReplicationError> {
   const progress = yield* Ref.get(receiver.progress)
@@ -193,9 +192,7 @@ export const sendStatusUpdate = Effect.fnUntraced(function* (
     )
   )
   yield* WalProgress.updateWalProgress(receiver.progress, (current) => WalProgress.reportFlushed(current, flushed))
-  if (progress.confirm === "nothing") return flushed
-  yield* Measures.reported(flushed)
-  if (flushed > receiver.startLsn) yield* Metric.update(Metrics.attempts, 0)
+  if (flushed > receiver.startLsn) receiver.vitals.attempts = 0
   return flushed
 })
 

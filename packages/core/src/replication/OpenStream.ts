@@ -39,6 +39,7 @@ import { awaitHandled } from "./SlotGap.ts"
 import { askFindings, type Findings, type Stall } from "./Stall.ts"
 import { type CheckpointOptions, checkSlotPosition, type ResumeFrom, resumeProgress } from "./StartPosition.ts"
 import type { StreamOptions } from "./StreamOptions.ts"
+import { Vitals } from "./Vitals.ts"
 import * as WalProgress from "./WalProgress.ts"
 import { askStanding } from "./WalSenderStanding.ts"
 
@@ -53,6 +54,8 @@ export interface ConnectionOptions {
   readonly patience?: number | undefined
   /** Told what the opening waits for. */
   readonly onState?: ((state: ConnectionState) => Effect.Effect<void>) | undefined
+  /** Where the stream notes how it is; left out for one that nobody observes. */
+  readonly vitals?: Vitals | undefined
 }
 
 /** A connection with its slot ready. */
@@ -193,7 +196,14 @@ const misfit = ({ problems, publications, remedy }: DeclarationMismatch): Effect
 export const openReplicationStream = Effect.fn("Replicant.openReplicationStream")(function* (
   progress: WalProgress.WalProgressRef,
   options: StreamOptions,
-  { confirm = "done", inProgress = "gather", onState = () => Effect.void, patience = 1, resume }: ConnectionOptions = {}
+  {
+    confirm = "done",
+    inProgress = "gather",
+    onState = () => Effect.void,
+    patience = 1,
+    resume,
+    vitals = new Vitals()
+  }: ConnectionOptions = {}
 ): Effect.fn.Return<Opening, ReplicationError, WalSender | Scope.Scope> {
   const { plugin, slot } = options
   const { publications } = plugin.tells
@@ -202,19 +212,28 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const connection = yield* walSender.connect
   const pluginOptions = yield* Effect.fromResult(plugin.options(connection.serverVersion))
   const isGathering = plugin.tells.inProgress && inProgress === "gather"
-  const gathered = isGathering ? yield* GatheredTransactions.make : undefined
+  const gathered = isGathering ? yield* GatheredTransactions.make(vitals) : undefined
   const inTime = connection.inConnectTimeout ?? withoutLimit
   yield* inTime(Catalog.pinSession(connection))
   const identified = yield* inTime(identifySystem(connection))
   const { isInRecovery, pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
   const system = { ...identified, pid, serverStart, isInRecovery }
   const known = { progress: yield* Ref.get(progress), resume, options }
-  const resumed = { ...(yield* resumeProgress(connection, system, known)), confirm }
+  const resumed = { ...(yield* resumeProgress(connection, system, known)), confirm, onDone: vitals.done }
   yield* inTime(checkPublications(connection, publications))
   if (options.check !== undefined) yield* Effect.catchTag(options.check(connection), "DeclarationMismatch", misfit)
   const ready = yield* readySlot({ connection, options, database: system.database, resume, onState })
   if (ready._tag === "Slot") yield* checkSlotPosition(ready.slot, known)
   yield* Ref.set(progress, resumed)
+  const limits = timings(options, walSenderTimeout, patience)
+  vitals.connected(
+    {
+      at: yield* monotonicMillis,
+      end: system.xLogPos,
+      confirmed: ready._tag === "Slot" ? (ready.slot.confirmedFlushLsn ?? Lsn.zero) : Lsn.zero
+    },
+    limits
+  )
   const gap = ready._tag === "Lost" ? yield* enterGap(progress, slot, ready) : undefined
 
   let opened: ReplicationStream | undefined
@@ -242,7 +261,6 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
         problem: "gathers transactions, but is not said to stream them"
       })
     }
-    const limits = timings(options, walSenderTimeout, patience)
     opened = {
       copy: yield* inTime(connection.copyBoth(command, { mayBeSilent: true })),
       progress,
@@ -255,7 +273,8 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
         walSender
       ),
       startLsn,
-      reading: { since: undefined },
+      reading: vitals.reading,
+      vitals,
       storeIdleFlush: options.storeIdleFlush,
       system,
       copyData,

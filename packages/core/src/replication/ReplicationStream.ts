@@ -12,13 +12,14 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type { Change } from "../change/Change.ts"
+import type { NextLsn } from "../change/NextLsn.ts"
 import type * as Lsn from "../Lsn.ts"
-import { nanosPerMilli } from "../MonotonicTime.ts"
+import { monotonicMillis, nanosPerMilli } from "../MonotonicTime.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { CopyRead } from "./CopyData.ts"
 import type { GatheredTransactions, OnChanges } from "./GatheredTransactions.ts"
-import { hasGotOn, heedWarning, letGo, refineMissing, release } from "./HeldStream.ts"
+import { hasGotOn, heedWarning, refineMissing, release } from "./HeldStream.ts"
 import { keepAliveHandler, sendStatusUpdate, slowestLook } from "./KeepAlive.ts"
 import * as Measures from "./Measures.ts"
 import { logNotice, type Opening, openReplicationStream, type ReplicationStream, streamEnded } from "./OpenStream.ts"
@@ -50,25 +51,21 @@ const decode = ({ copyData, maxReadWait, pace }: ReplicationStream, bytes: Uint8
  * Takes in one decoded read: progress first, so that no idle position overtakes what is about to be handed on. One step,
  * as there may be thousands of reads a second.
  */
-const receive = (stream: ReplicationStream, read: CopyRead): Effect.Effect<void> =>
+const receive = (stream: ReplicationStream, read: CopyRead, now: number): Effect.Effect<void> =>
   Effect.contextWith((context) => {
     const { batch, isOpen } = read
+    const { copyData, vitals } = stream
     const progress = WalProgress.receiveWal(Ref.getUnsafe(stream.progress), {
       received: read.received,
       isOpen,
       delivered: batch.delivered
     })
-    const { confirm, received, reported } = progress
+    vitals.hear(now, copyData.sentAt, copyData.behindMillis)
     // What is read beside the stream, and comes there again, is not counted twice.
-    if (confirm === "nothing") return Ref.set(stream.progress, progress)
-    Measures.received(context, {
-      bytes: read.bytes,
-      changes: batch.changes.length,
-      transactions: batch.delivered.length,
-      received,
-      flushed: reported,
-      lagMillis: stream.copyData.behindMillis
-    })
+    if (progress.confirm !== "nothing") {
+      const { changes, delivered } = batch
+      Measures.received(context, { bytes: read.bytes, changes: changes.length, transactions: delivered.length })
+    }
     return Ref.set(stream.progress, progress)
   })
 
@@ -91,6 +88,7 @@ const handOverGathered = Effect.fnUntraced(function* <E, R>(
   { batch, bytes }: CopyRead,
   onChanges: OnChanges<E, R>
 ): Effect.fn.Return<void, ReplicationError | E, R> {
+  const last = batch.delivered.at(-1)
   let from = 0
   for (const { index, replay } of batch.gathered) {
     const before = batch.changes.slice(from, index)
@@ -99,7 +97,7 @@ const handOverGathered = Effect.fnUntraced(function* <E, R>(
     from = index
   }
   const rest = batch.changes.slice(from)
-  if (isReadonlyArrayNonEmpty(rest)) yield* onChanges(rest, bytes)
+  if (isReadonlyArrayNonEmpty(rest)) yield* onChanges(rest, bytes, last)
 })
 
 /** How long the last report may take on a connection that has failed: its peer may take nothing any more. */
@@ -140,14 +138,14 @@ const copyOutData = Effect.fnUntraced(function* <E, R>(
       reading.since = undefined
       read = decode(stream, bytes, now)
     }
-    yield* receive(stream, read)
+    yield* receive(stream, read, millisOf(clock))
     if (hasGotOn(stream, read)) yield* release(stream)
     // Who acknowledges at once is to be heard at once.
     if (isPrompt && read.batch.delivered.length > 0) yield* Queue.offer(stream.demands, undefined)
     if (read.replyRequested || read.notices.length > 0) yield* heed(stream, read)
     const { changes } = read.batch
     if (gathered !== undefined && read.batch.gathered.length > 0) yield* handOverGathered(gathered, read, onChanges)
-    else if (isReadonlyArrayNonEmpty(changes)) yield* onChanges(changes, read.bytes)
+    else if (isReadonlyArrayNonEmpty(changes)) yield* onChanges(changes, read.bytes, read.batch.delivered.at(-1))
     if (gathered !== undefined) yield* gathered.settle(copyData.gathering)
     if (read.warning !== undefined) {
       yield* Effect.catch(heedWarning(stream, read.warning, read.received), fail)
@@ -211,7 +209,8 @@ const runFibers = <A, E, R>(
 ): Effect.Effect<A, ReplicationError | E, R> => {
   // Who does not answer hears no goodbye either: to wait for a reply to it would only hold up the next attempt.
   const keepAlive = Effect.tapError(keepAliveHandler(stream), () => markEnded(stream))
-  const run = Effect.ensuring(Effect.raceFirst(reading, keepAlive), letGo(stream))
+  const lost = Effect.map(monotonicMillis, (now) => stream.vitals.lost(now))
+  const run = Effect.ensuring(Effect.raceFirst(reading, keepAlive), lost)
   return stream.storeIdleFlush === undefined ? run : Effect.raceFirst(run, storeIdleHandler(stream))
 }
 
@@ -244,6 +243,8 @@ export const runOpening = Effect.fnUntraced(function* <E, R>(
 export interface ChangeArray {
   readonly changes: NonEmptyReadonlyArray<Change>
   readonly bytes: number
+  /** The last unit that ends in it, where one does and it was not gathered. */
+  readonly last?: NextLsn | undefined
 }
 
 /** What to tell of a stream that runs ahead of its consumer. */
@@ -261,7 +262,7 @@ export interface ReadAheadOptions {
 export const readAhead = Effect.fnUntraced(function* (opening: Opening, options: ReadAheadOptions = {}) {
   const reads = new ReadsAhead<ChangeArray, ReplicationError>()
   const { onEnd = () => {}, onStart = Effect.void } = options
-  yield* runOpening(opening, (changes, bytes) => reads.offer({ changes, bytes }), onStart).pipe(
+  yield* runOpening(opening, (changes, bytes, last) => reads.offer({ changes, bytes, last }), onStart).pipe(
     Effect.onError((cause) => {
       onEnd(cause)
       return reads.fail(cause)

@@ -27,6 +27,11 @@ export interface Timing {
   readonly closeTimeout?: Duration.Input | undefined
   /** How long the running handler may take to end when the program is interrupted: 5 s. Then it is interrupted. */
   readonly shutdownTimeout?: Duration.Input | undefined
+  /**
+   * How often at most the server is asked how far its WAL goes, where the stream cannot tell and somebody looks at its health or
+   * its metrics: 5 s. Over a connection of its own, which takes one of `max_wal_senders` for some milliseconds. 0 for never.
+   */
+  readonly askInterval?: Duration.Input | undefined
 }
 
 /** How much may be held in memory, in bytes. */

@@ -36,6 +36,8 @@ export interface WalProgress {
   /** The oldest of them, and the newest. */
   readonly first: NextLsn | undefined
   readonly last: NextLsn | undefined
+  /** Told of each unit once it is done together with all before it. */
+  readonly onDone: ((unit: NextLsn) => void) | undefined
 }
 
 /** The progress of one consumer, shared by its fibers. */
@@ -52,7 +54,8 @@ export const initial = (): WalProgress => ({
   idleLimit: undefined,
   pending: 0,
   first: undefined,
-  last: undefined
+  last: undefined,
+  onDone: undefined
 })
 
 /** A new one, at {@link initial}. */
@@ -68,7 +71,8 @@ export const restart = (progress: WalProgress): WalProgress => ({
   confirm: progress.confirm,
   durable: progress.durable,
   reported: progress.reported,
-  idleLimit: progress.idleLimit
+  idleLimit: progress.idleLimit,
+  onDone: progress.onDone
 })
 
 /** Where streaming may go on: everything before it is done, by the consumer or because it was idle. */
@@ -105,11 +109,12 @@ export const receiveWal = (progress: WalProgress, read: Received): WalProgress =
 
 /** Moves `durable` over the units at the head of the queue that are done. */
 const settle = (progress: WalProgress): WalProgress => {
-  let { durable, first, last, pending } = progress
+  let { durable, first, last, onDone, pending } = progress
   while (first !== undefined && NextLsn.isDone(first)) {
     durable = Lsn.max(durable, first.lsn)
     const next: NextLsn | undefined = NextLsn.next(first)
     NextLsn.link(first, undefined)
+    onDone?.(first)
     first = next
     pending--
   }

@@ -17,8 +17,8 @@ import type { OutputPlugin } from "../change/OutputPlugin.ts"
 import type { CheckpointError } from "../checkpoint/CheckpointService.ts"
 import type * as Lsn from "../Lsn.ts"
 import { DecodeError, type ReplicationError } from "../ReplicationError.ts"
+import * as Metrics from "../replication/Metrics.ts"
 import type { WalSender } from "../server/WalSender.ts"
-import * as CopyProgress from "../snapshot/CopyProgress.ts"
 import { estimatedRows } from "../snapshot/PublishedTables.ts"
 import type { SnapshotRow } from "../snapshot/SnapshotChange.ts"
 import { SnapshotDecoder } from "../snapshot/SnapshotDecoder.ts"
@@ -215,8 +215,8 @@ const readOne = Effect.fnUntraced(function* (
     if (job.phase._tag === "Lost" && !job.isPaused) job.pace.shrink()
     return undefined
   }
-  yield* Metric.update(CopyProgress.rows, chunk.rows.size)
-  yield* Metric.update(CopyProgress.bytes, chunk.bytes)
+  yield* Metric.update(Metrics.snapshotRows, chunk.rows.size)
+  yield* Metric.update(Metrics.snapshotBytes, chunk.bytes)
   yield* updateJob(job, taken.progress)
   // What is left is for transactions to end.
   if (taken.completed === undefined && chunk.end === undefined) yield* Effect.sleep(settleDelay)

@@ -16,6 +16,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import * as Metrics from "../replication/Metrics.ts"
 import { Final, retrying } from "../replication/Reconnect.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { Session } from "../stream/Handler.ts"
@@ -42,16 +43,10 @@ export interface FlightOptions {
 }
 
 /** Appended messages, by the engine's own word. */
-export const appended = Metric.counter("replicant_sink_messages_total", {
-  description: "Messages that the engine has made durable",
-  incremental: true
-})
+export const appended = Metrics.sinkMessages
 
 /** Connections to an engine that were made after a failure. */
-export const reopened = Metric.counter("replicant_sink_reopened_total", {
-  description: "Times that a sink was opened again after a failure",
-  incremental: true
-})
+export const reopened = Metrics.sinkReopened
 
 /** An acknowledgement may fail as well: of a table that is read anew, by its ledger. */
 type Failure = SinkError | SnapshotError

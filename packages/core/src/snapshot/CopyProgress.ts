@@ -1,20 +1,7 @@
-/** How far a first copy is: metrics for who watches many, and a value for who shows one. Nothing here costs per row. */
+/** How far a first copy is, as a value: its metrics are computed from it, but for the counts in `Metrics.ts`. */
 import type * as Duration from "effect/Duration"
 import type * as Effect from "effect/Effect"
-import * as Metric from "effect/Metric"
 import type { Relation } from "../change/Relation.ts"
-
-/** Rows read from tables, whether or not their snapshot was completed. */
-export const rows = Metric.counter("replicant_snapshot_rows_total", {
-  description: "Rows read by snapshots",
-  incremental: true
-})
-
-/** Bytes of these rows, as the server sent them. */
-export const bytes = Metric.counter("replicant_snapshot_bytes_total", {
-  description: "Bytes of rows read by snapshots",
-  incremental: true
-})
 
 /** One table under way. */
 export interface TableProgress {

@@ -39,6 +39,7 @@ import type { WalSender } from "../server/WalSender.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { Consume, Handler, Session } from "./Handler.ts"
 import type { Options } from "./LogicalStreamOptions.ts"
+import type { Observer } from "./Observer.ts"
 
 type Reads = ReadsAhead<ChangeArray, ReplicationError>
 
@@ -94,6 +95,7 @@ const leave = <A, E>(reads: Reads, consumer: Fiber.Fiber<A, E>, timeout: Duratio
 /** One connection: what it is opened with, and what is told once it streams. */
 interface ConnectionRun {
   readonly progress: WalProgress.WalProgressRef
+  readonly observer: Observer
   readonly options: Options
   readonly connection: ConnectionOptions
   readonly onStreaming: (resume: ResumeFrom) => Effect.Effect<void>
@@ -101,7 +103,7 @@ interface ConnectionRun {
 
 /** One connection, from opening to its failure. */
 const runConnection = <E, R>(
-  { connection, onStreaming, options, progress }: ConnectionRun,
+  { connection, observer, onStreaming, options, progress }: ConnectionRun,
   handler: Handler<Change, E, R>
 ): Effect.Effect<never, Ended<E>, R | WalSender> =>
   Effect.scoped(
@@ -111,6 +113,7 @@ const runConnection = <E, R>(
       const failed = yield* Deferred.make<never, Final<E | SnapshotError>>()
       const session = sessionOf<E>(options, {
         progress,
+        observer,
         system: opening.system,
         isOver: () => isOver,
         fail: (error) => Effect.asVoid(Deferred.fail(failed, new Final({ error })))
@@ -155,6 +158,7 @@ export const makeMemory: Effect.Effect<Memory> = Effect.map(WalProgress.make, (p
 /** What outlives a connection: how far the stream is, which server it was, and how often it has failed. */
 export interface Continuity {
   readonly progress: WalProgress.WalProgressRef
+  readonly observer: Observer
   /** Of the connection before; `undefined` for the first. */
   readonly resume: () => ResumeFrom | undefined
   /** How many times as long the next attempt waits before it gives a silent walsender up without proof. */
@@ -169,16 +173,19 @@ export interface Continuity {
 /** Of a run that is about to make its first connection. */
 export const makeContinuity = (
   options: Options,
+  observer: Observer,
   memory: Memory,
   onState: (state: ConnectionState) => Effect.Effect<void>
 ): Continuity => {
   const { progress } = memory
+  observer.begins(progress)
   const attempts = new Attempts()
   // Whoever has the slot now, it is no connection of ours.
   if (memory.resume !== undefined) memory.resume = { ...memory.resume, pid: undefined }
   let streamingSince: number | undefined
   return {
     progress,
+    observer,
     resume: () => memory.resume,
     patience: () => attempts.patience,
     onConnecting: Effect.sync(() => {
@@ -199,11 +206,11 @@ export const makeContinuity = (
       decide: Effect.fnUntraced(function* (error) {
         const done = WalProgress.resumeLsn(yield* Ref.get(progress))
         if (!attempts.next(error, done)) return { _tag: "GiveUp", error: locate(error, done) }
-        yield* Metric.update(Metrics.attempts, attempts.count)
         const hasGotOn = streamingSince !== undefined && (yield* monotonicMillis) - streamingSince >= provenMillis
         return { _tag: "Again", hasGotOn, attempt: attempts.count }
       }),
       onFailure: Effect.fnUntraced(function* (error, attempt) {
+        yield* observer.retries(error, attempt)
         yield* onState({ _tag: "Reconnecting", attempt, cause: error })
         const done = WalProgress.resumeLsn(yield* Ref.get(progress))
         yield* isLoud(attempt)
@@ -217,12 +224,13 @@ export const makeContinuity = (
 /** What a session needs of its connection. */
 export interface SessionParts<E> extends Pick<Session<E>, "isOver" | "fail" | "system"> {
   readonly progress: WalProgress.WalProgressRef
+  readonly observer: Observer
 }
 
 /** The session of a connection. */
 export const sessionOf = <E>(
   { memory, plugin, slot }: Options,
-  { fail, isOver, progress, system }: SessionParts<E>
+  { fail, isOver, observer, progress, system }: SessionParts<E>
 ): Session<E> => ({
   slot,
   plugin,
@@ -231,9 +239,16 @@ export const sessionOf = <E>(
   isOver,
   fail,
   durable: Effect.map(Ref.get(progress), ({ durable }) => durable),
-  acknowledge: (unit) => WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledge(current, unit)),
+  acknowledge: (unit) =>
+    WalProgress.updateWalProgress(progress, (current) => {
+      observer.acknowledging()
+      return WalProgress.acknowledge(current, unit)
+    }),
   acknowledgeThrough: (unit) =>
-    WalProgress.updateWalProgress(progress, (current) => WalProgress.acknowledgeThrough(current, unit))
+    WalProgress.updateWalProgress(progress, (current) => {
+      observer.acknowledging()
+      return WalProgress.acknowledgeThrough(current, unit)
+    })
 })
 
 /** Connections one after the other, while what ended the last one may pass. */
@@ -243,12 +258,14 @@ export const runConnections = Effect.fnUntraced(function* <E, R>(
   handler: Handler<Change, E, R>,
   onState: (state: ConnectionState) => Effect.Effect<void>
 ): Effect.fn.Return<never, E | SnapshotError, R | WalSender> {
-  const { onConnecting, onStreaming, patience, progress, resume } = continuity
+  const { observer, onConnecting, onStreaming, patience, progress, resume } = continuity
+  const noted = observer.noted(handler)
   const connection = Effect.andThen(
     onConnecting,
     Effect.suspend(() => {
-      const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
-      return runConnection({ progress, options, connection: opened, onStreaming }, handler)
+      const { vitals } = observer
+      const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState, vitals }
+      return runConnection({ progress, observer, options, connection: opened, onStreaming }, noted)
     })
   )
   return yield* retrying(connection, continuity.retry)

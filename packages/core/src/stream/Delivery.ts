@@ -24,7 +24,7 @@ import type { ConnectionState } from "../replication/ConnectionState.ts"
 import type { HeldLease } from "../replication/HeldLease.ts"
 import { openReplicationStream } from "../replication/OpenStream.ts"
 import { ReadsAhead } from "../replication/ReadsAhead.ts"
-import { runOpening } from "../replication/ReplicationStream.ts"
+import { type ChangeArray, runOpening } from "../replication/ReplicationStream.ts"
 import type { IdentifySystem } from "../server/IdentifySystem.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { SnapshotChange, SnapshotCompleted, SnapshotRangeCompleted } from "../snapshot/SnapshotChange.ts"
@@ -190,6 +190,9 @@ export interface Opened {
   readonly hasEnded: Effect.Effect<boolean>
 }
 
+/** A read as the stream hands it over: it tells who notes it of the last unit, and nobody else. */
+const readOf = (read: ChangeArray): Handler.Read<Change> => read
+
 /** The stream, once the rows are handed over. */
 const deliverChanges = Effect.fnUntraced(function* (
   opening: Opening,
@@ -199,15 +202,21 @@ const deliverChanges = Effect.fnUntraced(function* (
 ): Effect.fn.Return<never, SnapshotError, WalSender> {
   const { continuity, copy, lease, onState } = opening
   const { options } = copy
-  const { onConnecting, onStreaming, patience, progress, resume } = continuity
+  const { observer, onConnecting, onStreaming, patience, progress, resume } = continuity
+  const { vitals } = observer
   const stream = (kept: Handler.Handler<Change>, checked: Options) =>
     Effect.gen(function* () {
       yield* onConnecting
-      const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState }
+      const opened = { resume: resume(), patience: patience(), inProgress: options.inProgress, onState, vitals }
       const begun = yield* openReplicationStream(progress, checked, opened)
       yield* onBegun(begun.system)
-      const consume = yield* kept.make(sessionOf(options, { progress, isOver: () => false, fail: () => Effect.void }))
-      return yield* runOpening(begun, (changes, bytes) => consume({ changes, bytes }), onStreaming(begun.system))
+      const session = sessionOf(options, { progress, observer, isOver: () => false, fail: () => Effect.void })
+      const consume = yield* observer.noted(kept).make(session)
+      return yield* runOpening(
+        begun,
+        (changes, bytes, last) => consume(readOf({ changes, bytes, last })),
+        onStreaming(begun.system)
+      )
     })
   return yield* withRowsBeside(opening, filter, handler, (kept, checked) =>
     Effect.scoped(stream(whileHeld(lease, kept), checked))
@@ -234,7 +243,7 @@ export const open = Effect.fnUntraced(function* (
     const { snapshot } = options
     const { filter } = yield* snapshot === "never" || snapshot === undefined
       ? doneBefore(copy)
-      : tryFirstCopy(copy, rows)
+      : tryFirstCopy(copy, continuity.observer.noted(rows))
     if (snapshot === "only") return yield* reads.fail(Cause.fail(Cause.Done()))
     return yield* deliverChanges(opening, filter, handler, (system) => Deferred.succeed(begun, system))
   }).pipe(

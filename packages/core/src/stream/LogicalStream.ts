@@ -2,6 +2,7 @@
  * A slot that is followed, as a value: connect, find or create the slot, copy what is there where that is asked for, stream,
  * hand over, acknowledge what the handler says is durable, reconnect while that helps, and leave in good order.
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
@@ -28,7 +29,10 @@ import { makeContinuity, makeMemory, runConnections, whileHeld } from "./Connect
 import * as Delivery from "./Delivery.ts"
 import { copyVerdict, coverageOf, doneBefore, runFirstCopy } from "./FirstCopy.ts"
 import { from, type Handler, type Input } from "./Handler.ts"
+import type { Health } from "./Health.ts"
 import type { Delivered, End, Failure, Options } from "./LogicalStreamOptions.ts"
+import type { Observation } from "./Observation.ts"
+import { Observer } from "./Observer.ts"
 import { withRowsBeside } from "./RowsBeside.ts"
 import * as StreamState from "./StreamState.ts"
 
@@ -67,6 +71,23 @@ export interface LogicalStream<O extends Options> {
   ) => Effect.Effect<A, Failure<O> | E, R | WalSender>
   /** What it is doing. To be watched with `SubscriptionRef.changes`. */
   readonly state: SubscriptionRef.SubscriptionRef<StreamState.StreamState>
+  /**
+   * How it is at this moment: positions, how far behind, how long the handler has been at what it was given. Where the stream
+   * cannot tell by itself how far the server's WAL goes, the server is asked over another connection, for two seconds at most;
+   * where nobody answers that is absent. `Observation` of `@replicant/core/operations` has every field.
+   *
+   * @example
+   * const { lagBytes, lagSeconds, pending } = yield* orders.observe
+   */
+  readonly observe: Effect.Effect<Observation>
+  /**
+   * Whether it is well: `ok`, `degraded` or `failing`, with the reasons and since when, by the option `health`. Asks nobody, so
+   * that a probe is answered at once, whatever stands still.
+   *
+   * @example
+   * const { status, reasons } = yield* orders.health
+   */
+  readonly health: Effect.Effect<Health>
   /**
    * Reads a published table anew, from the first row or where a condition holds, while the stream goes on. Only where
    * `snapshot` is given, if as `never`: else no handler expects rows. Needs pgoutput with its messages, and neither `twoPhase`
@@ -121,7 +142,8 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   const unfitness = handler.unfit?.(plugin)
   if (unfitness !== undefined) return yield* unfitness
   const isWithout = snapshot === undefined || snapshot === "never"
-  const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, handler)
+  const { observer } = continuity
+  const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, observer.noted(handler))
   if (snapshot === "only") return completed
   return yield* withRowsBeside(opening, filter, handler, (kept, checked) =>
     // After the rows: where they were copied, they are where it starts.
@@ -177,7 +199,13 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
     const unfitness = unfit(options)
     /** Of all runs under a lease. */
     const leased = yield* makeMemory
-    const onState = (now: StreamState.ConnectionState) => SubscriptionRef.set(state, now)
+    const observer = new Observer(options, yield* Clock.Clock, () => SubscriptionRef.getUnsafe(state))
+    const onState = (now: StreamState.StreamState) =>
+      Effect.andThen(
+        SubscriptionRef.set(state, now),
+        Effect.sync(() => observer.entered(now))
+      )
+    const tellProgress = StreamState.updateCopying(state)
     const opening = Effect.gen(function* () {
       const store = yield* checkpointStore
       const lease = yield* heldLeaseOf(options.slot)
@@ -186,16 +214,20 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
           options,
           store,
           coverage: coverageOf({ options, store }),
-          tellProgress: StreamState.updateCopying(state),
+          tellProgress: (change: Parameters<typeof tellProgress>[0]) =>
+            Effect.andThen(
+              tellProgress(change),
+              Effect.sync(() => observer.entered(SubscriptionRef.getUnsafe(state)))
+            ),
           onFailure: (cause: SnapshotError, attempt: number) =>
-            SubscriptionRef.set(state, { _tag: "Reconnecting", attempt, cause })
+            Effect.andThen(observer.retries(cause, attempt), onState({ _tag: "Reconnecting", attempt, cause }))
         },
         control: options.snapshot === undefined ? undefined : (unfitness ?? requests),
         isStreaming: SubscriptionRef.changes(state).pipe(
           Stream.filter(({ _tag }) => _tag === "Streaming" || _tag === "Stalled"),
           Stream.runHead
         ),
-        continuity: makeContinuity(options, lease === undefined ? yield* makeMemory : leased, onState),
+        continuity: makeContinuity(options, observer, lease === undefined ? yield* makeMemory : leased, onState),
         lease,
         onState
       }
@@ -218,25 +250,23 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
       Effect.flatMap(Metric.CurrentMetricAttributes, (labels) =>
         Effect.provideService(effect, Metric.CurrentMetricAttributes, { ...labels, slot: options.slot })
       ).pipe(Effect.annotateLogs({ slot: options.slot }))
+    /** For as long as the scope lives nobody else runs it, and it is observed. */
+    const opened = Effect.andThen(claim, Effect.tap(opening, observer.running))
+    const failing = Effect.tapError(observer.fails)
     const run = (handler: Input<Anything, unknown, unknown>) =>
-      Effect.andThen(
-        claim,
-        Effect.flatMap(opening, (opened) => runAll(opened, from(handler)))
-      ).pipe(Effect.scoped, labelled)
-    const open = labelled(
-      Effect.andThen(
-        claim,
-        Effect.map(Effect.flatMap(opening, Delivery.open), ({ delivery }) => delivery)
+      Effect.flatMap(opened, (opening) => Effect.tap(runAll(opening, from(handler)), observer.ends)).pipe(
+        failing,
+        Effect.scoped,
+        labelled
       )
-    )
+    const open = labelled(failing(Effect.map(Effect.flatMap(opened, Delivery.open), ({ delivery }) => delivery)))
     const follow = <A, E, R>(use: (delivery: Delivery.AnyDelivery) => Effect.Effect<A, E, R>) =>
-      Effect.andThen(
-        claim,
-        Effect.flatMap(opening, (opened) => followAll(opened, use))
-      ).pipe(Effect.scoped, labelled)
+      Effect.flatMap(opened, (opening) => followAll(opening, use)).pipe(failing, Effect.scoped, labelled)
     const request = (wanted: SnapshotRequestOptions) =>
       unfitness === undefined ? Control.request(requests, wanted) : Effect.fail(unfitness)
-    const made = { options, run, open, follow, state, request, requests: Control.requestsOf(requests) }
+    const { health, observe } = observer
+    const requested = Control.requestsOf(requests)
+    const made = { options, run, open, follow, state, observe, health, request, requests: requested }
     // What its options make of it is not known inside, where they may be any.
     return made as unknown as LogicalStream<O>
   })

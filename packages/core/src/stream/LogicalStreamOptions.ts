@@ -10,6 +10,7 @@ import type { StreamOptions } from "../replication/StreamOptions.ts"
 import type { SnapshotChange, SnapshotCompleted } from "../snapshot/SnapshotChange.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
+import type { Thresholds } from "./Health.ts"
 
 /**
  * `initial`: a snapshot when the slot does not exist, then the stream. `never`: the stream alone, from a slot that exists,
@@ -60,6 +61,8 @@ export interface Options extends StreamOptions {
    * and from the beginning again once a connection has proved itself.
    */
   readonly reconnect?: Schedule.Schedule<unknown, ReplicationError> | undefined
+  /** From when on its `health` is degraded and failing, where not as usual: `Health` of `@replicant/core/operations`. */
+  readonly health?: Thresholds | undefined
 }
 
 /** What stands first is what is asked for; `undefined` is as if it were not there. */

@@ -9,8 +9,10 @@ import type * as SubscriptionRef from "effect/SubscriptionRef"
 import type { ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { DeliveryOf, PlainDelivery } from "./Delivery.ts"
+import type { Health } from "./Health.ts"
 import { type LogicalStream, make as makeStream } from "./LogicalStream.ts"
 import type * as LogicalStreamOptions from "./LogicalStreamOptions.ts"
+import type { Observation } from "./Observation.ts"
 import type { StreamState } from "./StreamState.ts"
 
 export type { Progress } from "./Delivery.ts"
@@ -24,6 +26,10 @@ export interface Options extends Omit<LogicalStreamOptions.Options, "snapshot" |
 /** What a service of a stream tells beside its connection. */
 export interface Watched {
   readonly state: SubscriptionRef.SubscriptionRef<StreamState>
+  /** How it is at this moment: `observe` of a `LogicalStream`. */
+  readonly observe: Effect.Effect<Observation>
+  /** Whether it is well: `health` of a `LogicalStream`. */
+  readonly health: Effect.Effect<Health>
 }
 
 /** What a service of a stream of these options is. */
@@ -41,9 +47,9 @@ const opened = <O extends LogicalStreamOptions.Options>(stream: LogicalStream<O>
   Effect.map(stream.open, (delivery) => beside(stream, delivery))
 
 const beside = <O extends LogicalStreamOptions.Options>(
-  { request, requests, state }: LogicalStream<O>,
+  { health, observe, request, requests, state }: LogicalStream<O>,
   delivery: DeliveryOf<O>
-): Shape<O> => Object.assign({}, delivery, { state, request, requests })
+): Shape<O> => Object.assign({}, delivery, { state, observe, health, request, requests })
 
 /** The service over a `WalSender`. Building it connects; its errors are the connection's. */
 export const layer = (options: Options): Layer.Layer<Replication, ReplicationError, WalSender> =>

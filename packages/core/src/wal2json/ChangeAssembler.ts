@@ -230,12 +230,18 @@ export class ChangeAssembler {
     const { begin, endLsn: announced } = this.within(batch, xid)
     if (commitLsn !== begin.commitLsn || endLsn !== announced) refuse("a commit elsewhere than its begin said")
     this.open = undefined
-    batch.changes.push({ _tag: "Commit", begin, commitLsn, endLsn, nextLsn: this.deliver(batch, endLsn) })
+    batch.changes.push({
+      _tag: "Commit",
+      begin,
+      commitLsn,
+      endLsn,
+      nextLsn: this.deliver(batch, endLsn, begin.commitTime)
+    })
   }
 
-  private deliver(batch: Batch, lsn: Lsn.Lsn) {
+  private deliver(batch: Batch, lsn: Lsn.Lsn, committedAt?: PgTimestamp | undefined) {
     this.delivered = Lsn.max(this.delivered, lsn)
-    return batch.deliver(lsn)
+    return batch.deliver(lsn, committedAt)
   }
 
   /** The transaction that the next change belongs to. Ends a truncate, whose last table has now been seen. */

@@ -1,9 +1,8 @@
 /** What is told of a stream while it runs, held against the page that lists it. */
 import * as Fs from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
-import { parked } from "../../src/handling/Retry.ts"
+import { metricsPage, metricsPath } from "../../../../scripts/metricsPage.ts"
 import * as Metrics from "../../src/replication/Metrics.ts"
-import * as CopyProgress from "../../src/snapshot/CopyProgress.ts"
 import type { StreamState } from "../../src/stream/StreamState.ts"
 
 const page = Fs.readFileSync(new URL("../../../../docs/watching.md", import.meta.url), "utf8")
@@ -33,21 +32,27 @@ const states: { readonly [Tag in StreamState["_tag"]]: true } = {
   Stopped: true
 }
 
+describe("docs/metrics.md", () => {
+  it("is what the table of metrics says: npm run api writes it anew", () =>
+    assert.strictEqual(Fs.readFileSync(metricsPath, "utf8"), metricsPage(Metrics.table)))
+
+  it("has a unit in each name, and a total in that of each counter", () => {
+    const suffixes = { By: /_bytes(_total)?$/, s: /_seconds$/, lsn: /_lsn$/, "rows/s": /_rows_per_second$/, "1": /./ }
+    for (const [id, { kind, says, unit }] of Metrics.table) {
+      assert.match(id, suffixes[unit])
+      assert.strictEqual(id.endsWith("_total"), kind === "Counter", id)
+      assert.isAbove(says.length, 20, id)
+    }
+  })
+
+  it("is the only place that names one: what watching.md names is in it", () => {
+    const named = [...page.matchAll(/\breplicant_[a-z_]+/g)].map(([id]) => id)
+    assert.isAbove(named.length, 5)
+    for (const id of named) assert.isTrue(Metrics.table.has(id), id)
+  })
+})
+
 describe("docs/watching.md", () => {
-  it("lists every metric that there is, as the kind that it is, and no other", () => {
-    const metrics = [...Object.values(Metrics), ...Object.values(CopyProgress), parked]
-    assert.deepStrictEqual(
-      rowsBelow("Metrics")
-        .map(([, id, kind]) => `${id} ${kind}`)
-        .toSorted(),
-      metrics.map(({ id, type }) => `${id} ${type.toLowerCase()}`).toSorted()
-    )
-  })
-
-  it("gives each metric a unit and a meaning", () => {
-    for (const [, id, , unit, says] of rowsBelow("Metrics")) assert.isTrue(unit !== "" && says !== "", id)
-  })
-
   it("lists every state of a stream, in its order, and no other", () =>
     assert.deepStrictEqual(
       rowsBelow("The state").map(([, tag]) => tag),

@@ -15,6 +15,7 @@ import { decodeStandbyMessage, type StandbyStatusUpdate } from "../../src/protoc
 import type { ReplicationError } from "../../src/ReplicationError.ts"
 import { keepAliveHandler, sendStatusUpdate, type WalReceiver } from "../../src/replication/KeepAlive.ts"
 import * as Metrics from "../../src/replication/Metrics.ts"
+import { Vitals } from "../../src/replication/Vitals.ts"
 import * as WalProgress from "../../src/replication/WalProgress.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
@@ -47,6 +48,7 @@ const receiving = Effect.fnUntraced(function* (overrides: Partial<WalReceiver> =
     askStanding: Effect.never,
     startLsn: Lsn.zero,
     reading: { since: undefined },
+    vitals: new Vitals(),
     ...overrides,
     sent,
     update: (change) => WalProgress.updateWalProgress(progress, change)
