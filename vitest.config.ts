@@ -40,6 +40,7 @@ const onNewest = faults(
 )
 const atTheEnds = [
   "test/Cli*.test.ts",
+  "test/Observation.test.ts",
   "test/Codegen.test.ts",
   "test/Copy*.test.ts",
   "test/JoiningTables.test.ts",

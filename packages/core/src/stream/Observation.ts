@@ -122,6 +122,10 @@ export interface Facts {
 /** For how long the server's answer is taken for its end: it is asked anew well before, while that is needed. */
 export const answerHolds = 15_000
 
+/** Whether there is a connection on which a stream is, or is about to be; so the server can be asked over another. */
+export const isConnected = ({ _tag }: StreamState): boolean =>
+  _tag === "Streaming" || _tag === "Stalled" || _tag === "WaitingForGap"
+
 const isListenedTo = ({ state, vitals }: Facts): boolean =>
   (state._tag === "Streaming" || state._tag === "Stalled") && vitals.lostAt === undefined
 
@@ -154,8 +158,9 @@ export const provenAt = ({ now, vitals: { heardAt, server } }: Facts): number =>
 const serverUnknownSince = (facts: Facts): number | undefined => {
   const { begunAt, followedAt, now, vitals } = facts
   const askedAt = vitals.server?.at
-  const isRun = facts.state._tag !== "Stopped" && facts.state._tag !== "Idle"
-  if (isFollowing(facts) || (isRun && askedAt !== undefined && now - askedAt < answerHolds)) return undefined
+  // Of a server that is lost an answer says nothing, however young.
+  if (isConnected(facts.state) && askedAt !== undefined && now - askedAt < answerHolds) return undefined
+  if (isFollowing(facts)) return undefined
   return Math.max(begunAt, followedAt ?? begunAt, askedAt ?? begunAt)
 }
 

@@ -2,7 +2,8 @@
  * Observes one stream: keeps what an observation needs beyond the moment (since when it is in its state, when all was last
  * done), looks once a second, and has the server asked where the stream cannot tell.
  *
- * The server is asked only while somebody looks: a program that reads neither metrics nor health costs it nothing.
+ * The server is asked only while somebody looks, and while there is a connection to it: a program that reads neither metrics nor
+ * health costs it nothing, and no connection is taken from a stream that is connecting.
  */
 import type * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
@@ -23,7 +24,15 @@ import { Series } from "./Gauges.ts"
 import type { Handler } from "./Handler.ts"
 import * as Health from "./Health.ts"
 import type { Options } from "./LogicalStreamOptions.ts"
-import { type Facts, isCaughtUp, isFollowing, type Observation, observationOf, provenAt } from "./Observation.ts"
+import {
+  type Facts,
+  isCaughtUp,
+  isConnected,
+  isFollowing,
+  type Observation,
+  observationOf,
+  provenAt
+} from "./Observation.ts"
 import type { StreamState } from "./StreamState.ts"
 
 /** How often it looks. */
@@ -40,10 +49,6 @@ const checkInterval = 10_000
 
 /** An answer so fresh is not asked for again by who wants the truth now. */
 const freshAnswer = 1000
-
-/** States in which the server can be asked: in others the stream itself is connecting, and no connection is taken from it. */
-const isAskable = ({ _tag }: StreamState): boolean =>
-  _tag === "Streaming" || _tag === "Stalled" || _tag === "WaitingForGap"
 
 export class Observer {
   readonly vitals = new Vitals()
@@ -175,7 +180,7 @@ export class Observer {
       const { walSender } = this
       const { server } = this.vitals
       const isFresh = server !== undefined && this.now() - server.at < milliseconds
-      if (walSender === undefined || isFresh || this.askInterval === 0 || !isAskable(this.readState())) {
+      if (walSender === undefined || isFresh || this.askInterval === 0 || !isConnected(this.readState())) {
         return Effect.void
       }
       this.askedAt = this.now()
@@ -205,7 +210,7 @@ export class Observer {
     this.series?.settle()
     const isLookedAt = this.lookedAt !== undefined && facts.now - this.lookedAt < attention
     const isDue = this.askedAt === undefined || facts.now - this.askedAt >= this.askInterval
-    return isLookedAt && isDue && this.askInterval > 0 && isAskable(facts.state) && this.isInDoubt(facts)
+    return isLookedAt && isDue && this.askInterval > 0 && isConnected(facts.state) && this.isInDoubt(facts)
   }
 
   /** Observes for as long as the scope lives; the series stay behind it, and tell of a stream that has stopped. */

@@ -6,10 +6,12 @@
  */
 import { CheckpointStore, InvalidOption, LogicalStream, type Lsn, Pgoutput } from "@replicant/core"
 import { WalSender } from "@replicant/core/driver"
-import type { Doctor } from "@replicant/core/operations"
+import { type Doctor, Metrics } from "@replicant/core/operations"
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -195,6 +197,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<void, C
   // Not that of the position: a first copy that begins anew after a failover is of another.
   let { timeline } = prepared
   const writer = new TargetWriter({ session, slot, tables, totals, committed: position.endLsn, timeline, followed })
+  yield* tellApplied(writer)
   const stream = yield* LogicalStream.make(streamOptions(options, prepared, writer))
   writer.timeline = () => {
     const now = SubscriptionRef.getUnsafe(stream.state)
@@ -220,6 +223,19 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<void, C
   if (joined.length === 0) return yield* Effect.raceFirst(running, watching)
   return yield* Effect.raceAllFirst([running, watching, readTables(stream, joined, followed, isOutdated)])
 })
+
+/** How far the target is, for whoever reads the metrics. It outlives the attempt: what is committed there stays so. */
+const tellApplied = (writer: TargetWriter): Effect.Effect<void> =>
+  Effect.contextWith((context: Context.Context<never>) =>
+    Effect.sync(() => {
+      const labels = { ...Context.get(context, Metric.CurrentMetricAttributes), slot: writer.slot }
+      Metric.registerUnsafe(Metrics.copyAppliedLsn, Context.add(context, Metric.CurrentMetricAttributes, labels), {
+        get: () => ({ value: writer.committed }),
+        update: () => {},
+        modify: () => {}
+      })
+    })
+  )
 
 /** An attempt that lasted this long has proved itself: the next failure counts as the first. */
 const proven = Duration.toNanosUnsafe("30 seconds")
