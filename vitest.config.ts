@@ -11,7 +11,8 @@ const onceOnly = [
   "test/PgServer.test.ts",
   "test/Proxy.test.ts",
   "test/FaultProxyExample.test.ts",
-  "test/Once.test.ts"
+  "test/Once.test.ts",
+  "test/RedisSink.test.ts"
 ]
 
 /** These need no server either: they are about this checkout. */

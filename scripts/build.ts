@@ -1,14 +1,15 @@
 /**
  * Compiles the packages into their `dist`: JavaScript, declarations and maps to the sources, which are shipped too.
- * Core comes first, without the types of Node.js, so that it cannot use what only Node.js has; node is compiled against
- * core's declarations, not its sources.
+ * Core comes first, without the types of Node.js, so that it cannot use what only Node.js has; the others are compiled
+ * against core's declarations, not its sources.
  *
- *     node scripts/build.ts [core|node ...]
+ *     node scripts/build.ts [core|node|redis ...]
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
+import { packages } from "./packages.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
@@ -23,7 +24,7 @@ export const build = (names: ReadonlyArray<string>): boolean => {
 }
 
 if (import.meta.main) {
-  const names = process.argv.length > 2 ? process.argv.slice(2) : ["core", "node"]
+  const names = process.argv.length > 2 ? process.argv.slice(2) : packages
   if (build(names)) for (const name of names) console.log(`built packages/${name}/dist`)
   else process.exitCode = 1
 }

@@ -9,6 +9,7 @@ import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
+import { packages } from "./packages.ts"
 import { entries, publicNames } from "./publicNames.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -90,10 +91,10 @@ const filesBelow = (directory: string, extension: string, recursive: boolean): R
 export const allExamples = (): Found => {
   const pages = [
     "README.md",
-    ...["core", "node"].map((name) => `packages/${name}/README.md`),
+    ...packages.map((name) => `packages/${name}/README.md`),
     ...filesBelow("docs", ".md", false)
   ]
-  const sources = ["core", "node"].flatMap((name) => filesBelow(`packages/${name}/src`, ".ts", true))
+  const sources = packages.flatMap((name) => filesBelow(`packages/${name}/src`, ".ts", true))
   const scope = (path: string): Scope => ({
     from: Path.join(root, path),
     names: publicNames(path, read).map(({ name }) => name)

@@ -10,7 +10,7 @@ import { Effect, type Redacted, Schema } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { PoolClient } from "pg"
 
-export { NodeFileSystem, NodeServices } from "@effect/platform-node"
+export { NodeFileSystem, NodeRedis, NodeServices } from "@effect/platform-node"
 export { it } from "@effect/vitest"
 export { Effect, Layer, Redacted, Result, Schedule, Schema, Stream, SubscriptionRef } from "effect"
 export { TestClock } from "effect/testing"

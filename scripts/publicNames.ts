@@ -6,13 +6,14 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import { exportsOf } from "./exportsOf.ts"
+import { packages } from "./packages.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
 /** What a user imports from, by specifier, and the source that it leads to. */
 export const entries = (): ReadonlyMap<string, string> =>
   new Map(
-    ["core", "node"].flatMap((name) => {
+    packages.flatMap((name) => {
       const manifest = JSON.parse(Fs.readFileSync(Path.join(root, "packages", name, "package.json"), "utf8")) as {
         readonly exports: Readonly<Record<string, string>>
       }

@@ -1,5 +1,5 @@
 /**
- * Packs both packages and installs the tarballs into an empty project, where programs are type-checked against them under
+ * Packs the packages and installs the tarballs into an empty project, where programs are type-checked against them under
  * each resolution, and run on Node.js 22 and 24, Bun and Deno, from a walsender in memory and from a PostgreSQL: what a
  * user gets, seen before a user does. publint and attw judge the tarballs. Ends with `N passed, N failed`.
  *
@@ -13,6 +13,7 @@ import { fileURLToPath } from "node:url"
 import { NodeServices } from "@effect/platform-node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect } from "effect"
+import { packages } from "./packages.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 const project = Fs.mkdtempSync(Path.join(Os.tmpdir(), "replicant-pack-"))
@@ -200,8 +201,7 @@ const install = (tarballs: ReadonlyArray<string>): boolean => {
   }
   const theirs = ["effect", "@effect/platform-node", "typescript", "@types/node"]
   const dependencies = {
-    "@replicant/core": `file:${tarballs[0]}`,
-    "@replicant/node": `file:${tarballs[1]}`,
+    ...Object.fromEntries(packages.map((name, index) => [`@replicant/${name}`, `file:${tarballs[index]}`])),
     ...Object.fromEntries(theirs.map((name) => [name, devDependencies[name]]))
   }
   Fs.writeFileSync(
@@ -209,7 +209,7 @@ const install = (tarballs: ReadonlyArray<string>): boolean => {
     JSON.stringify({ name: "project", private: true, type: "module", dependencies })
   )
   const flags = ["--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts"]
-  return check("npm install of both tarballs", run(project, "npm", ["install", ...flags]))
+  return check("npm install of the tarballs", run(project, "npm", ["install", ...flags]))
 }
 
 /** publint and attw, which know what goes wrong for users of other tools. */
@@ -223,7 +223,7 @@ const judge = (tarball: string): void => {
 }
 
 const imported = `97500059720 replication slot "orders" does not exist object object true 1 object
-Transaction function function`
+Transaction function function function function`
 
 const transaction = `Begin, Insert {"id":1,"total":"9.50"}, Commit`
 
@@ -277,7 +277,7 @@ const use = async (): Promise<void> => {
 
 try {
   const tools = installTools()
-  const tarballs = ["core", "node"].map(pack)
+  const tarballs = packages.map(pack)
   const isInstalled = tarballs.every((tarball) => tarball !== undefined) && install(tarballs)
   if (check("npm ci of the tools and runtimes", await tools) && isInstalled) {
     tarballs.forEach(judge)

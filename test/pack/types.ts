@@ -2,9 +2,11 @@
 import { NodeServices } from "@effect/platform-node"
 import { Lsn, type ReplicationError, ReplicationSlot, SlotNotFound } from "@replicant/core"
 import { type CopyBoth, Frames, WalSender } from "@replicant/core/driver"
+import { Sink } from "@replicant/core/sink"
 import { message, TestWalSender, tx, type Written } from "@replicant/core/testing"
 import * as Replicant from "@replicant/node"
 import { PgServer, type PgServerFailed } from "@replicant/node/testing"
+import { RedisSink } from "@replicant/redis"
 import { Effect, type Layer } from "effect"
 
 const lsn: Lsn.Lsn | undefined = Lsn.fromString("16/B374D848")
@@ -37,4 +39,4 @@ print(
   wrong,
   typeof bytes
 )
-print(transaction?._tag, typeof Frames, typeof WalSender)
+print(transaction?._tag, typeof Frames, typeof WalSender, typeof Sink.run, typeof RedisSink.layer)

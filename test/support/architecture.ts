@@ -30,10 +30,13 @@ const coreFloors: Floors = [
 
 const nodeFloors: Floors = [["pg"], ["testing", "codegen", "copy", "sink"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
 
+const redisFloors: Floors = [["sink"], ["testing"], ["index.ts"]]
+
 /** The packages, each with its floors. */
 export const houses: ReadonlyArray<readonly [root: string, floors: Floors]> = [
   ["packages/core/src/", coreFloors],
-  ["packages/node/src/", nodeFloors]
+  ["packages/node/src/", nodeFloors],
+  ["packages/redis/src/", redisFloors]
 ]
 
 /** The first room of core in which effects run. */

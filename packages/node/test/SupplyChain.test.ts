@@ -2,6 +2,7 @@
 import { readdirSync, readFileSync } from "node:fs"
 import { assert, describe, it } from "@effect/vitest"
 import { packedPage, promote } from "../../../scripts/pack.ts"
+import { packages } from "../../../scripts/packages.ts"
 
 const root = new URL("../../../", import.meta.url)
 
@@ -37,7 +38,7 @@ const closure = (name: string, found = new Set<string>()): ReadonlySet<string> =
 const installScripts = ["preinstall", "install", "postinstall", "prepare", "preprepare", "postprepare"]
 
 describe("what is published", () => {
-  for (const name of ["core", "node"]) {
+  for (const name of packages) {
     it(`[X9] @replicant/${name} runs nothing as it is installed`, () => {
       const { scripts = {} } = manifest(name)
       assert.deepStrictEqual(
@@ -52,12 +53,13 @@ describe("what is published", () => {
       Object.keys({ ...dependencies, ...optionalDependencies })
     assert.deepStrictEqual(names(manifest("core")), [])
     assert.deepStrictEqual(names(manifest("node")), ["pg"])
+    assert.deepStrictEqual(names(manifest("redis")), [])
     assert.isUndefined(manifest("core").bundleDependencies ?? manifest("node").bundleDependencies)
   })
 
   it("tells where the project is, and who made it, from the one place that says so", () => {
     const project = JSON.parse(read("package.json"))
-    for (const name of ["core", "node"]) {
+    for (const name of packages) {
       const promoted = promote(JSON.parse(read(`packages/${name}/package.json`)), project, `packages/${name}`)
       assert.strictEqual(promoted.author, "Replicant contributors")
       assert.deepStrictEqual(promoted.repository, {
@@ -70,8 +72,8 @@ describe("what is published", () => {
       assert.includeMembers([...(promoted.keywords ?? [])], ["postgresql", "logical-replication"])
       assert.notProperty(promoted, "scripts")
     }
-    const places = ["packages/core/package.json", "packages/node/package.json", "packages/core/README.md"]
-    for (const place of [...places, "packages/node/README.md", "README.md"]) {
+    const places = packages.flatMap((name) => [`packages/${name}/package.json`, `packages/${name}/README.md`])
+    for (const place of [...places, "README.md"]) {
       assert.notInclude(read(place), project.repository)
     }
   })
@@ -145,7 +147,7 @@ describe("what we develop with", () => {
   it("[X9] has effect's client of PostgreSQL for tests alone, and nothing that it brings along", () => {
     assert.deepStrictEqual([...closure("@effect/sql-pg")], ["@effect/sql-pg"])
     assert.isTrue(locked["node_modules/@effect/sql-pg"]?.dev)
-    for (const name of ["core", "node"]) assert.notInclude(read(`packages/${name}/package.json`), "sql-pg")
+    for (const name of packages) assert.notInclude(read(`packages/${name}/package.json`), "sql-pg")
   })
 })
 

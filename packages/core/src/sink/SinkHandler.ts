@@ -7,12 +7,12 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import * as Lsn from "../Lsn.ts"
-import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
-import type { StreamOptions } from "../replication/StreamOptions.ts"
+import { InvalidOption } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { ChangeAfterSnapshot } from "../snapshot/SnapshotChange.ts"
 import type { Handler, Session } from "../stream/Handler.ts"
 import { withLogicalStream } from "../stream/LogicalStream.ts"
+import type { End, Failure, Options as LogicalStreamOptions } from "../stream/LogicalStreamOptions.ts"
 import * as Envelope from "./Envelope.ts"
 import { Flight, type FlightOptions } from "./Flight.ts"
 import type { Encoder, Mark, Source } from "./Message.ts"
@@ -169,17 +169,20 @@ export const handler = (options: Options = {}): Handler<ChangeAfterSnapshot, Sin
   })
 })
 
+/** What a stream into a sink is asked for. */
+export interface RunOptions extends Omit<LogicalStreamOptions, "inProgress"> {
+  readonly sink?: Options | undefined
+}
+
 /**
- * Follows a slot into a {@link Sink}, for ever: `withLogicalStream` with {@link handler}.
+ * Follows a slot into a {@link Sink}: `withLogicalStream` with {@link handler}. Only a snapshot by itself ever ends.
  *
  * @example
  * Sink.run({ slot: "orders", plugin, sink: { route: { rows: "shop.{schema}.{table}" } } })
  */
-export const run = ({
-  sink,
-  ...options
-}: StreamOptions & { readonly sink?: Options | undefined }): Effect.Effect<
-  never,
-  ReplicationError | SinkError | CheckpointError,
-  Sink | WalSender
-> => withLogicalStream(options, handler(sink)) as never
+export const run = <const O extends RunOptions>(
+  options: O
+): Effect.Effect<End<O>, Failure<O> | SinkError | CheckpointError, Sink | WalSender> => {
+  const { sink, ...stream } = options
+  return withLogicalStream<RunOptions, SinkError | CheckpointError, Sink>(stream, handler(sink) as never) as never
+}

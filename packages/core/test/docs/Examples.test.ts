@@ -98,7 +98,7 @@ describe("the check of examples", () => {
     ])
   })
 
-  it("finds the examples of the README, of the pages, of the packages' READMEs and of both packages", () => {
+  it("finds the examples of the README, of the pages, of the packages' READMEs and of the packages", () => {
     const { examples, problems } = allExamples()
     assert.deepStrictEqual(problems, [])
     for (const place of [
@@ -106,7 +106,9 @@ describe("the check of examples", () => {
       "docs/tables.md",
       "packages/node/README.md",
       "packages/core/src/",
-      "packages/node/src/"
+      "packages/node/src/",
+      "packages/redis/README.md",
+      "packages/redis/src/"
     ]) {
       assert.isTrue(
         examples.some(({ file }) => file.startsWith(place)),

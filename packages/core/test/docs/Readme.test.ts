@@ -3,6 +3,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
+import { packages } from "../../../../scripts/packages.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Errors from "../../src/ReplicationError.ts"
 
@@ -11,7 +12,7 @@ const read = (path: string) => Fs.readFileSync(Path.join(root, path), "utf8")
 
 const pages = [
   ...["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"],
-  ...["core", "node"].map((name) => `packages/${name}/README.md`),
+  ...packages.map((name) => `packages/${name}/README.md`),
   ...["docs", "docs/decisions"].flatMap((directory) =>
     Fs.readdirSync(Path.join(root, directory))
       .filter((name) => name.endsWith(".md"))

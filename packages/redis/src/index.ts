@@ -1,0 +1,2 @@
+/** The public surface of `@replicant/redis`. */
+export * as RedisSink from "./sink/RedisSink.ts"
