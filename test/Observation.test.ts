@@ -27,7 +27,7 @@ interface Told {
 const told = (workspace: Workspace, since = "now()") =>
   Effect.map(
     workspace.sql(`SELECT s.confirmed_flush_lsn::text, r.sent_lsn::text, r.write_lsn::text, r.flush_lsn::text,
-      pg_current_wal_flush_lsn()::text AS server, extract(epoch FROM clock_timestamp() - ${since})::float8 AS age
+      pg_current_wal_lsn()::text AS server, extract(epoch FROM clock_timestamp() - ${since})::float8 AS age
       FROM pg_replication_slots s LEFT JOIN pg_stat_replication r ON r.pid = s.active_pid
       WHERE slot_name = '${workspace.slot}'`),
     ([row]): Told => {

@@ -29,7 +29,7 @@ export interface Timing {
   readonly shutdownTimeout?: Duration.Input | undefined
   /**
    * How often at most the server is asked how far its WAL goes, where the stream cannot tell and somebody looks at its health or
-   * its metrics: 5 s. Over a connection of its own, which takes one of `max_wal_senders` for some milliseconds. 0 for never.
+   * its metrics: 5 s. Over an ordinary session of its own, for some milliseconds; it takes none of `max_wal_senders`. 0 for never.
    */
   readonly askInterval?: Duration.Input | undefined
 }

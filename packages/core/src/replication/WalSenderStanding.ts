@@ -12,10 +12,11 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
-import { type ReplicantConnection, WalSender } from "../server/WalSender.ts"
+import { type ReplicantConnection, type SqlSession, WalSender } from "../server/WalSender.ts"
 
 /**
  * - `Working`: it decodes, reads, spills, or waits for a lock.
@@ -91,10 +92,22 @@ export interface AskElsewhere<A> {
 /** Asks over another connection, and takes no failure of that for one of the stream. */
 export const askElsewhere = <A>(
   ask: (connection: ReplicantConnection) => Effect.Effect<A, ReplicationError>,
+  options: AskElsewhere<A>
+): Effect.Effect<A, never, WalSender> => asking(({ connect }) => connect, ask, options)
+
+/** The same over an ordinary session, which takes none of `max_wal_senders`. */
+export const askInSession = <A>(
+  ask: (session: SqlSession) => Effect.Effect<A, ReplicationError>,
+  options: AskElsewhere<A>
+): Effect.Effect<A, never, WalSender> => asking(({ openSession }) => openSession, ask, options)
+
+const asking = <S, A>(
+  open: (walSender: WalSender["Service"]) => Effect.Effect<S, ReplicationError, Scope.Scope>,
+  ask: (session: S) => Effect.Effect<A, ReplicationError>,
   { deadline, fallback, what }: AskElsewhere<A>
 ): Effect.Effect<A, never, WalSender> =>
   WalSender.pipe(
-    Effect.flatMap(({ connect }) => connect),
+    Effect.flatMap(open),
     Effect.flatMap(ask),
     Effect.scoped,
     Effect.timeoutOption(deadline),

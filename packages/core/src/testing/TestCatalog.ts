@@ -91,6 +91,17 @@ const overviewRow = (server: TestServer): QueryRow => ({
   lists_wal: "f"
 })
 
+/** The end of the WAL and what a slot has confirmed, as a stream asks for them that cannot tell by itself. */
+const endRow = (server: TestServer, text: string): QueryRow => {
+  const slot = server.slots.get(literal(text, /slot_name = /) ?? "")
+  return {
+    system_id: server.systemId,
+    wal_end: Lsn.format(server.wal.end),
+    slot_name: slot?.name ?? null,
+    confirmed_flush_lsn: slot === undefined ? null : Lsn.format(slot.confirmedFlushLsn)
+  }
+}
+
 /** The text between quotes, undoubled, after what `before` matches. */
 const literal = (text: string, before: RegExp): string | undefined =>
   new RegExp(`${before.source}'((?:[^']|'')*)'`).exec(text)?.[1]?.replaceAll("''", "'")
@@ -222,6 +233,7 @@ export const answer = (server: TestServer, text: string, pid: number): Answer =>
     return [{ ...settings, pid: String(pid), server_start: serverStart, in_recovery: "f" }]
   }
   if (text.includes("wait_event_type")) return [standingRow(server, text)]
+  if (text.includes("pg_control_system")) return [endRow(server, text)]
   if (text.startsWith("SELECT pg_catalog.pg_is_in_recovery()") && !text.includes("pg_opclass")) {
     return [{ in_recovery: "f", recovery: "f" }]
   }

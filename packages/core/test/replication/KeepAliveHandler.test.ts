@@ -4,7 +4,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Logger from "effect/Logger"
-import * as Metric from "effect/Metric"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import * as TestClock from "effect/testing/TestClock"
@@ -14,7 +13,6 @@ import { ByteReader, portableText } from "../../src/protocol/ByteReader.ts"
 import { decodeStandbyMessage, type StandbyStatusUpdate } from "../../src/protocol/ReplicationMessage.ts"
 import type { ReplicationError } from "../../src/ReplicationError.ts"
 import { keepAliveHandler, sendStatusUpdate, type WalReceiver } from "../../src/replication/KeepAlive.ts"
-import * as Metrics from "../../src/replication/Metrics.ts"
 import { Vitals } from "../../src/replication/Vitals.ts"
 import * as WalProgress from "../../src/replication/WalProgress.ts"
 import * as Fake from "../support/FakeWalSender.ts"
@@ -112,34 +110,28 @@ describe("a status update", () => {
 
   it.effect("says that the stream gets on once more than its beginning is done, and not before", () =>
     Effect.gen(function* () {
-      const attributes = { slot: "gets-on" }
-      const attempts = Effect.map(Metric.value(Metrics.attempts), ({ value }) => value)
       const receiver = yield* receiving({ startLsn: Fake.lsn("0/100") })
-      yield* Effect.gen(function* () {
-        yield* Metric.update(Metrics.attempts, 3)
-        yield* receiver.update(done(Fake.lsn("0/100")))
-        yield* sendStatusUpdate(receiver)
-        assert.strictEqual(yield* attempts, 3)
-        yield* receiver.update(done(Fake.lsn("0/101")))
-        yield* sendStatusUpdate(receiver)
-        assert.strictEqual(yield* attempts, 0)
-        assert.strictEqual((yield* Metric.value(Metrics.flushedLsn)).value, Fake.lsn("0/101"))
-      }).pipe(Effect.provideService(Metric.CurrentMetricAttributes, attributes))
+      const { vitals } = receiver
+      vitals.attempts = 3
+      yield* receiver.update(done(Fake.lsn("0/100")))
+      yield* sendStatusUpdate(receiver)
+      assert.strictEqual(vitals.attempts, 3)
+      yield* receiver.update(done(Fake.lsn("0/101")))
+      yield* sendStatusUpdate(receiver)
+      assert.strictEqual(vitals.attempts, 0)
+      assert.strictEqual(WalProgress.flushed(yield* Ref.get(receiver.progress)), Fake.lsn("0/101"))
     })
   )
 
-  it.effect("of what is read beside the stream confirms nothing, and tells no metric", () =>
+  it.effect("of what is read beside the stream confirms nothing, and gets nothing on", () =>
     Effect.gen(function* () {
-      const attributes = { slot: "beside" }
       const receiver = yield* receiving()
+      receiver.vitals.attempts = 3
       yield* receiver.update((progress) => ({ ...progress, confirm: "nothing", reported: Fake.lsn("0/100") }))
       yield* receiver.update(receive(Fake.lsn("0/300"), false))
-      yield* Effect.gen(function* () {
-        yield* Metric.update(Metrics.flushedLsn, 7n)
-        assert.strictEqual(yield* sendStatusUpdate(receiver), Lsn.zero)
-        assert.deepInclude(receiver.sent[0], { written: Fake.lsn("0/300"), flushed: Lsn.zero })
-        assert.strictEqual((yield* Metric.value(Metrics.flushedLsn)).value, 7n)
-      }).pipe(Effect.provideService(Metric.CurrentMetricAttributes, attributes))
+      assert.strictEqual(yield* sendStatusUpdate(receiver), Lsn.zero)
+      assert.deepInclude(receiver.sent[0], { written: Fake.lsn("0/300"), flushed: Lsn.zero })
+      assert.strictEqual(receiver.vitals.attempts, 3)
     })
   )
 })

@@ -129,6 +129,10 @@ const answer = (options: FakeOptions, command: string): ReadonlyArray<QueryRow> 
     const waiting = { server_start: "1", active_pid: "100", backend_type: "walsender", wait_event_type: "Client" }
     return [{ ...waiting, ...options.standing } as QueryRow]
   }
+  if (command.includes("pg_control_system")) {
+    const { systemId = "7000", xLogPos = "0/1000" } = options
+    return [{ system_id: systemId, wal_end: xLogPos, slot_name: "orders", confirmed_flush_lsn: "0/1" }]
+  }
   if (command.includes("synchronized_standby_slots")) {
     return [{ failover: "f", wait_event: null, standbys: "", ...options.hold } as QueryRow]
   }
@@ -187,7 +191,7 @@ export const make = (
 
 /** Asked over a connection that streams nothing. */
 const isInquiry = (command: string): boolean =>
-  command.includes("wait_event_type") || command.includes("synchronized_standby_slots")
+  /wait_event_type|synchronized_standby_slots|pg_control_system/.test(command)
 
 const open = Effect.fnUntraced(function* (
   options: FakeOptions,
