@@ -25,25 +25,32 @@ const faults = (...names: ReadonlyArray<string>) => names.map((name) => `test/fa
  * has been seen to change, on the newest alone; and the whole of it, from command to database, on the oldest and the
  * newest. `npm run server:all` runs everything on all.
  */
-const onNewest = faults(
-  "BlackHoles",
-  "Bytes",
-  "Clock",
-  "Connect",
-  "Handlers",
-  "HostileNames",
-  "Leaks",
-  "Lease",
-  "Network",
-  "Process",
-  "Secrets*",
-  "Security"
-)
+const onNewest = [
+  "test/DoctorCli.test.ts",
+  "test/DoctorRights.test.ts",
+  ...faults(
+    "BlackHoles",
+    "Bytes",
+    "Clock",
+    "Connect",
+    "Handlers",
+    "HostileNames",
+    "Leaks",
+    "Lease",
+    "Network",
+    "Process",
+    "Secrets*",
+    "Security"
+  )
+]
 const atTheEnds = [
   "test/Cli*.test.ts",
   "test/Observation.test.ts",
   "test/Codegen.test.ts",
   "test/Copy*.test.ts",
+  "test/DoctorCopy.test.ts",
+  "test/DoctorServer.test.ts",
+  "test/DoctorStandby.test.ts",
   "test/JoiningTables.test.ts",
   "test/Replay.test.ts",
   "test/SnapshotControl.test.ts",

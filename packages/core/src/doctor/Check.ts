@@ -79,6 +79,8 @@ interface Description {
   readonly page: string
   /** The server that its findings are of: the source, unless told otherwise. */
   readonly server?: ServerName | undefined
+  /** Looked for as a stream starts, too, by what that has asked already: its `slots` and `settings` are less than whole. */
+  readonly atStart?: true | undefined
   /** Whether there is anything to look for. Left out: always. */
   readonly applies?: ((context: Context) => boolean) | undefined
 }

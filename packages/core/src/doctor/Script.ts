@@ -52,6 +52,8 @@ export const script = ({ findings }: Report): string => {
     const cures = findings.filter((finding) => finding.server === server).flatMap((finding) => cureOf(finding, told))
     return cures.length === 0 ? [] : ["", comment(`To be run ${places[server]}.`), ...cures]
   })
-  const head = comment("What replicant doctor would do. Nothing of it has been run.")
+  const head = comment(
+    "What replicant doctor would do. Nothing of it has been run. For psql: no transaction around it."
+  )
   return `${[head, ...(lines.length === 0 ? [comment("There is nothing to mend by SQL.")] : lines)].join("\n")}\n`
 }

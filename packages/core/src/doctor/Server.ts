@@ -121,7 +121,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     }
   ),
   Check.make(
-    { id: "server.wal-sender-timeout-off", about: "`wal_sender_timeout` is 0", page },
+    { id: "server.wal-sender-timeout-off", atStart: true, about: "`wal_sender_timeout` is 0", page },
     { settings },
     ({ settings }) =>
       amount(settings, "wal_sender_timeout") === 0
@@ -137,7 +137,12 @@ export const checks: ReadonlyArray<Check.Check> = [
         : []
   ),
   Check.make(
-    { id: "server.wal-sender-timeout-short", about: "`wal_sender_timeout` is short, or below our own timings", page },
+    {
+      id: "server.wal-sender-timeout-short",
+      atStart: true,
+      about: "`wal_sender_timeout` is short, or below our own timings",
+      page
+    },
     { settings },
     ({ settings }, { asked: { statusInterval } }) => {
       const timeout = amount(settings, "wal_sender_timeout") ?? 0
@@ -188,6 +193,7 @@ export const checks: ReadonlyArray<Check.Check> = [
   Check.make(
     {
       id: "server.slot-limit-low",
+      atStart: true,
       about: "`max_slot_wal_keep_size` is below `max_wal_size`",
       page: "docs/postgres-setup.md#slots-and-the-disk"
     },
@@ -210,6 +216,7 @@ export const checks: ReadonlyArray<Check.Check> = [
   Check.make(
     {
       id: "server.idle-slot-timeout",
+      atStart: true,
       about: "`idle_replication_slot_timeout` gives up slots of consumers that are away (PostgreSQL 18)",
       page
     },

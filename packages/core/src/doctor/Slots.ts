@@ -91,7 +91,7 @@ export const checks: ReadonlyArray<Check.Check> = [
         }
       : undefined
   ),
-  ofEach({ id: "slot.near-loss", about: "the slot is near to being given up", page }, (slot) => {
+  ofEach({ id: "slot.near-loss", atStart: true, about: "the slot is near to being given up", page }, (slot) => {
     if (isLost(slot) || slot.walStatus === null) return undefined
     const isNear = slot.safeBytes !== null && slot.retainedBytes !== null && slot.safeBytes < slot.retainedBytes / 4
     if (slot.walStatus !== "unreserved" && !isNear) return undefined

@@ -11,6 +11,8 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import type { Gap } from "../change/Change.ts"
 import type { InProgressMode } from "../change/OutputPlugin.ts"
+import { type Starting, warningsAtStart } from "../doctor/AtStart.ts"
+import { resolve } from "../doctor/Plan.ts"
 import * as Lsn from "../Lsn.ts"
 import { monotonicMillis } from "../MonotonicTime.ts"
 import { defaultMaxFrameLength } from "../protocol/Frames.ts"
@@ -181,6 +183,16 @@ const checkedFrameLength = ({ memory }: StreamOptions): Effect.Effect<number, In
       )
 }
 
+/** Says what a doctor makes of what is known by now. */
+const warn = Effect.fnUntraced(function* (
+  { plugin, slot, timing }: StreamOptions,
+  known: Omit<Starting, "asked">
+): Effect.fn.Return<void, ReplicationError> {
+  const { publications } = plugin.tells
+  const asked = yield* resolve({ slot, plugin: plugin.name, publications, statusInterval: timing?.statusInterval })
+  yield* Effect.forEach(warningsAtStart({ ...known, asked }), (text) => Effect.logWarning(text), { discard: true })
+})
+
 const withoutLimit: ConnectTimeout = (step) => step
 
 const misfit = ({ problems, publications, remedy }: DeclarationMismatch): Effect.Effect<never, PublicationMismatch> => {
@@ -216,7 +228,8 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
   const inTime = connection.inConnectTimeout ?? withoutLimit
   yield* inTime(Catalog.pinSession(connection))
   const identified = yield* inTime(identifySystem(connection))
-  const { isInRecovery, pid, serverStart, walSenderTimeout } = yield* inTime(Catalog.serverSettings(connection))
+  const settings = yield* inTime(Catalog.serverSettings(connection))
+  const { isInRecovery, pid, serverStart, walSenderTimeout } = settings
   const system = { ...identified, pid, serverStart, isInRecovery }
   const known = { progress: yield* Ref.get(progress), resume, options }
   const resumed = { ...(yield* resumeProgress(connection, system, known)), confirm, onDone: vitals.done }
@@ -287,6 +300,10 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, recent: new RecentReads(), isEnded: false }
     }
     yield* inTime(awaitStart(opened))
+    // Once: a connection that comes after another would say the same.
+    if (resume === undefined && confirm === "done" && ready._tag === "Slot") {
+      yield* warn(options, { settings, slot: ready.slot, serverVersion: connection.serverVersion })
+    }
     return opened
   })
   if (gap === undefined || ready._tag !== "Lost") {

@@ -85,6 +85,18 @@ export interface ServerSettings {
   readonly serverStart: string
   /** Whether it is a standby, or not done yet with recovering. */
   readonly isInRecovery: boolean
+  /** What ends the life of a slot; `undefined` where that is not told. */
+  readonly limits: SlotLimits | undefined
+}
+
+/** What ends the life of a slot. */
+export interface SlotLimits {
+  /** `max_slot_wal_keep_size` in megabytes; -1 for no limit. */
+  readonly slotWalKeepSize: number
+  /** `max_wal_size` in megabytes. */
+  readonly walSize: number
+  /** `idle_replication_slot_timeout` in seconds; 0 for never, as before PostgreSQL 18. */
+  readonly idleSlotTimeout: number
 }
 
 const SettingsRow = Schema.Struct({
@@ -92,7 +104,10 @@ const SettingsRow = Schema.Struct({
   wal_level: Schema.String,
   pid: Schema.NumberFromString,
   server_start: Schema.String,
-  in_recovery: BooleanFromText
+  in_recovery: BooleanFromText,
+  slot_limit: Schema.optionalKey(Schema.NullOr(Schema.NumberFromString)),
+  wal_size: Schema.optionalKey(Schema.NullOr(Schema.NumberFromString)),
+  idle_timeout: Schema.optionalKey(Schema.NullOr(Schema.NumberFromString))
 })
 
 /** When the server was started: no two servers say the same, and none does after a restart. */
@@ -109,7 +124,8 @@ export const serverSettings = Effect.fnUntraced(function* (
   const setting = (name: string) => `(SELECT setting FROM pg_catalog.pg_settings WHERE name = '${name}')`
   const text = `SELECT ${setting("wal_sender_timeout")} AS wal_sender_timeout, ${setting("wal_level")} AS wal_level,
   pg_catalog.pg_backend_pid() AS pid, ${serverStart} AS server_start,
-  pg_catalog.pg_is_in_recovery() AS in_recovery`
+  pg_catalog.pg_is_in_recovery() AS in_recovery, ${setting("max_slot_wal_keep_size")} AS slot_limit,
+  ${setting("max_wal_size")} AS wal_size, ${setting("idle_replication_slot_timeout")} AS idle_timeout`
   const rows = yield* queryAt(connection, text, { stage: "Query" })
   const row = yield* decodeRow(SettingsRow, rows[0], "pg_settings")
   return {
@@ -117,7 +133,11 @@ export const serverSettings = Effect.fnUntraced(function* (
     walLevel: row.wal_level,
     pid: row.pid,
     serverStart: row.server_start,
-    isInRecovery: row.in_recovery
+    isInRecovery: row.in_recovery,
+    limits:
+      typeof row.slot_limit === "number" && typeof row.wal_size === "number"
+        ? { slotWalKeepSize: row.slot_limit, walSize: row.wal_size, idleSlotTimeout: row.idle_timeout ?? 0 }
+        : undefined
   }
 })
 
