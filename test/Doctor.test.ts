@@ -1,10 +1,12 @@
 /** What a doctor finds in publications, tables and slots: on each version, since their catalogs differ. */
 import { assert, describe } from "@effect/vitest"
-import type { Doctor } from "@replicant/core/operations"
-import { Effect } from "effect"
+import { WalSender } from "@replicant/core/driver"
+import { Doctor } from "@replicant/core/operations"
+import { Effect, Logger } from "effect"
 import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
-import { onServer } from "./support/Servers.ts"
-import { makeWorkspace } from "./support/Workspace.ts"
+import { follow, walSender } from "./support/Follow.ts"
+import { once, onServer } from "./support/Servers.ts"
+import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 const tables = `
   CREATE TABLE keyed (id int PRIMARY KEY, v text);
@@ -20,6 +22,47 @@ const tables = `
   CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id);
   CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (10);
   CREATE TABLE "od.d ""x" (id int)`
+
+/** How many questions a doctor asks. */
+const questions = (workspace: Workspace) =>
+  Effect.gen(function* () {
+    let count = 0
+    const { connect } = yield* WalSender
+    const counting = Effect.map(connect, (connection) => ({
+      ...connection,
+      query: (text: string) => {
+        count++
+        return connection.query(text)
+      }
+    }))
+    yield* Effect.provideService(Doctor.run({}), WalSender, WalSender.of({ connect: counting }))
+    return count
+  }).pipe(Effect.provide(walSender(workspace)))
+
+const publicationChecks = [
+  "publication.missing",
+  "publication.empty",
+  "publication.operations",
+  "publication.tables",
+  "publication.via-root"
+]
+
+const slotChecks = [
+  "slot.missing",
+  "slot.type",
+  "slot.database",
+  "slot.plugin",
+  "slot.lost",
+  "slot.near-loss",
+  "slot.active",
+  "slot.behind",
+  "slot.others-behind",
+  "slot.catalog-xmin",
+  "slot.temporary",
+  "slot.two-phase",
+  "slot.idle-timeout",
+  "slot.spills"
+]
 
 describe("a doctor", () => {
   onServer("postgres", "finds tables whose changes fail, or come short, and its cures mend them", (server) =>
@@ -79,12 +122,12 @@ describe("a doctor", () => {
         assert.deepStrictEqual(subjectsOf(report, "publication.operations"), [`"${publication}"`])
         assert.deepStrictEqual(subjectsOf(report, "publication.tables"), ['"public"."whole"'])
         assert.deepStrictEqual(subjectsOf(report, "publication.via-root"), [`"${publication}"`])
-        for (const id of ["missing", "empty", "operations", "tables", "via-root"]) {
-          for (const sql of cures(report, `publication.${id}`)) yield* workspace.sql(sql)
+        for (const id of publicationChecks) {
+          for (const sql of cures(report, id)) yield* workspace.sql(sql)
         }
         const mended = yield* examine(workspace.url(), plan)
-        for (const id of ["missing", "empty", "operations", "tables", "via-root"]) {
-          silent(mended, `publication.${id}`)
+        for (const id of publicationChecks) {
+          silent(mended, id)
         }
       })
   )
@@ -113,8 +156,12 @@ describe("a doctor", () => {
         }
         yield* workspace.sql("UPDATE keyed SET v = 'a'; UPDATE whole SET v = 'a'; UPDATE large SET v = 'b'")
         const mended = yield* examine(workspace.url(), plan)
-        for (const id of ["columns-identity", "filter-identity", "columns-differ"]) {
-          silent(mended, `publication.${id}`)
+        for (const id of [
+          "publication.columns-identity",
+          "publication.filter-identity",
+          "publication.columns-differ"
+        ]) {
+          silent(mended, id)
         }
       }),
     { since: 15 }
@@ -136,22 +183,7 @@ describe("a doctor", () => {
         silent(yield* of(slot, { createSlot: true }), "slot.missing")
         for (const sql of cures(missing, "slot.missing")) yield* workspace.sql(sql)
         const free = yield* of(slot)
-        for (const id of [
-          "missing",
-          "type",
-          "database",
-          "plugin",
-          "lost",
-          "near-loss",
-          "active",
-          "behind",
-          "catalog-xmin"
-        ]) {
-          silent(free, `slot.${id}`)
-        }
-        for (const id of ["temporary", "two-phase", "idle-timeout", "spills", "others-behind"]) {
-          silent(free, `slot.${id}`)
-        }
+        silent(free, ...slotChecks)
 
         yield* workspace.sql("SELECT pg_logical_emit_message(false, '', ''); SELECT txid_current()")
         const strict = yield* of(slot, { thresholds: { behindBytes: 1, oldXids: 1 } })
@@ -196,5 +228,71 @@ describe("a doctor", () => {
       const report = yield* examine(workspace.url(), { slot })
       assert.deepStrictEqual(subjectsOf(report, "slot.spills"), [slot])
     })
+  )
+
+  onServer("postgres", "finds a table that two publications send under two names", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, {
+        sql: tables,
+        publication: "FOR TABLE parted WITH (publish_via_partition_root)"
+      })
+      yield* workspace.sql("CREATE PUBLICATION leaves FOR TABLE part")
+      const plan = { publications: [workspace.publication, "leaves"] }
+      assert.include(subjectsOf(yield* examine(workspace.url(), plan), "publication.via-root"), '"public"."part"')
+      silent(yield* examine(workspace.url(), { publications: [workspace.publication] }), "publication.via-root")
+    })
+  )
+
+  onServer(
+    "postgres",
+    "finds an encoding that checks no text, and asks as many questions of few tables as of many",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: tables })
+        silent(yield* examine(workspace.url(), {}), "server.encoding")
+        const ascii = yield* makeWorkspace(server, { encoding: "SQL_ASCII" })
+        assert.deepStrictEqual(subjectsOf(yield* examine(ascii.url(), {}), "server.encoding"), [ascii.database])
+        const few = yield* questions(workspace)
+        yield* workspace.sql(
+          "DO $$ BEGIN FOR i IN 1..100 LOOP EXECUTE format('CREATE TABLE more%s (id int)', i); END LOOP; END $$"
+        )
+        assert.strictEqual(yield* questions(workspace), few)
+        assert.isBelow(few, 25)
+      }),
+    once
+  )
+
+  onServer("wal2json", "finds a plugin that the server does not load, where it has a list of them", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: tables })
+      const hasList =
+        (yield* workspace.sql("SELECT FROM pg_settings WHERE name = 'output_plugin_libraries'")).length > 0
+      silent(yield* examine(workspace.url(), { plugin: "wal2json" }), "server.plugin-libraries")
+      const other = yield* examine(workspace.url(), { plugin: "decoderbufs" })
+      assert.strictEqual(subjectsOf(other, "server.plugin-libraries").length, hasList ? 1 : 0)
+    })
+  )
+
+  onServer(
+    "postgres",
+    "is asked by a stream as it starts, which warns once",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int PRIMARY KEY)" })
+        const logged: Array<string> = []
+        const logger = Logger.layer([Logger.make(({ message }) => void logged.push(String(message)))])
+        const layer = walSender(workspace, { settings: { wal_sender_timeout: "5s" } })
+        const stream = yield* follow(workspace, { layer }).pipe(Effect.provide(logger))
+        yield* workspace.sql("INSERT INTO t VALUES (1)")
+        yield* stream.saw("Commit", 1)
+        yield* workspace.sql(
+          `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
+        )
+        yield* workspace.sql("INSERT INTO t VALUES (2)")
+        yield* stream.saw("Commit", 2)
+        yield* stream.stop
+        assert.strictEqual(logged.filter((text) => text.includes("server.wal-sender-timeout-short")).length, 1)
+      }),
+    once
   )
 })

@@ -1,5 +1,5 @@
 /** What a doctor finds at the target of a copy: the oldest and the newest, since rights differ. */
-import { assert, describe } from "@effect/vitest"
+import { assert, describe, it } from "@effect/vitest"
 import type { Doctor } from "@replicant/core/operations"
 import { Copy, PgWalSender } from "@replicant/node"
 import { Effect, Redacted } from "effect"
@@ -7,7 +7,9 @@ import { alteredBytes } from "./support/AlteredBytes.ts"
 import { copyOptions, startCopy } from "./support/Copying.ts"
 import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
 import { eventually } from "./support/eventually.ts"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { once, onServer } from "./support/Servers.ts"
+import { standbyOf, trustingServer } from "./support/Standby.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY, v text)"
@@ -66,8 +68,8 @@ describe("a doctor of a copy", () => {
         assert.deepStrictEqual(subjectsOf(report, "target.filled"), ['"public"."filled"'])
         assert.deepStrictEqual(subjectsOf(report, "target.triggers"), ['"public"."t"'])
         assert.deepStrictEqual(subjectsOf(report, "target.sequences"), ['"public"."t_id_seq"'])
-        for (const id of ["keys", "filled", "triggers", "sequences"]) {
-          for (const sql of cures(report, `target.${id}`)) yield* target.sql(sql)
+        for (const id of ["target.keys", "target.filled", "target.triggers", "target.sequences"]) {
+          for (const sql of cures(report, id)) yield* target.sql(sql)
         }
         yield* target.sql("CREATE TABLE gone (id int PRIMARY KEY); ALTER TABLE narrow ALTER v TYPE bigint")
         const mended = yield* ofCopy(source, target.url())
@@ -88,12 +90,18 @@ describe("a doctor of a copy", () => {
       )
       const url = target.url(role, "secret")
       const report = yield* ofCopy(source, url)
-      const ids = ["rights", "row-security", "position-rights", "trigger-rights", "origin-rights"]
+      const ids = [
+        "target.rights",
+        "target.row-security",
+        "target.position-rights",
+        "target.trigger-rights",
+        "target.origin-rights"
+      ]
       for (const id of ids) {
-        assert.isNotEmpty(findingsOf(report, `target.${id}`), id)
-        for (const sql of cures(report, `target.${id}`)) yield* target.sql(sql)
+        assert.isNotEmpty(findingsOf(report, id), id)
+        for (const sql of cures(report, id)) yield* target.sql(sql)
       }
-      silent(yield* ofCopy(source, url), ...ids.map((id) => `target.${id}`))
+      silent(yield* ofCopy(source, url), ...ids)
     })
   )
 
@@ -115,8 +123,27 @@ describe("a doctor of a copy", () => {
           }
         })
         const report = yield* ofCopy(source, target.url().replace(`:${server.port}/`, `:${port}/`))
-        for (const id of ["position", "encoding", "pooler"]) assert.isNotEmpty(findingsOf(report, `target.${id}`), id)
+        for (const id of ["target.position", "target.encoding", "target.pooler"])
+          assert.isNotEmpty(findingsOf(report, id), id)
       }),
     once
+  )
+
+  it.live("finds that the target has no room for an origin, or is a standby", () =>
+    Effect.gen(function* () {
+      const source = yield* trustingServer({ max_replication_slots: 4 })
+      yield* source.query(`${table}; CREATE PUBLICATION p FOR TABLE t`)
+      const plan = { publications: ["p"], slot: "slot", snapshot: true }
+      const { server: standby } = yield* standbyOf(source)
+      const onStandby = yield* examine(source.url(), { ...plan, target: to(standby.url()) }, Copy.checks)
+      assert.isNotEmpty(findingsOf(onStandby, "target.read-only"))
+      const room = PostgresVersion.current() >= 18 ? "max_active_replication_origins" : "max_replication_slots"
+      const target = yield* trustingServer({ [room]: 1 })
+      yield* target.query(`${table}; SELECT pg_replication_origin_create('replicant.postgres.old')`)
+      const full = yield* examine(source.url(), { ...plan, target: to(target.url()) }, Copy.checks)
+      assert.deepStrictEqual(subjectsOf(full, "target.origins-left"), ["replication origin"])
+      for (const sql of cures(full, "target.origins-left")) yield* target.query(sql)
+      silent(yield* examine(source.url(), { ...plan, target: to(target.url()) }, Copy.checks), ...all)
+    })
   )
 })

@@ -6,8 +6,9 @@ import { WalSender } from "@replicant/core/driver"
 import type { Doctor } from "@replicant/core/operations"
 import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
-import { Effect, Redacted } from "effect"
+import { Effect, Redacted, Schedule } from "effect"
 import { alteredBytes } from "./support/AlteredBytes.ts"
+import { makeCertificates } from "./support/Certificates.ts"
 import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
 import { eventually } from "./support/eventually.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
@@ -47,9 +48,15 @@ describe("a doctor of a role", () => {
         "statement_timeout"
       ])
       silent(report, "role.superuser", "role.replication")
-      const ids = ["select", "row-security", "connection-limit", "valid-until", "session-limits"]
-      for (const id of ids) for (const sql of cures(report, `role.${id}`)) yield* server.query(sql)
-      silent(yield* examine(url, plan), ...ids.map((id) => `role.${id}`))
+      const ids = [
+        "role.select",
+        "role.row-security",
+        "role.connection-limit",
+        "role.valid-until",
+        "role.session-limits"
+      ]
+      for (const id of ids) for (const sql of cures(report, id)) yield* server.query(sql)
+      silent(yield* examine(url, plan), ...ids)
       // Without a copy nobody has to read.
       assert.notInclude((yield* examine(url, { publications: ["p"] })).checked, "role.select")
       assert.deepStrictEqual(subjectsOf(yield* examine(server.url(), plan), "role.superuser"), ['"postgres"'])
@@ -79,14 +86,11 @@ describe("a doctor of a role", () => {
       )
       assert.notInclude(JSON.stringify(alone), "secret")
 
-      // One walsender is all that there is room for.
-      const one = Effect.scoped(
-        Effect.andThen(
-          Effect.flatMap(WalSender, ({ connect }) => connect),
-          Effect.never
-        )
+      // One walsender is all that there is room for, once the last one has gone.
+      const one = Effect.flatMap(WalSender, ({ connect }) =>
+        Effect.retry(connect, { schedule: Schedule.spaced("20 millis") })
       )
-      yield* Effect.forkScoped(Effect.provide(one, PgWalSender.layer({ url: Redacted.make(server.url()) })))
+      yield* Effect.provide(one, PgWalSender.layer({ url: Redacted.make(server.url()) }))
       const full = yield* eventually(
         Effect.map(examine(url, { source }), (report) =>
           findingsOf(report, "server.connections-left").length > 0 ? report : undefined
@@ -112,6 +116,23 @@ describe("a doctor of the way to a server", () => {
         silent(near, "network.tls", "network.certificate", "network.authentication")
         silent(yield* examine(server.url(), {}), "network.tls", "network.authentication")
       })
+  )
+
+  it.live("finds that nobody looked at a certificate, or whether there is one", () =>
+    Effect.gen(function* () {
+      const { server: certificate } = yield* makeCertificates
+      const server = yield* serverOf({
+        settings: { ssl: "on", ssl_cert_file: "own.crt", ssl_key_file: "own.key" },
+        files: { "own.crt": certificate.cert, "own.key": certificate.key }
+      })
+      const over = (sslmode: string) =>
+        examine(`${server.url()}?sslmode=require`, { connection: { host: "db.example.com", sslmode } })
+      const unverified = yield* over("require")
+      assert.deepStrictEqual(subjectsOf(unverified, "network.certificate"), ["sslmode"])
+      silent(unverified, "network.tls")
+      assert.strictEqual(findingsOf(yield* over("prefer"), "network.certificate")[0]?.severity, "warning")
+      silent(yield* over("verify-full"), "network.certificate")
+    })
   )
 
   it.live("finds lines of pg_hba.conf that are wrong, or let anybody in", () =>

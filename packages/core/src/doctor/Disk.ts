@@ -54,14 +54,14 @@ export const checks: ReadonlyArray<Check.Check> = [
         .toSorted((left, right) => (right.retainedBytes ?? 0) - (left.retainedBytes ?? 0))
       const [worst] = keeping
       if (worst === undefined || disk.seconds <= 0) return []
+      // A slot that is kept up with fills no disk, however much is written.
+      const kept = worst.retainedBytes ?? 0
+      if (kept < Math.min(thresholds.behindBytes, (disk.free ?? Number.POSITIVE_INFINITY) / 10)) return []
       const rate = disk.bytes / disk.seconds
       const perDay = `${bytes(rate * aDay)} of WAL a day are written`
       const consequence = "a full disk stops the server, and nothing can be written before there is room"
       const cure = {
-        ...reloaded(
-          "max_slot_wal_keep_size",
-          `${Math.max(1, Math.floor((disk.free ?? worst.retainedBytes ?? 0) / 2 ** 21))}MB`
-        ),
+        ...reloaded("max_slot_wal_keep_size", `${Math.max(1, Math.floor((disk.free ?? kept) / 2 ** 21))}MB`),
         advice: "or let its consumer catch up, drop a slot that nobody needs, or give WAL a larger disk"
       }
       if (disk.free !== undefined) {
@@ -71,19 +71,18 @@ export const checks: ReadonlyArray<Check.Check> = [
           {
             severity: left < 3600 ? "error" : "warning",
             subject: worst.name,
-            seen: `${bytes(disk.free)} are free, ${perDay}, and slot ${worst.name} keeps ${bytes(worst.retainedBytes ?? 0)} without limit: full in ${duration(left)} if its consumer stays away`,
+            seen: `${bytes(disk.free)} are free, ${perDay}, and slot ${worst.name} keeps ${bytes(kept)} without limit: full in ${duration(left)} if its consumer stays away`,
             consequence,
             cure
           }
         ]
       }
       // Nobody can see another machine's disk: what is told is what the slot takes of it.
-      if ((worst.retainedBytes ?? 0) < thresholds.behindBytes) return []
       return [
         {
           severity: "warning",
           subject: worst.name,
-          seen: `slot ${worst.name} keeps ${bytes(worst.retainedBytes ?? 0)} of WAL without limit, and ${perDay}; how much of the disk is free cannot be seen from here`,
+          seen: `slot ${worst.name} keeps ${bytes(kept)} of WAL without limit, and ${perDay}; how much of the disk is free cannot be seen from here`,
           consequence,
           cure
         }

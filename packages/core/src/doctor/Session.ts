@@ -46,7 +46,8 @@ export const introduce = Effect.fnUntraced(function* (
   session: Session
 ): Effect.fn.Return<Introduced, ReplicationError> {
   yield* Catalog.pinSession(session)
-  yield* Catalog.queryAt(session, "SET default_transaction_read_only = on", { stage: "Query" })
+  // Large statements over small catalogs: to compile them takes longer than to run them.
+  yield* Catalog.queryAt(session, "SET default_transaction_read_only = on; SET jit = off", { stage: "Query" })
   return { session, who: yield* Check.ask(session, "who we are", Who, selectWho) }
 })
 
