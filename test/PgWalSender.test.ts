@@ -156,6 +156,26 @@ layer(plainServer, real)("PgWalSender with a server without TLS", (it) => {
     })
   )
 
+  it.effect("opens ordinary sessions, too: no walsender's, which end with their scope", () =>
+    Effect.gen(function* () {
+      const { host, password, port, query, user } = yield* PgServer
+      const applicationName = "an ordinary session"
+      const options = { host, port, user, database: "postgres", password: Redacted.make(password), applicationName }
+      const { openSession } = PgWalSender.make(Result.getOrThrow(PgConfig.resolve(options)))
+      const backends = query(`SELECT backend_type FROM pg_stat_activity WHERE application_name = '${applicationName}'`)
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const session = yield* openSession
+          assert.isAtLeast(session.serverVersion, 140_000)
+          assert.deepStrictEqual(yield* backends, [{ backend_type: "client backend" }])
+          const error = yield* Effect.flip(session.query("IDENTIFY_SYSTEM"))
+          assert.deepInclude(error, { _tag: "ServerError", sqlState: "42601" })
+        })
+      )
+      yield* eventually(Effect.map(backends, (left) => left.length === 0))
+    })
+  )
+
   it.effect("hands settings over as they are, and keeps a role's own out of the text of values", () =>
     Effect.gen(function* () {
       const server = yield* PgServer
