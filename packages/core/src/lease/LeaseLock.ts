@@ -140,7 +140,7 @@ const patienceShare = 2 / 3
 const certainFor = (lock: LeaseLock): Effect.Effect<number> =>
   Effect.map(monotonicMillis, (now) => lock.confirmed + lock.term * patienceShare - now)
 
-/** Whether it is ours for certain. Once it is not, {@link keep} fails. */
+/** Whether it is ours for certain, by the clock alone. */
 export const isCertain = (lock: LeaseLock): Effect.Effect<boolean> => Effect.map(certainFor(lock), (left) => left > 0)
 
 /** Keeps the lock by asking for something each third of the term, and fails as soon as it may not be ours any more. */

@@ -143,14 +143,14 @@ const runConnection = <E, R>(
   ) as Effect.Effect<never, Ended<E>, R | WalSender>
 
 /** What a stream knows of its slot, from one connection to the next; under a lease, from one run to the next. */
-export interface Memory {
+export interface Remembered {
   readonly progress: WalProgress.WalProgressRef
   /** Of the connection before; `undefined` for the first. */
   resume: ResumeFrom | undefined
 }
 
 /** Of a stream that has had no connection yet. */
-export const makeMemory: Effect.Effect<Memory> = Effect.map(WalProgress.make, (progress) => ({
+export const makeRemembered: Effect.Effect<Remembered> = Effect.map(WalProgress.make, (progress) => ({
   progress,
   resume: undefined
 }))
@@ -174,30 +174,30 @@ export interface Continuity {
 export const makeContinuity = (
   options: Options,
   observer: Observer,
-  memory: Memory,
+  remembered: Remembered,
   onState: (state: ConnectionState) => Effect.Effect<void>
 ): Continuity => {
-  const { progress } = memory
+  const { progress } = remembered
   observer.begins(progress)
   const attempts = new Attempts()
   // Whoever has the slot now, it is no connection of ours.
-  if (memory.resume !== undefined) memory.resume = { ...memory.resume, pid: undefined }
+  if (remembered.resume !== undefined) remembered.resume = { ...remembered.resume, pid: undefined }
   let streamingSince: number | undefined
   return {
     progress,
     observer,
-    resume: () => memory.resume,
+    resume: () => remembered.resume,
     patience: () => attempts.patience,
     onConnecting: Effect.sync(() => {
       streamingSince = undefined
     }),
     onStreaming: Effect.fnUntraced(function* (system) {
       const { systemId, timeline } = system
-      if (memory.resume !== undefined) {
+      if (remembered.resume !== undefined) {
         yield* Metric.update(Metrics.reconnects, 1)
         yield* Effect.logInfo("streaming again")
       }
-      memory.resume = system
+      remembered.resume = system
       streamingSince = yield* monotonicMillis
       yield* onState({ _tag: "Streaming", systemId, timeline })
     }),

@@ -25,7 +25,7 @@ import type { WalSender } from "../server/WalSender.ts"
 import type { SnapshotChange } from "../snapshot/SnapshotChange.ts"
 import { isSnapshotError, type SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
-import { makeContinuity, makeMemory, runConnections, whileHeld } from "./ConnectionRun.ts"
+import { makeContinuity, makeRemembered, runConnections, whileHeld } from "./ConnectionRun.ts"
 import * as Delivery from "./Delivery.ts"
 import { copyVerdict, coverageOf, doneBefore, runFirstCopy } from "./FirstCopy.ts"
 import { from, type Handler, type Input } from "./Handler.ts"
@@ -198,7 +198,7 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
     const requests = new ControlState((yield* Random.nextIntBetween(0, 2 ** 48)).toString(36))
     const unfitness = unfit(options)
     /** Of all runs under a lease. */
-    const leased = yield* makeMemory
+    const leased = yield* makeRemembered
     const observer = new Observer(options, yield* Clock.Clock, () => SubscriptionRef.getUnsafe(state))
     const onState = (now: StreamState.StreamState) =>
       Effect.andThen(
@@ -227,7 +227,7 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
           Stream.filter(({ _tag }) => _tag === "Streaming" || _tag === "Stalled"),
           Stream.runHead
         ),
-        continuity: makeContinuity(options, observer, lease === undefined ? yield* makeMemory : leased, onState),
+        continuity: makeContinuity(options, observer, lease === undefined ? yield* makeRemembered : leased, onState),
         lease,
         onState
       }

@@ -322,6 +322,7 @@ describe("a stream under a lease", () => {
         yield* until(() => second.states.at(-1)?._tag === "Waiting", "the second stands by")
         yield* server.endSessions
         yield* until(() => young.includes(1), "the second has row 1 under way")
+        assert.include(["Held", "Lost"], tags(first.states).at(-1), "without waiting for the first to leave")
         // What the first had under way is done, too late.
         yield* gate.open
         for (let step = 0; step < 100; step++) yield* settle
