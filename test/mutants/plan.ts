@@ -24,5 +24,6 @@ export const plan: ReadonlyArray<Mutated> = [
   core("replication/WalProgress"),
   core("replication/KeepAlive", "replication/KeepAlive", "replication/KeepAliveHandler"),
   core("replication/CopyData"),
-  core("replication/ReadsAhead")
+  core("replication/ReadsAhead"),
+  core("pgoutput/StreamedTransaction", "pgoutput/StreamedTransaction", "pgoutput/StreamingDecoder")
 ]

@@ -97,6 +97,24 @@ describe("what is left of a copy", () => {
     }
   })
 
+  it("says what it is lost for, and says nothing where nothing had been copied", () => {
+    const lost = (working: ReplicationSlot | undefined, checkpoint: SnapshotCheckpoint.SnapshotCheckpoint = copying) =>
+      nextStep({ checkpoint, slot: undefined, workingSlot: working })
+    const because = (lost: string) => ({ _tag: "Begin", lost }) as const
+    assert.deepStrictEqual(lost(undefined), because("its slot is gone"))
+    assert.deepStrictEqual(lost(slot({ walStatus: "lost" })), because("its slot was invalidated (lost)"))
+    const removed = slot({ walStatus: "lost", invalidationReason: "wal_removed" })
+    assert.deepStrictEqual(lost(removed), because("its slot was invalidated (wal_removed)"))
+    assert.deepStrictEqual(
+      lost(slot({ confirmedFlushLsn: undefined }), completed),
+      because("its slot was moved by somebody")
+    )
+    assert.deepStrictEqual(lost(undefined, begun), { _tag: "Begin" })
+    assert.deepStrictEqual(nextStep({ checkpoint: undefined, slot: undefined, workingSlot: undefined }), {
+      _tag: "Begin"
+    })
+  })
+
   it("has a slot of a name of its own, however long the other is", () => {
     assert.strictEqual(workingSlotName("orders"), "orders_copying")
     const long = [`${"o".repeat(62)}a`, `${"o".repeat(62)}b`].map(workingSlotName)
@@ -125,6 +143,77 @@ describe("the plan of a copy that goes on", () => {
     assert.deepStrictEqual(planned.tables[1]?.deletedUpTo, TransactionSnapshot.fromString("10:20:14"))
     assert.deepStrictEqual(planned.checkpoint.snapshots, ["10:20:14", "50:60:"])
     assert.strictEqual(planned.checkpoint.seam, 200n)
+  })
+
+  it("reads no empty range where the first or the last page has been copied", () => {
+    const some = named(2, "some", { replicaIdentity: "i" })
+    const planned = plan(record(begun, some, [0, 10], [20, endOfTable]), some)
+    assert.deepStrictEqual(planned.tables[0]?.ranges?.get(2), [
+      { from: 0, to: 10, since: 10 },
+      { from: 10, to: 20 },
+      { from: 20, to: endOfTable, since: 10 }
+    ])
+  })
+
+  it("does not take a table for whole of which one part is, nor for begun of which no part is", () => {
+    const two = table({ oid: 1, name: "two", parts: [part({ oid: 10 }), part({ oid: 11 })] })
+    const half = plan(record(begun, two, [0, endOfTable]), two)
+    assert.deepStrictEqual(states(half), [["two", "partial"]])
+    assert.deepStrictEqual(Array.from(half.tables[0]!.ranges!.keys()), [10])
+    const begins = record(begun, two, [0, 5])
+    const nothing = {
+      ...begins,
+      tables: begins.tables.map((each) => ({ ...each, parts: each.parts.map((one) => ({ ...one, ranges: [] })) }))
+    }
+    assert.deepStrictEqual(states(plan(nothing, two)), [["two", "pending"]])
+    const [whole] = plan(record(begun, named(3, "t"), [0, endOfTable]), named(3, "t")).tables
+    assert.deepInclude(whole, { state: "complete", ranges: new Map(), deletedUpTo: undefined })
+    const [pending] = plan(begun, named(3, "t")).tables
+    assert.deepInclude(pending, { state: "pending", ranges: undefined, deletedUpTo: undefined })
+  })
+
+  it("begins a table anew of which a part that was copied is gone, or is another file now", () => {
+    const of = (...parts: ReadonlyArray<ReturnType<typeof part>>) => table({ oid: 1, name: "t", parts })
+    const before = record(begun, of(part({ oid: 10 }), part({ oid: 11, fileNode: 5 })), [0, 5])
+    // Told by the parts that were copied, were the descriptions alike.
+    const isPending = (now: PublishedTable) => {
+      const [entered] = before.tables
+      const alike = { ...before, tables: [{ ...entered!, description: SnapshotCheckpoint.describe(now) }] }
+      return plan(alike, now).tables[0]!.state === "pending"
+    }
+    assert.isFalse(isPending(of(part({ oid: 10 }))))
+    assert.isTrue(isPending(of(part({ oid: 11, fileNode: 0 }))))
+    assert.isTrue(isPending(of(part({ oid: 10, fileNode: 5 }))))
+  })
+
+  it("keeps of the snapshots those that something is of, in their order, and numbers them anew", () => {
+    const [one, two, gone] = [named(1, "one"), named(2, "two"), named(3, "gone")]
+    const whole: readonly [number, number] = [0, endOfTable]
+    const at1 = record({ ...begun, snapshots: ["10:20:14", "30:30:"] }, one, whole)
+    const at3 = record({ ...at1, snapshots: ["10:20:14", "30:30:", "40:40:", "45:45:"] }, two, whole)
+    const asOf = (planned: ReturnType<typeof plan>) =>
+      planned.checkpoint.tables.map((each) => [each.name, each.goneAt ?? SnapshotCheckpoint.wholeAsOf(each)])
+    const planned = plan({ ...at3, tables: at3.tables.toReversed() }, one, two)
+    assert.deepStrictEqual(planned.checkpoint.snapshots, ["10:20:14", "30:30:", "45:45:", "50:60:"])
+    assert.deepStrictEqual(asOf(planned), [
+      ["two", 2],
+      ["one", 1]
+    ])
+    const left = { ...record(begun, gone, [0, 5]).tables[0]!, goneAt: 2, parts: [] }
+    const withGone = plan({ ...at3, tables: [...at3.tables, left] }, one, two)
+    assert.deepStrictEqual(withGone.checkpoint.snapshots, ["10:20:14", "30:30:", "40:40:", "45:45:", "50:60:"])
+    assert.deepStrictEqual(asOf(withGone), [
+      ["one", 1],
+      ["two", 3],
+      ["gone", 2]
+    ])
+    assert.deepStrictEqual(withGone.unpublished, [], "that was told when it left")
+  })
+
+  it("does not tell of a table as gone whose name another has now, of the same schema", () => {
+    const before = record(begun, named(1, "t"), [0, 5])
+    assert.deepStrictEqual(plan(before, named(9, "t")).unpublished, [])
+    assert.deepStrictEqual(plan(before, named(9, "t", { schema: "s" })).unpublished, [{ schema: "public", name: "t" }])
   })
 
   it("counts from the snapshot that each range was copied under, and deletions from the last of them", () => {

@@ -160,6 +160,22 @@ describe("a checkpoint of the consumer's own", () => {
     })
   )
 
+  it.effect(
+    "[V7] is streamed from a standby of PostgreSQL 16, and of an earlier one where nobody has streamed yet",
+    () =>
+      Effect.gen(function* () {
+        const standby = { isInRecovery: true, xLogPos: "0/1000", slot: { confirmed_flush_lsn: "0/900" } }
+        const checkpoint = { endLsn: Fake.lsn("0/900") }
+        assert.include(yield* started({ ...standby, serverVersion: 160_000 }, { checkpoint }), "LOGICAL 0/900")
+        const earlier = { ...standby, serverVersion: 159_999 }
+        assert.include(yield* started(earlier, {}), "LOGICAL 0/0")
+        assert.include(yield* started(earlier, { checkpoint: { endLsn: Lsn.zero } }), "LOGICAL 0/0")
+        const behind = yield* failure(earlier, { checkpoint, reconnect: Schedule.recurs(0) })
+        assert.strictEqual(behind._tag, "StandbyBehind")
+        assert.include(yield* started({ ...earlier, isInRecovery: false }, { checkpoint }), "LOGICAL 0/900")
+      })
+  )
+
   it.effect("[V12] goes on by itself once the standby has replayed it, and says meanwhile what it waits for", () =>
     Effect.gen(function* () {
       const checkpoint = { endLsn: Fake.lsn("0/900") }
@@ -285,6 +301,27 @@ describe("storeIdleFlush", () => {
       yield* pass
       assert.deepStrictEqual(stored, ["0/700"])
       assert.strictEqual(flushed().at(-1), "0/700")
+    })
+  )
+
+  it.effect("need not be given again what it stored in an earlier process, and is given what lies beyond", () =>
+    Effect.gen(function* () {
+      const fake = yield* Fake.make(() => ({ slot: { confirmed_flush_lsn: "0/700" } }))
+      const stored: Array<string> = []
+      const storeIdleFlush = (lsn: Lsn.Lsn) =>
+        Effect.andThen(
+          Effect.sync(() => stored.push(Lsn.format(lsn))),
+          Effect.never
+        )
+      const checkpoint = { endLsn: Fake.lsn("0/800"), idleFlush: Fake.lsn("0/900") }
+      yield* Effect.forkChild(stream(fake, { checkpoint, storeIdleFlush }))
+      const server = yield* fake.accept
+      assert.include(server.commands.at(-1), "LOGICAL 0/800")
+      yield* server.say(Fake.keepAlive("0/950", true))
+      yield* settle
+      yield* TestClock.adjust("3 seconds")
+      assert.strictEqual(Lsn.format(server.statuses.at(-1)!.flushed), "0/900")
+      assert.deepStrictEqual(stored, ["0/950"])
     })
   )
 

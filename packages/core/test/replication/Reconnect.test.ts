@@ -1,0 +1,154 @@
+/** The loop that tries again, alone; which failures of a stream it is for is in `stream/Reconnect.test.ts`. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
+import * as TestClock from "effect/testing/TestClock"
+import * as Errors from "../../src/ReplicationError.ts"
+import {
+  defaultReconnect,
+  Final,
+  isStumble,
+  notGettingOn,
+  type Retrying,
+  retrying,
+  type Verdict
+} from "../../src/replication/Reconnect.ts"
+import * as Fake from "../support/FakeWalSender.ts"
+
+const lost = new Errors.ConnectionError({ reason: "Reset", detail: "broke" })
+const poison = new Errors.ServerError({ severity: "ERROR", sqlState: "54000", serverMessage: "m", stage: "Streaming" })
+const missing = new Errors.SlotNotFound({ slot: "orders" })
+
+type Lost = Errors.ConnectionError
+
+/** Runs something that fails until told otherwise, and keeps when it was tried and what was told. */
+const trying = <A, F>(
+  attempt: (count: number) => Effect.Effect<A, Lost | Final<F>>,
+  options: Partial<Retrying<Lost>> = {}
+) => {
+  const at: Array<number> = []
+  const told: Array<number> = []
+  let attempts = 0
+  const once = Effect.gen(function* () {
+    at.push(yield* Clock.currentTimeMillis)
+    return yield* attempt(at.length)
+  })
+  const running = retrying(once, {
+    decide: () => Effect.sync((): Verdict<Lost> => ({ _tag: "Again", hasGotOn: false, attempt: ++attempts })),
+    onFailure: (_, attempt) => Effect.sync(() => told.push(attempt)),
+    ...options
+  })
+  return { at, running, told }
+}
+
+const gaps = (at: ReadonlyArray<number>) => at.slice(1).map((time, index) => time - at[index]!)
+
+describe("retrying", () => {
+  it.effect("tries until it succeeds, and gives what it succeeded with, also where that is nothing", () =>
+    Effect.gen(function* () {
+      const schedule = Schedule.spaced("1 second")
+      for (const value of ["done", undefined]) {
+        const { at, running, told } = trying((count) => (count < 3 ? Effect.fail(lost) : Effect.succeed(value)), {
+          schedule
+        })
+        const fiber = yield* Effect.forkChild(running)
+        yield* TestClock.adjust("2 seconds")
+        assert.deepStrictEqual(fiber.pollUnsafe(), Exit.succeed(value))
+        assert.deepStrictEqual(gaps(at), [1000, 1000])
+        assert.deepStrictEqual(told, [1, 2])
+      }
+    })
+  )
+
+  it.effect(
+    "never tries again what fails for good, be it the handler's own or by the verdict, and tells of neither",
+    () =>
+      Effect.gen(function* () {
+        const own = trying(() => Effect.fail(new Final({ error: "handler" })))
+        assert.strictEqual(yield* Effect.flip(own.running), "handler")
+        assert.lengthOf(own.at, 1)
+        const broken = new Errors.ConnectionError({ reason: "Tls", detail: "expired" })
+        const given = trying(() => Effect.fail(lost), {
+          decide: () => Effect.succeed({ _tag: "GiveUp", error: broken })
+        })
+        assert.strictEqual(yield* Effect.flip(given.running), broken)
+        assert.lengthOf(given.at, 1)
+        assert.deepStrictEqual([...own.told, ...given.told], [])
+      })
+  )
+
+  it.effect("begins its schedule anew, at once, after what has got on", () =>
+    Effect.gen(function* () {
+      let attempt = 0
+      const { at, running, told } = trying(() => Effect.fail(lost), {
+        schedule: Schedule.exponential("1 second"),
+        decide: () => Effect.sync(() => ({ _tag: "Again", hasGotOn: ++attempt === 3, attempt }))
+      })
+      const fiber = yield* Effect.forkChild(running)
+      yield* TestClock.adjust("6 seconds")
+      assert.deepStrictEqual(gaps(at), [1000, 2000, 0, 1000, 2000])
+      assert.deepStrictEqual(told, [1, 2, 3, 4, 5, 6])
+      yield* Fiber.interrupt(fiber)
+    })
+  )
+
+  it.effect("ends with its schedule, and fails with the last failure", () =>
+    Effect.gen(function* () {
+      const { at, running } = trying(() => Effect.fail(lost), { schedule: Schedule.recurs(2) })
+      assert.strictEqual(yield* Effect.flip(running), lost)
+      assert.lengthOf(at, 3)
+    })
+  )
+
+  it.effect("waits by default a fifth of a second first, give or take a fifth, and ten seconds at last, for ever", () =>
+    Effect.gen(function* () {
+      const runs: Array<ReadonlyArray<number>> = []
+      for (const schedule of [undefined, defaultReconnect]) {
+        const { at, running } = trying(() => Effect.fail(lost), schedule === undefined ? {} : { schedule })
+        const fiber = yield* Effect.forkChild(running)
+        yield* TestClock.adjust("10 minutes")
+        yield* Fiber.interrupt(fiber)
+        runs.push(gaps(at))
+      }
+      for (const waits of runs) {
+        for (const [index, wait] of waits.entries()) {
+          const middle = Math.min(10_000, 200 * 2 ** index)
+          assert.isAtLeast(wait, Math.floor(0.8 * middle))
+          assert.isAtMost(wait, Math.ceil(1.2 * middle))
+        }
+        assert.isAtLeast(waits.length, 50)
+        assert.isAbove(new Set(waits.slice(6)).size, 20, "not all at one beat")
+      }
+    })
+  )
+})
+
+describe("a stumble", () => {
+  it("is the server's, over what it cannot send, and no loss, no refusal, no defect", () => {
+    assert.isTrue(isStumble(Cause.fail(poison)))
+    assert.isFalse(isStumble(Cause.fail(lost)))
+    assert.isFalse(isStumble(Cause.fail(missing)))
+    assert.isFalse(isStumble(Cause.die(poison)))
+    assert.isFalse(isStumble(Cause.interrupt(1)))
+    assert.isTrue(isStumble(Cause.combine(Cause.interrupt(1), Cause.fail(poison))))
+  })
+})
+
+describe("what is told of a stream that does not get on", () => {
+  it("says how often, where, by what, and what helps", () => {
+    const at = Fake.lsn("1/AB")
+    assert.strictEqual(
+      notGettingOn(missing, 6, at),
+      `the stream does not get on: 6 attempts at LSN 1/AB have failed, the last by SlotNotFound: ${missing.message}; remedy: ${missing.remedy}. Reconnecting; the server keeps WAL for the slot meanwhile`
+    )
+    assert.isUndefined(lost.remedy)
+    assert.strictEqual(
+      notGettingOn(lost, 3, at),
+      `the stream does not get on: 3 attempts at LSN 1/AB have failed, the last by ConnectionError: ${lost.message}. Reconnecting; the server keeps WAL for the slot meanwhile`
+    )
+  })
+})
