@@ -184,6 +184,20 @@ describe("the plan of a copy that goes on", () => {
     assert.isFalse(isPending(of(part({ oid: 10 }))))
     assert.isTrue(isPending(of(part({ oid: 11, fileNode: 0 }))))
     assert.isTrue(isPending(of(part({ oid: 10, fileNode: 5 }))))
+    const both = SnapshotCheckpoint.record(before, {
+      table: of(part({ oid: 10 }), part({ oid: 11 })),
+      ...{ part: 11, from: 0, to: 5 }
+    })
+    assert.deepStrictEqual(states(plan(both, of(part({ oid: 10 }), part({ oid: 11 })))), [["t", "partial"]])
+    assert.deepStrictEqual(states(plan(both, of(part({ oid: 10 }), part({ oid: 11, fileNode: 6 })))), [
+      ["t", "pending"]
+    ])
+  })
+
+  it("begins a table anew that had left, whatever is recorded of it", () => {
+    const before = record(begun, named(1, "t"), [0, endOfTable])
+    const left = { ...before, tables: before.tables.map((each) => ({ ...each, goneAt: 0 })) }
+    assert.deepStrictEqual(states(plan(left, named(1, "t"))), [["t", "pending"]])
   })
 
   it("keeps of the snapshots those that something is of, in their order, and numbers them anew", () => {
