@@ -97,9 +97,24 @@ describe("what is left of a copy", () => {
     }
   })
 
+  it("[V9] diverges while the slot stands before its seam, and only where a history lacks what was copied", () => {
+    const seam = Lsn.make(200n)!
+    const done = { ...completed, seam }
+    const at = (confirmedFlushLsn: Lsn.Lsn | undefined) => slot({ confirmedFlushLsn })
+    assert.strictEqual(step(done, at(Lsn.make(199n)), undefined, true), "Diverged")
+    assert.strictEqual(step(done, at(seam), undefined, true), "Stream")
+    assert.strictEqual(step(done, at(undefined), undefined, true), "Diverged")
+    assert.strictEqual(step(done, at(Lsn.make(199n)), undefined), "Stream")
+    assert.strictEqual(step(undefined, at(undefined), undefined, true), "Stream")
+    assert.deepStrictEqual(nextStep({ checkpoint: copying, slot: undefined, workingSlot: slot(), isDiverged: true }), {
+      _tag: "Begin",
+      lost: "rows of it are of a history that the server does not have, after a failover"
+    })
+  })
+
   it("says what it is lost for, and says nothing where nothing had been copied", () => {
     const lost = (working: ReplicationSlot | undefined, checkpoint: SnapshotCheckpoint.SnapshotCheckpoint = copying) =>
-      nextStep({ checkpoint, slot: undefined, workingSlot: working })
+      nextStep({ checkpoint, slot: undefined, workingSlot: working, isDiverged: false })
     const because = (lost: string) => ({ _tag: "Begin", lost }) as const
     assert.deepStrictEqual(lost(undefined), because("its slot is gone"))
     assert.deepStrictEqual(lost(slot({ walStatus: "lost" })), because("its slot was invalidated (lost)"))
@@ -110,9 +125,12 @@ describe("what is left of a copy", () => {
       because("its slot was moved by somebody")
     )
     assert.deepStrictEqual(lost(undefined, begun), { _tag: "Begin" })
-    assert.deepStrictEqual(nextStep({ checkpoint: undefined, slot: undefined, workingSlot: undefined }), {
-      _tag: "Begin"
-    })
+    assert.deepStrictEqual(
+      nextStep({ checkpoint: undefined, slot: undefined, workingSlot: undefined, isDiverged: false }),
+      {
+        _tag: "Begin"
+      }
+    )
   })
 
   it("has a slot of a name of its own, however long the other is", () => {
