@@ -47,8 +47,10 @@ const program = Effect.gen(function* () {
   const problems: Array<string> = []
   for (const mutated of chosen) {
     const began = performance.now()
+    // As it is now: who goes on writing meanwhile moves its lines.
+    const source = readFileSync(mutated.file, "utf8")
     const mutants = yield* runStryker(mutated)
-    const verdict = judge(mutated.file, readFileSync(mutated.file, "utf8"), mutants, survivors)
+    const verdict = judge(mutated.file, source, mutants, survivors)
     const seconds = Math.round((performance.now() - began) / 1000)
     console.log(`${verdict.summary} (${seconds} s)`)
     for (const problem of verdict.problems) console.log(problem)

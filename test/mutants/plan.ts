@@ -25,5 +25,7 @@ export const plan: ReadonlyArray<Mutated> = [
   core("replication/KeepAlive", "replication/KeepAlive", "replication/KeepAliveHandler"),
   core("replication/CopyData"),
   core("replication/ReadsAhead"),
-  core("pgoutput/StreamedTransaction", "pgoutput/StreamedTransaction", "pgoutput/StreamingDecoder")
+  core("pgoutput/StreamedTransaction", "pgoutput/StreamedTransaction", "pgoutput/StreamingDecoder"),
+  core("copying/ResumePlan"),
+  core("copying/SeamFilter")
 ]
