@@ -81,6 +81,30 @@ describe("a copy into another database", () => {
     })
   )
 
+  onServer(
+    "postgres",
+    "has what is NULL in an array NULL, whatever the target's database has its sessions set to",
+    (server) =>
+      Effect.gen(function* () {
+        const sql = `CREATE TABLE t (id int PRIMARY KEY, words text[], numbers int[]); ${markTable}`
+        const source = yield* makeWorkspace(server, { sql })
+        const target = yield* makeWorkspace(server, { sql })
+        const odd = ["array_nulls = off", "default_transaction_deferrable = on", "default_transaction_read_only = on"]
+        for (const setting of odd) yield* target.sql(`ALTER DATABASE "${target.database}" SET ${setting}`)
+        const row = "ARRAY['a', NULL, 'NULL'], ARRAY[1, NULL]"
+        yield* source.sql(`INSERT INTO t VALUES (1, ${row})`)
+        const copying = yield* startCopy(copyOptions(source, target))
+        yield* copying.during(caughtUp(source, target))
+        yield* source.sql(`INSERT INTO t VALUES (2, ${row})`)
+        yield* copying.during(caughtUp(source, target))
+        const rows = "SELECT id, words, numbers FROM t ORDER BY id"
+        assert.deepStrictEqual(yield* target.sql(rows), yield* source.sql(rows))
+        assert.deepStrictEqual(yield* target.sql("SELECT words[2] IS NULL AS is_null FROM t WHERE id = 2"), [
+          { is_null: true }
+        ])
+      })
+  )
+
   onServer("postgres", "finds rows by a key of a composite type", (server) =>
     Effect.gen(function* () {
       const sql = `CREATE TYPE pair AS (a int, b text); CREATE TABLE t (k pair, n int, v text, PRIMARY KEY (k, n)); ${markTable}`

@@ -6,13 +6,13 @@ import { assert, describe } from "@effect/vitest"
 import { type Handler, nextLsn, WalSender } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { PgSession } from "@replicant/node/testing"
-import { Deferred, Effect, Random, Redacted } from "effect"
+import { Deferred, Effect, Logger, Random, Redacted, References } from "effect"
 import { caughtUp, copyOptions, markTable, startCopy } from "./support/Copying.ts"
 import { eventually, patience } from "./support/eventually.ts"
 import { follow } from "./support/Follow.ts"
 import { followSnapshot, snapshotRows } from "./support/FollowSnapshot.ts"
 import { followTable, makeSlot } from "./support/FollowTable.ts"
-import { onServer, type Server } from "./support/Servers.ts"
+import { once, onServer, type Server } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 const limit = 200
@@ -197,5 +197,29 @@ describe("sessions of a role with limits", () => {
         assert.strictEqual(row?.value, "0", name)
       }
     })
+  )
+
+  onServer(
+    "postgres",
+    "are not told the server's log, where the role is: it has statements, and values in them",
+    (server) =>
+      Effect.gen(function* () {
+        const logged: Array<string> = []
+        const logger = Logger.make(({ message }) => void logged.push([message].flat().join(" ")))
+        const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int PRIMARY KEY, v text)" })
+        yield* workspace.sql(`ALTER DATABASE "${workspace.database}" SET client_min_messages = debug5;
+          ALTER DATABASE "${workspace.database}" SET log_statement = 'all'`)
+        yield* Effect.gen(function* () {
+          const stream = yield* follow(workspace)
+          yield* workspace.sql("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
+          yield* stream.saw("Commit", 1)
+          yield* stream.stop
+        }).pipe(Effect.provide(Logger.layer([logger])), Effect.provideService(References.MinimumLogLevel, "All"))
+        assert.deepStrictEqual(
+          logged.filter((text) => /^(?:LOG|DEBUG)/.test(text)),
+          []
+        )
+      }),
+    once
   )
 })

@@ -17,6 +17,7 @@ import type { Comparison, CoveredTable, TableCoverage } from "../copying/Covered
 import { qualifiedName } from "../protocol/ReplicationCommand.ts"
 import type { InvalidOption } from "../ReplicationError.ts"
 import { type ControlState, request } from "../rereading/Control.ts"
+import { pinSession } from "../server/Catalog.ts"
 import { WalSender } from "../server/WalSender.ts"
 import type { Handler } from "./Handler.ts"
 
@@ -128,7 +129,11 @@ export const joiningTables = ({ coverage, isStreaming, reading }: JoiningOptions
   const strangers = new Map<number, Relation>()
 
   const published = Effect.scoped(
-    Effect.flatMap(WalSender, (sender) => Effect.flatMap(sender.connect, (connection) => coverage.list(connection)))
+    Effect.gen(function* () {
+      const connection = yield* (yield* WalSender).connect
+      yield* pinSession(connection)
+      return yield* coverage.list(connection)
+    })
   )
 
   const follow = Effect.gen(function* () {

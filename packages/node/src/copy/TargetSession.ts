@@ -51,7 +51,9 @@ export const sharedSettings = {
 /** Of the target alone: no limit ends a long transaction, and a commit is on disk before it is acknowledged. */
 const targetSettings: Readonly<Record<string, string>> = {
   ...sharedSettings,
+  array_nulls: "on",
   client_min_messages: "error",
+  default_transaction_deferrable: "off",
   default_transaction_isolation: "read committed",
   default_transaction_read_only: "off",
   idle_in_transaction_session_timeout: "0",

@@ -101,6 +101,12 @@ const limitSettings = {
   idle_session_timeout: "0"
 }
 
+/**
+ * What is meant for the server's own log stays there: statements and plans, with values in them. A role that has it lower is
+ * told all of that, and so would our log be.
+ */
+const messageSettings = { client_min_messages: "notice" }
+
 /** Text for the startup message, where NUL ends a value. */
 const text = (option: string, value: string): string => {
   if (value === "") throw refuse(option, "must not be empty")
@@ -133,9 +139,12 @@ const lowerCaseNames = (settings: NonNullable<Options["settings"]>): NonNullable
   Object.fromEntries(Object.entries(settings).map(([name, value]) => [name.toLowerCase(), value]))
 
 const startupOptions = ({ options, settings }: Options): string => {
-  const chosen = Object.entries({ ...textSettings, ...limitSettings, ...lowerCaseNames(settings ?? {}) }).map(
-    settingOption
-  )
+  const chosen = Object.entries({
+    ...textSettings,
+    ...limitSettings,
+    ...messageSettings,
+    ...lowerCaseNames(settings ?? {})
+  }).map(settingOption)
   return options === undefined ? chosen.join(" ") : `${text("options", options)} ${chosen.join(" ")}`
 }
 

@@ -21,7 +21,7 @@ const environment = (variables: Record<string, string>) =>
   )
 
 const limitSettings =
-  "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0"
+  "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0 -c client_min_messages=notice"
 const ownSettings = `-c datestyle=ISO -c intervalstyle=postgres -c extra_float_digits=3 -c bytea_output=hex ${limitSettings}`
 
 /** As `pg_split_opts` reads bytes: white space is C's, and a backslash protects the byte after it. */
@@ -89,7 +89,7 @@ describe("PgConfig.resolve", () => {
       const value = Array.from({ length: random.below(9) }, () => random.pick(pieces)).join("")
       const given = splitOptions(resolve({ settings: { "a.b": value, "c.d": "after" } }).startupOptions)
       assert.deepStrictEqual(given.slice(-4), ["-c", `a.b=${value}`, "-c", "c.d=after"], JSON.stringify(value))
-      assert.strictEqual(given.length, 20)
+      assert.strictEqual(given.length, 22)
     }
   })
 
