@@ -12,7 +12,8 @@ const onceOnly = [
   "test/Proxy.test.ts",
   "test/FaultProxyExample.test.ts",
   "test/Once.test.ts",
-  "test/RedisSink.test.ts"
+  "test/RedisSink.test.ts",
+  "test/ReadYourWrites.test.ts"
 ]
 
 /** These need no server either: they are about this checkout. */

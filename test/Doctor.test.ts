@@ -1,6 +1,6 @@
 /** What a doctor finds in publications, tables and slots: on each version, since their catalogs differ. */
 import { assert, describe } from "@effect/vitest"
-import { WalSender } from "@replicant/core/driver"
+import { type SqlSession, WalSender } from "@replicant/core/driver"
 import { Doctor } from "@replicant/core/operations"
 import { Effect, Logger } from "effect"
 import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
@@ -27,15 +27,19 @@ const tables = `
 const questions = (workspace: Workspace) =>
   Effect.gen(function* () {
     let count = 0
-    const { connect } = yield* WalSender
-    const counting = Effect.map(connect, (connection) => ({
-      ...connection,
+    const { connect, openSession } = yield* WalSender
+    const counting = <S extends SqlSession>(session: S): S => ({
+      ...session,
       query: (text: string) => {
         count++
-        return connection.query(text)
+        return session.query(text)
       }
-    }))
-    yield* Effect.provideService(Doctor.run({}), WalSender, WalSender.of({ connect: counting }))
+    })
+    const counted = WalSender.of({
+      connect: Effect.map(connect, counting),
+      openSession: Effect.map(openSession, counting)
+    })
+    yield* Effect.provideService(Doctor.run({}), WalSender, counted)
     return count
   }).pipe(Effect.provide(walSender(workspace)))
 

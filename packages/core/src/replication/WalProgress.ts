@@ -154,6 +154,13 @@ export const acknowledgeThrough = (progress: WalProgress, nextLsn: NextLsn): Wal
 
 const isIdle = (progress: WalProgress): boolean => !progress.isOpen && progress.pending === 0
 
+/**
+ * Everything before this was handled, or is nothing of the consumer's: what was committed before it, it has seen. Unlike
+ * {@link flushed} it waits for no idle position to be stored.
+ */
+export const handledLsn = (progress: WalProgress): Lsn.Lsn =>
+  isIdle(progress) ? Lsn.max(resumeLsn(progress), progress.received) : resumeLsn(progress)
+
 /** The idle position that could be reported were it within the limit; `undefined` where there is none beyond it. */
 export const beyondIdleLimit = (progress: WalProgress): Lsn.Lsn | undefined => {
   const { durable, idleLimit, received } = progress

@@ -4,6 +4,7 @@
  */
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
@@ -14,6 +15,7 @@ import type { Change } from "../change/Change.ts"
 import { CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { CopyRetry, isDeadlock } from "../copying/CopyRetry.ts"
 import { isReplicationError } from "../isReplicationError.ts"
+import type { Lsn } from "../Lsn.ts"
 import { InvalidOption } from "../ReplicationError.ts"
 import { heldLeaseOf } from "../replication/HeldLease.ts"
 import { Final, type Retrying, retrying } from "../replication/Reconnect.ts"
@@ -25,7 +27,8 @@ import type { WalSender } from "../server/WalSender.ts"
 import type { SnapshotChange } from "../snapshot/SnapshotChange.ts"
 import { isSnapshotError, type SnapshotError } from "../snapshot/SnapshotError.ts"
 import type { TableSnapshotChange } from "../snapshot/TableSnapshotChange.ts"
-import { makeContinuity, makeRemembered, runConnections, whileHeld } from "./ConnectionRun.ts"
+import { awaitLsn, type LsnTimeout } from "./AwaitLsn.ts"
+import { makeContinuity, makeRemembered, type Remembered, runConnections, whileHeld } from "./ConnectionRun.ts"
 import * as Delivery from "./Delivery.ts"
 import { copyVerdict, coverageOf, doneBefore, runFirstCopy } from "./FirstCopy.ts"
 import { from, type Handler, type Input } from "./Handler.ts"
@@ -41,8 +44,10 @@ export { defaultReconnect, type Retrying, retrying, type Verdict } from "../repl
 export type { Checkpoint } from "../replication/StartPosition.ts"
 export type { Memory, Timing } from "../replication/StreamOptions.ts"
 export type { SlotPolicy } from "../server/SlotSetup.ts"
+export { LsnTimeout } from "./AwaitLsn.ts"
 export type { Delivery, Progress, SnapshotMark } from "./Delivery.ts"
 export type { CopyOptions, Delivered, End, Failure, Options, SnapshotMode } from "./LogicalStreamOptions.ts"
+export * as ReadYourWrites from "./ReadYourWrites.ts"
 export type { CopyProgress, StreamState, TableProgress } from "./StreamState.ts"
 
 /** A slot to be followed. Nothing is opened yet. */
@@ -88,6 +93,15 @@ export interface LogicalStream<O extends Options> {
    * const { status, reasons } = yield* orders.health
    */
   readonly health: Effect.Effect<Health>
+  /**
+   * Waits until the handler is done with all that was committed before this position, as `pg_current_wal_lsn()` tells it after a
+   * commit: what was delivered is acknowledged, and nothing else of it is still to come. Fails with `LsnTimeout` where that is not
+   * so in time. May be asked before the stream runs. See `ReadYourWrites`.
+   *
+   * @example
+   * yield* orders.awaitLsn(Lsn.fromString("0/1928F70")!, "5 seconds")
+   */
+  readonly awaitLsn: (lsn: Lsn, within: Duration.Input) => Effect.Effect<void, LsnTimeout>
   /**
    * Reads a published table anew, from the first row or where a condition holds, while the stream goes on. Only where
    * `snapshot` is given, if as `never`: else no handler expects rows. Needs pgoutput with its messages, and neither `twoPhase`
@@ -206,9 +220,11 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
         Effect.sync(() => observer.entered(now))
       )
     const tellProgress = StreamState.updateCopying(state)
+    let remembered: Remembered | undefined
     const opening = Effect.gen(function* () {
       const store = yield* checkpointStore
       const lease = yield* heldLeaseOf(options.slot)
+      remembered = lease === undefined ? yield* makeRemembered : leased
       return {
         copy: {
           options,
@@ -227,7 +243,7 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
           Stream.filter(({ _tag }) => _tag === "Streaming" || _tag === "Stalled"),
           Stream.runHead
         ),
-        continuity: makeContinuity(options, observer, lease === undefined ? yield* makeRemembered : leased, onState),
+        continuity: makeContinuity(options, observer, remembered, onState),
         lease,
         onState
       }
@@ -266,7 +282,12 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
       unfitness === undefined ? Control.request(requests, wanted) : Effect.fail(unfitness)
     const { health, observe } = observer
     const requested = Control.requestsOf(requests)
-    const made = { options, run, open, follow, state, observe, health, request, requests: requested }
+    const waited = {
+      progress: () => remembered?.progress,
+      state: Effect.map(SubscriptionRef.get(state), ({ _tag }) => _tag)
+    }
+    const awaited = (lsn: Lsn, within: Duration.Input) => awaitLsn(waited, lsn, within)
+    const made = { options, run, open, follow, state, observe, health, awaitLsn: awaited, request, requests: requested }
     // What its options make of it is not known inside, where they may be any.
     return made as unknown as LogicalStream<O>
   })

@@ -35,6 +35,18 @@ describe("WalProgress", () => {
     assert.strictEqual(WalProgress.flushed(WalProgress.acknowledge(more, first!)), lsn(100))
   })
 
+  it("tells as handled what is done or idle, also where that may not be reported, and nothing that is pending", () => {
+    const limited = WalProgress.allowIdle(WalProgress.initial(), Lsn.zero)
+    const idle = receive(limited, 50)
+    assert.deepStrictEqual([WalProgress.handledLsn(idle), WalProgress.flushed(idle)], [lsn(50), Lsn.zero])
+    const [progress, [first]] = deliver(idle, 100, 200)
+    assert.strictEqual(WalProgress.handledLsn(progress), Lsn.zero)
+    const one = receive(WalProgress.acknowledge(progress, first!), 300)
+    assert.strictEqual(WalProgress.handledLsn(one), lsn(100))
+    assert.strictEqual(WalProgress.handledLsn(WalProgress.restart(one)), lsn(100))
+    assert.strictEqual(WalProgress.handledLsn(receive(WalProgress.restart(one), 400, true)), lsn(100))
+  })
+
   it("reports an idle position only when nothing is open or pending", () => {
     const idle = receive(WalProgress.initial(), 300)
     assert.strictEqual(WalProgress.flushed(idle), lsn(300))
