@@ -48,7 +48,8 @@ const keyOf = ({ columns }: Keyed, row: Row, other: Row | undefined): Row | unde
   for (const column of columns) {
     const value = row[column] === undefined ? other?.[column] : row[column]
     if (value === undefined) return undefined
-    Object.defineProperty(key, column, { value, enumerable: true })
+    if (column === "__proto__") Object.defineProperty(key, column, { value, enumerable: true })
+    else key[column] = value
   }
   return key
 }
@@ -68,6 +69,8 @@ export class MessageReader {
   private readonly routes = new WeakMap<Relation, { readonly to: string | undefined }>()
   private readonly control: string | undefined
   private origin: Origin | undefined
+  /** Its commit's, as it stands in places. */
+  private commitLsn = ""
   private held: Unplaced | undefined
   /** Messages of this transaction; and rows, which have no ordinal of their own. */
   private count = 0
@@ -168,6 +171,7 @@ export class MessageReader {
 
   private begin({ commitLsn, commitTime, xid }: Begin): void {
     this.origin = { lsn: commitLsn, time: commitTime, xid }
+    this.commitLsn = Lsn.formatSortable(commitLsn)
     this.count = 0
     this.rows = 0
   }
@@ -191,7 +195,9 @@ export class MessageReader {
     const unchanged = change._tag === "Delete" ? noColumns : change.unchanged
     const before = change._tag !== "Insert" && change.old?._tag === "Full" ? change.old.row : undefined
     const key = this.key(relation, (after ?? old)!, after === undefined ? undefined : old)
-    this.hold({ op, id: changeId(change), origin: this.origin!, ordinal, relation, key, after, before, unchanged })
+    // As `changeId` has it, of which one part is the same for all of a transaction.
+    const id = Place.behind(this.commitLsn, ordinal)
+    this.hold({ op, id, origin: this.origin!, ordinal, relation, key, after, before, unchanged })
   }
 
   /** A row that moves to another key is deleted under the one and created under the other: so each key tells its own story. */

@@ -14,7 +14,7 @@ export interface Size {
 
 /** What one append brings. */
 export interface Batch {
-  messages: ReadonlyArray<Message>
+  messages: Array<Message>
   characters: number
   /** The last unit that ends in it. */
   end: Handled
@@ -63,13 +63,14 @@ export class Pending {
     let [taken, next] = [0, 0]
     while (taken < messages.length) {
       const batch = this.unsent()
-      const more: Array<Message> = [...batch.messages]
-      let { characters } = batch
-      while (taken < messages.length && this.hasRoom(more.length, characters)) {
-        more.push(messages[taken]!)
-        characters += sizeOf(messages[taken++]!)
+      while (taken < messages.length && this.hasRoom(batch.messages.length, batch.characters)) {
+        const message = messages[taken++]!
+        const size = sizeOf(message)
+        batch.messages.push(message)
+        batch.characters += size
+        this.characters += size
+        this.messages++
       }
-      this.count(batch, more, characters)
       while (next < ends.length && ends[next]!.behind <= taken) batch.end = ends[next++]!.nextLsn
     }
     const end = next < ends.length ? ends.at(-1)!.nextLsn : undefined
@@ -92,7 +93,7 @@ export class Pending {
     while (this.batches[0]?.isDurable === true) {
       const batch = this.batches.shift()!
       this.sent = Math.max(0, this.sent - 1)
-      this.count(batch, [])
+      this.exchange(batch, [])
       end = batch.end ?? end
     }
     return end
@@ -103,7 +104,7 @@ export class Pending {
     this.sent = 0
     for (const batch of this.batches) {
       if (mark !== undefined)
-        this.count(
+        this.exchange(
           batch,
           batch.messages.filter(({ id }) => id > mark)
         )
@@ -117,7 +118,7 @@ export class Pending {
       const at = batch.messages.findIndex((message) => message.id === id)
       if (at < 0) continue
       const replaced = other(batch.messages[at]!)
-      if (replaced !== undefined) this.count(batch, batch.messages.with(at, { ...replaced, id }))
+      if (replaced !== undefined) this.exchange(batch, batch.messages.with(at, { ...replaced, id }))
       return replaced !== undefined
     }
     return false
@@ -137,7 +138,9 @@ export class Pending {
     return batch
   }
 
-  private count(batch: Batch, messages: ReadonlyArray<Message>, characters = charactersOf(messages)): void {
+  /** Gives a batch other messages, and keeps count of all that is kept. */
+  private exchange(batch: Batch, messages: Array<Message>): void {
+    const characters = charactersOf(messages)
     this.messages += messages.length - batch.messages.length
     this.characters += characters - batch.characters
     batch.messages = messages

@@ -12,9 +12,11 @@ const hex = (value: number, width: number): string => value.toString(16).toUpper
 /** A part of a change: `0000000001946FA8-00000002.0001` is the second of its messages. */
 export const part = (id: string, index: number): string => (index === 0 ? id : `${id}.${hex(index, 4)}`)
 
+/** The `ordinal`-th of a transaction, whose LSN is text already: it is the same for all of it. */
+export const behind = (commitLsn: string, ordinal: number): string => `${commitLsn}-${hex(ordinal, 8)}`
+
 /** The `ordinal`-th of a transaction. */
-export const within = (commitLsn: Lsn.Lsn, ordinal: number): string =>
-  `${Lsn.formatSortable(commitLsn)}-${hex(ordinal, 8)}`
+export const within = (commitLsn: Lsn.Lsn, ordinal: number): string => behind(Lsn.formatSortable(commitLsn), ordinal)
 
 const perPlace = 0x1_0000_0000
 

@@ -118,15 +118,19 @@ const addJsonNulls = (value: unknown, pointer: string, found: Array<string>): vo
  * Source: RFC 6901, JSON Pointer
  */
 export const jsonNulls = (rows: { readonly [member: string]: Row | undefined }): string => {
-  const found: Array<string> = []
-  for (const [member, row] of Object.entries(rows)) {
+  let found: Array<string> | undefined
+  for (const member in rows) {
+    const row = rows[member]
     if (row === undefined) continue
     for (const name of Object.keys(row)) {
       const value = row[name]
-      if (typeof value === "object" && value !== null) addJsonNulls(value, `/${member}${pointerStep(name)}`, found)
+      // A row mostly has neither JSON nor arrays.
+      if (typeof value !== "object" || value === null) continue
+      found ??= []
+      addJsonNulls(value, `/${member}${pointerStep(name)}`, found)
     }
   }
-  return found.length === 0 ? "" : `,"jsonNull":${encodeValue(found)}`
+  return found === undefined || found.length === 0 ? "" : `,"jsonNull":${encodeValue(found)}`
 }
 
 const strictUtf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })

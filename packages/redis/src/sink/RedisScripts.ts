@@ -15,8 +15,9 @@ local held = redis.call('HMGET', KEYS[1], 'id', 'system')
 return {'open', tostring(now), held[1] or '', held[2] or ''}`
 
 /**
- * KEYS: the mark, then each stream. ARGV: epoch, predecessor, last, system, MAXLEN (0 for none); then of each message the index of
- * its stream in KEYS, its stream id, how many fields follow, and those.
+ * KEYS: the mark, then each stream. ARGV: epoch, predecessor, last, system, MAXLEN (0 for none), the version of messages; then three of
+ * each message: its head, its key and its value. A head is `<index in KEYS> <id> <place> <op> <k or -><v or ->`, as what is not
+ * there is no empty text. Three, and not a dozen, as each argument costs the client more than its bytes.
  *
  * Ids are two numbers of 64 bits, more than a number of Lua holds: they are compared as text.
  */
@@ -35,26 +36,30 @@ for i = 2, #KEYS do
     return {'kind', KEYS[i], kind}
   end
 end
-local at = 6
-while at <= #ARGV do
-  local key, id, fields = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
+local heads = {}
+for at = 7, #ARGV, 3 do
+  local index, id, place, op, has = string.match(ARGV[at], '^(%d+) (%S+) (%S+) (%S+) (%S+)$')
+  local key = tonumber(index)
+  heads[at] = {key, id, place, op, has}
   if last[key] then
     local a, b = string.match(last[key], '(%d+)-(%d+)')
     local c, d = string.match(id, '(%d+)-(%d+)')
     if not (less(a, c) or (a == c and less(b, d))) then return {'ahead', KEYS[key], last[key]} end
     last[key] = nil
   end
-  at = at + 3 + fields
 end
-at = 6
-while at <= #ARGV do
-  local key, id, fields = tonumber(ARGV[at]), ARGV[at + 1], tonumber(ARGV[at + 2])
-  if ARGV[5] == '0' then
-    redis.call('XADD', KEYS[key], id, unpack(ARGV, at + 3, at + 2 + fields))
-  else
-    redis.call('XADD', KEYS[key], 'MAXLEN', '~', ARGV[5], id, unpack(ARGV, at + 3, at + 2 + fields))
-  end
-  at = at + 3 + fields
+for at = 7, #ARGV, 3 do
+  local key, id, place, op, has = unpack(heads[at])
+  local entry = {KEYS[key]}
+  if ARGV[5] ~= '0' then entry = {KEYS[key], 'MAXLEN', '~', ARGV[5]} end
+  local n = #entry
+  entry[n + 1] = id
+  entry[n + 2], entry[n + 3] = 'replicant-id', place
+  entry[n + 4], entry[n + 5] = 'replicant-op', op
+  entry[n + 6], entry[n + 7] = 'replicant-v', ARGV[6]
+  if string.sub(has, 1, 1) == 'k' then entry[#entry + 1] = 'key' entry[#entry + 1] = ARGV[at + 1] end
+  if string.sub(has, 2, 2) == 'v' then entry[#entry + 1] = 'value' entry[#entry + 1] = ARGV[at + 2] end
+  redis.call('XADD', unpack(entry))
 end
 redis.call('HSET', KEYS[1], 'id', ARGV[3], 'system', ARGV[4])
 return {'appended'}`

@@ -6,14 +6,14 @@
  */
 
 import {
-  headersOf,
   type Message,
   Sink,
   type SinkError,
   SinkFenced,
   SinkRefused,
   SinkRejected,
-  SinkUnavailable
+  SinkUnavailable,
+  version
 } from "@replicant/core/sink"
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
@@ -44,13 +44,6 @@ interface Prepared {
 
 const textEncoder = new TextEncoder()
 
-const fieldsOf = (message: Message): ReadonlyArray<string> => {
-  const fields = headersOf(message).flat()
-  if (message.key !== undefined) fields.push("key", message.key)
-  if (message.value !== undefined) fields.push("value", message.value)
-  return fields
-}
-
 /** A message that is too large, if there is one. Only what may be is measured. */
 const tooLarge = (sink: string, most: number, batch: ReadonlyArray<Message>): SinkRejected | undefined => {
   for (const { id, value = "" } of batch) {
@@ -64,6 +57,7 @@ const tooLarge = (sink: string, most: number, batch: ReadonlyArray<Message>): Si
 const prepare = (batch: NonEmptyReadonlyArray<Message>): Prepared => {
   const keys = new Map<string, number>()
   const args: Array<string> = []
+  const streamId = StreamId.reader()
   for (const message of batch) {
     let index = keys.get(message.to)
     if (index === undefined) {
@@ -71,8 +65,9 @@ const prepare = (batch: NonEmptyReadonlyArray<Message>): Prepared => {
       index = keys.size + 2
       keys.set(message.to, index)
     }
-    const fields = fieldsOf(message)
-    args.push(String(index), StreamId.fromPlace(message.id)!, String(fields.length), ...fields)
+    const { id, key, op, value } = message
+    const has = `${key === undefined ? "-" : "k"}${value === undefined ? "-" : "v"}`
+    args.push(`${index} ${streamId(id)} ${id} ${op} ${has}`, key ?? "", value ?? "")
   }
   return { keys: [...keys.keys()], args }
 }
@@ -124,7 +119,7 @@ const writerOf = (
       if (rejected !== undefined) return failed(rejected)
       const { args, keys } = prepare(batch)
       const { id: own, systemId = "" } = batch.at(-1)!
-      const head = [epoch, last, own, systemId, String(maxLength)]
+      const head = [epoch, last, own, systemId, String(maxLength), version]
       last = own
       const asked = send<ReadonlyArray<string>>(
         "EVAL",

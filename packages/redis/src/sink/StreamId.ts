@@ -14,3 +14,17 @@ export const fromPlace = (id: string): string | undefined => {
   const { lsn, ordinal, part } = place
   return `${lsn}-${ordinal === undefined ? 0 : ordinal * parts + part + 1}`
 }
+
+/** The same for many that are places and mostly of one transaction: its LSN is told once, and nothing is taken apart. */
+export const reader = (): ((id: string) => string | undefined) => {
+  let lsn = ""
+  let decimal = ""
+  return (id) => {
+    if (id.length !== 25 || id[16] !== "-") return fromPlace(id)
+    if (!id.startsWith(lsn) || lsn === "") {
+      lsn = id.slice(0, 16)
+      decimal = String(BigInt(`0x${lsn}`))
+    }
+    return `${decimal}-${Number.parseInt(id.slice(17), 16) * parts + 1}`
+  }
+}

@@ -185,5 +185,7 @@ describe("StreamId", () => {
       assert.isTrue(Number.isSafeInteger(ordinal))
     }
     assert.isUndefined(StreamId.fromPlace("256-1"))
+    const read = StreamId.reader()
+    for (const place of [...places, ...places]) assert.strictEqual(read(place), StreamId.fromPlace(place))
   })
 })
