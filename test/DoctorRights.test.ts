@@ -67,16 +67,13 @@ describe("a doctor of a role", () => {
     Effect.gen(function* () {
       const server = yield* serverOf({ settings: { max_wal_senders: 1 } })
       const url = server.url("postgres", "reader", "secret")
-      const source = PgWalSender.session({ url: Redacted.make(url) })
-      const refused = yield* examine(url, { publications: ["p"], source })
+      const refused = yield* examine(url, { publications: ["p"] })
       assert.deepStrictEqual(cures(refused, "role.replication"), ['ALTER ROLE "reader" REPLICATION'])
       assert.include(refused.checked, "table.identity")
       yield* server.query("CREATE ROLE rds_replication")
-      assert.deepStrictEqual(cures(yield* examine(url, { source }), "role.replication"), [
-        'GRANT rds_replication TO "reader"'
-      ])
+      assert.deepStrictEqual(cures(yield* examine(url, {}), "role.replication"), ['GRANT rds_replication TO "reader"'])
       for (const sql of cures(refused, "role.replication")) yield* server.query(sql)
-      silent(yield* examine(url, { source }), "role.replication", "server.connections-left")
+      silent(yield* examine(url, {}), "role.replication", "server.connections-left")
 
       const alone = yield* examine(server.url("postgres", "nobody", "x"), {})
       assert.isNull(alone.server)
@@ -92,7 +89,7 @@ describe("a doctor of a role", () => {
       )
       yield* Effect.provide(one, PgWalSender.layer({ url: Redacted.make(server.url()) }))
       const full = yield* eventually(
-        Effect.map(examine(url, { source }), (report) =>
+        Effect.map(examine(url, {}), (report) =>
           findingsOf(report, "server.connections-left").length > 0 ? report : undefined
         )
       )
@@ -161,7 +158,7 @@ describe("a doctor of the way to a server", () => {
           Buffer.from(bytes.toString("latin1").replace("replication\0database", "search_path\0database"), "latin1")
       })
       const url = server.url().replace(`:${server.port}/`, `:${port}/`)
-      const report = yield* examine(url, { source: PgWalSender.session({ url: Redacted.make(server.url()) }) })
+      const report = yield* examine(url, {})
       assert.deepStrictEqual(subjectsOf(report, "network.pooler"), ["host"])
       silent(yield* examine(server.url(), {}), "network.pooler")
     })

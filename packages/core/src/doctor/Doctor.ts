@@ -155,7 +155,7 @@ const look = Effect.fnUntraced(function* (
   asked: Asked,
   all: ReadonlyArray<Check.Check>
 ): Effect.fn.Return<Report, never, WalSender | Scope.Scope> {
-  const source = yield* openSource(asked)
+  const source = yield* openSource
   const others = yield* Effect.all({
     target: asked.target === undefined ? Effect.undefined : Effect.result(Effect.flatMap(asked.target, introduce)),
     standby: asked.standby === undefined ? Effect.undefined : Effect.result(Effect.flatMap(asked.standby, introduce))

@@ -57,8 +57,6 @@ export interface Plan {
   readonly statusInterval?: Duration.Input | undefined
   /** How the source is connected to, as the driver has it: the host and libpq's `sslmode`. */
   readonly connection?: { readonly host: string; readonly sslmode: string } | undefined
-  /** An ordinary session at the source: for what can be seen where no walsender is to be had. */
-  readonly source?: Effect.Effect<Session, ReplicationError, Scope.Scope> | undefined
   /** A session at the target of a copy. */
   readonly target?: Effect.Effect<Session, ReplicationError, Scope.Scope> | undefined
   /** A session at a standby of the source. */

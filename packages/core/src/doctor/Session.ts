@@ -11,7 +11,7 @@ import * as Catalog from "../server/Catalog.ts"
 import { identifySystem } from "../server/IdentifySystem.ts"
 import { WalSender } from "../server/WalSender.ts"
 import * as Check from "./Check.ts"
-import type { Asked, Session } from "./Plan.ts"
+import type { Session } from "./Plan.ts"
 
 /** Roles by which providers of managed servers hand out what is a superuser's, or the attribute REPLICATION, elsewhere. */
 const providerRoles = ["rds_replication", "rds_superuser", "cloudsqlsuperuser", "alloydbsuperuser", "azure_pg_admin"]
@@ -60,19 +60,16 @@ export interface Source {
   readonly failure: ReplicationError | undefined
 }
 
-/** A walsender, as a stream would have one; or else an ordinary session, where the plan has one. */
-export const openSource = Effect.fnUntraced(function* ({
-  source
-}: Asked): Effect.fn.Return<Source, never, WalSender | Scope.Scope> {
-  const { connect } = yield* WalSender
+/** A walsender, as a stream would have one; or else an ordinary session. */
+export const openSource: Effect.Effect<Source, never, WalSender | Scope.Scope> = Effect.gen(function* () {
+  const { connect, openSession } = yield* WalSender
   // Only a walsender knows that command: a pooler in between may have dropped that we asked for one.
   const walSender = yield* Effect.result(
     Effect.flatMap(connect, (connection) => Effect.andThen(identifySystem(connection), introduce(connection)))
   )
   if (Result.isSuccess(walSender)) return { introduced: walSender.success, refusal: undefined, failure: undefined }
   const refusal = walSender.failure
-  if (source === undefined) return { introduced: undefined, refusal, failure: refusal }
-  const ordinary = yield* Effect.result(Effect.flatMap(source, introduce))
+  const ordinary = yield* Effect.result(Effect.flatMap(openSession, introduce))
   return Result.isSuccess(ordinary)
     ? { introduced: ordinary.success, refusal, failure: undefined }
     : { introduced: undefined, refusal, failure: ordinary.failure }

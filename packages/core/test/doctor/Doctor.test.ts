@@ -32,14 +32,12 @@ const session = (answer: (text: string) => unknown): Doctor.Session => ({
   }
 })
 
-const connected = (opened: Doctor.Session | ReplicationError) =>
-  Effect.provideService(
-    WalSender,
-    WalSender.of({
-      connect: opened instanceof Error ? Effect.fail(opened) : Effect.succeed(opened as never),
-      openSession: opened instanceof Error ? Effect.fail(opened) : Effect.succeed(opened)
-    })
-  )
+const opening = (opened: Doctor.Session | ReplicationError) =>
+  opened instanceof Error ? Effect.fail(opened) : Effect.succeed(opened as never)
+
+/** A server that opens a walsender so, and an ordinary session. */
+const connected = (walSender: Doctor.Session | ReplicationError, ordinary = walSender) =>
+  Effect.provideService(WalSender, WalSender.of({ connect: opening(walSender), openSession: opening(ordinary) }))
 
 const denied = new ServerError({
   stage: "Query",
@@ -130,8 +128,8 @@ describe("Doctor.run", () => {
   it.effect("looks over an ordinary session where a walsender is refused, and says what is lacking", () =>
     Effect.gen(function* () {
       const refusal = new PermissionDenied({ stage: "Connect", detail: "no REPLICATION" })
-      const source = Effect.succeed(session((text) => (text === "SELECT 1 AS facts" ? 1 : denied)))
-      const report = yield* Doctor.run({ source }, [checkOf("first", one)]).pipe(connected(refusal))
+      const ordinary = session((text) => (text === "SELECT 1 AS facts" ? 1 : denied))
+      const report = yield* Doctor.run({}, [checkOf("first", one)]).pipe(connected(refusal, ordinary))
       const [finding] = report.findings.filter(({ id }) => id === "role.replication")
       assert.deepStrictEqual(finding?.cure.sql, ['ALTER ROLE "o""neil" REPLICATION'])
       assert.include(report.checked, "first")

@@ -66,7 +66,6 @@ const planOf = Effect.fnUntraced(function* (flags: DoctorFlags, shared: Root.Sha
     createSlot: flags.create,
     snapshot: flags.snapshot || target !== undefined,
     connection: { host, sslmode },
-    source: PgWalSender.session(from),
     target,
     standby: yield* session(shared, given(flags.standby, "STANDBY_URL")),
     freeDisk: isLocal(host) ? freeDisk : undefined
