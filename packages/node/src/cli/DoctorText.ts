@@ -74,12 +74,7 @@ const summary = (report: Doctor.Report): string => {
   return `${counts.length === 0 ? "all is well" : counts.join(", ")}: ${plural(checked.length, "check")}${where}`
 }
 
-/**
- * The report as lines, with a line break after each.
- *
- * @example
- * const text = (report: Doctor.Report) => formatReport(report, withoutColor)
- */
+/** The report as lines, with a line break after each. */
 export const formatReport = (report: Doctor.Report, palette: Palette): string => {
   const lines = severities.flatMap((severity) => {
     const kinds = new Map<string, Array<Doctor.Finding>>()
