@@ -27,5 +27,6 @@ export const plan: ReadonlyArray<Mutated> = [
   core("replication/ReadsAhead"),
   core("pgoutput/StreamedTransaction", "pgoutput/StreamedTransaction", "pgoutput/StreamingDecoder"),
   core("copying/ResumePlan"),
-  core("copying/SeamFilter")
+  core("copying/SeamFilter"),
+  core("copying/CopyRecord")
 ]

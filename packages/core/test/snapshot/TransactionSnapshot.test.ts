@@ -14,6 +14,19 @@ describe("TransactionSnapshot", () => {
     (text) => assert.strictEqual(TransactionSnapshot.format(parse(text)), text)
   )
 
+  it("writes the running ones in order, however they are kept", () => {
+    for (const running of [
+      [15n, 10n, 14n],
+      [10n, 14n, 15n],
+      [14n, 15n, 10n]
+    ]) {
+      assert.strictEqual(
+        TransactionSnapshot.format({ xmin: 10n, xmax: 20n, running: new Set(running) }),
+        "10:20:10,14,15"
+      )
+    }
+  })
+
   it.each(["", "10", "10:20", "10:20:9", "10:20:20", "10:20:14,", "0:1:", "a:b:", "10:20:14 ", "-1:20:"])(
     "refuses '%s'",
     (text) => assert.isUndefined(TransactionSnapshot.fromString(text))
