@@ -97,7 +97,7 @@ describe("what is left of a copy", () => {
     }
   })
 
-  it("[V9] diverges while the slot stands before its seam, and only where a history lacks what was copied", () => {
+  it("diverges after a failover while the slot stands before its seam, and only where a history lacks what was copied", () => {
     const seam = Lsn.make(200n)!
     const done = { ...completed, seam }
     const at = (confirmedFlushLsn: Lsn.Lsn | undefined) => slot({ confirmedFlushLsn })
