@@ -452,36 +452,39 @@ describe("replicant slot, publication, identify", () => {
     })
   )
 
-  onServer("postgres", "makes no publication that the source's own UPDATE would fail under, unless told to", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
-      yield* workspace.sql("CREATE TABLE part (n int) PARTITION BY LIST (n)")
-      yield* workspace.sql("CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1)")
-      const env = environment(workspace)
-      const make = ["publication", "create", "mine", "--table", "orders"]
-      const refused = yield* replicant([...make, "--table", "heap", "--table", "part"], env)
-      assert.strictEqual(refused.code, 1)
-      assert.match(refused.stderr, /for want of a replica identity, on "public"."heap", "public"."part1"\n/)
-      assert.match(refused.stderr, /cure: ALTER TABLE "public"."heap" ADD PRIMARY KEY .* REPLICA IDENTITY FULL/)
-      // PostgreSQL does not take a key that may be broken for a while.
-      yield* workspace.sql("CREATE TABLE late (n int PRIMARY KEY DEFERRABLE)")
-      const late = yield* replicant([...make, "--table", "late"], env)
-      assert.include(late.stderr, 'for want of a replica identity, on "public"."late"')
-      const stream = ["stream", "--slot", workspace.slot, "--create", "--table", "heap", "--snapshot", "only"]
-      const streamed = yield* replicant(stream, env)
-      assert.strictEqual(streamed.code, 1)
-      assert.include(streamed.stderr, '"public"."heap"')
-      assert.lengthOf(
-        yield* workspace.sql(`SELECT FROM pg_publication WHERE pubname IN ('mine', '${workspace.slot}')`),
-        0
-      )
-      assert.isUndefined(yield* workspace.findSlot())
-      assert.strictEqual((yield* replicant(make, env)).code, 0)
-      const inserts = ["publication", "create", "inserts", "--table", "heap", "--operation", "insert"]
-      assert.strictEqual((yield* replicant(inserts, env)).code, 0)
-      const nonetheless = yield* replicant([...stream, "--without-identity"], env)
-      assert.strictEqual(nonetheless.code, 0, nonetheless.stderr)
-    })
+  onServer(
+    "postgres",
+    "[S13] makes no publication that the source's own UPDATE would fail under, unless told to",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: `${orders}; CREATE TABLE heap (n int)` })
+        yield* workspace.sql("CREATE TABLE part (n int) PARTITION BY LIST (n)")
+        yield* workspace.sql("CREATE TABLE part1 PARTITION OF part FOR VALUES IN (1)")
+        const env = environment(workspace)
+        const make = ["publication", "create", "mine", "--table", "orders"]
+        const refused = yield* replicant([...make, "--table", "heap", "--table", "part"], env)
+        assert.strictEqual(refused.code, 1)
+        assert.match(refused.stderr, /for want of a replica identity, on "public"."heap", "public"."part1"\n/)
+        assert.match(refused.stderr, /cure: ALTER TABLE "public"."heap" ADD PRIMARY KEY .* REPLICA IDENTITY FULL/)
+        // PostgreSQL does not take a key that may be broken for a while.
+        yield* workspace.sql("CREATE TABLE late (n int PRIMARY KEY DEFERRABLE)")
+        const late = yield* replicant([...make, "--table", "late"], env)
+        assert.include(late.stderr, 'for want of a replica identity, on "public"."late"')
+        const stream = ["stream", "--slot", workspace.slot, "--create", "--table", "heap", "--snapshot", "only"]
+        const streamed = yield* replicant(stream, env)
+        assert.strictEqual(streamed.code, 1)
+        assert.include(streamed.stderr, '"public"."heap"')
+        assert.lengthOf(
+          yield* workspace.sql(`SELECT FROM pg_publication WHERE pubname IN ('mine', '${workspace.slot}')`),
+          0
+        )
+        assert.isUndefined(yield* workspace.findSlot())
+        assert.strictEqual((yield* replicant(make, env)).code, 0)
+        const inserts = ["publication", "create", "inserts", "--table", "heap", "--operation", "insert"]
+        assert.strictEqual((yield* replicant(inserts, env)).code, 0)
+        const nonetheless = yield* replicant([...stream, "--without-identity"], env)
+        assert.strictEqual(nonetheless.code, 0, nonetheless.stderr)
+      })
   )
 
   onServer(

@@ -62,7 +62,7 @@ describe("a copy into another database", () => {
     { timeout: 90_000 }
   )
 
-  onServer("postgres", "brings tables of which no column is written, in the first copy and after it", (server) =>
+  onServer("postgres", "[P13] brings tables of which no column is written, in the first copy and after it", (server) =>
     Effect.gen(function* () {
       const none = `CREATE TABLE none (); ${markTable}`
       const source = yield* makeWorkspace(server, {
@@ -83,7 +83,7 @@ describe("a copy into another database", () => {
 
   onServer(
     "postgres",
-    "has what is NULL in an array NULL, whatever the target's database has its sessions set to",
+    "[P13] has what is NULL in an array NULL, whatever the target's database has its sessions set to",
     (server) =>
       Effect.gen(function* () {
         const sql = `CREATE TABLE t (id int PRIMARY KEY, words text[], numbers int[]); ${markTable}`
@@ -105,7 +105,7 @@ describe("a copy into another database", () => {
       })
   )
 
-  onServer("postgres", "finds rows by a key of a composite type", (server) =>
+  onServer("postgres", "[P13] finds rows by a key of a composite type", (server) =>
     Effect.gen(function* () {
       const sql = `CREATE TYPE pair AS (a int, b text); CREATE TABLE t (k pair, n int, v text, PRIMARY KEY (k, n)); ${markTable}`
       const source = yield* makeWorkspace(server, { sql })
@@ -451,29 +451,32 @@ describe("a copy into another database", () => {
     })
   )
 
-  onServer("postgres", "leaves another database's slot alone, also one that is kept while rows are copied", (server) =>
-    Effect.gen(function* () {
-      const other = yield* makeWorkspace(server)
-      const source = yield* makeWorkspace(server, { sql: orders })
-      const target = yield* makeWorkspace(server, { sql: orders })
-      yield* other.sql(`SELECT pg_create_logical_replication_slot('${source.slot}', 'pgoutput')`)
-      const taken = yield* refusal(copyOptions(source, target))
-      assert.strictEqual(taken._tag, "CopyPositionLost")
-      assert.include(taken.message, `another database's at the source: of "${other.database}"`)
-      assert.notInclude(String(taken.remedy), "drop")
-      yield* other.sql(`SELECT pg_drop_replication_slot('${source.slot}')`)
-      const working = `${source.slot}_copying`
-      yield* other.sql(`SELECT pg_create_logical_replication_slot('${working}', 'pgoutput')`)
-      const kept = yield* refusal(copyOptions(source, target))
-      assert.strictEqual(kept._tag, "SlotMismatch")
-      assert.notInclude(String(kept.remedy), "drop")
-      assert.isDefined(yield* other.findSlot(working))
-    })
+  onServer(
+    "postgres",
+    "[P12] leaves another database's slot alone, also one that is kept while rows are copied",
+    (server) =>
+      Effect.gen(function* () {
+        const other = yield* makeWorkspace(server)
+        const source = yield* makeWorkspace(server, { sql: orders })
+        const target = yield* makeWorkspace(server, { sql: orders })
+        yield* other.sql(`SELECT pg_create_logical_replication_slot('${source.slot}', 'pgoutput')`)
+        const taken = yield* refusal(copyOptions(source, target))
+        assert.strictEqual(taken._tag, "CopyPositionLost")
+        assert.include(taken.message, `another database's at the source: of "${other.database}"`)
+        assert.notInclude(String(taken.remedy), "drop")
+        yield* other.sql(`SELECT pg_drop_replication_slot('${source.slot}')`)
+        const working = `${source.slot}_copying`
+        yield* other.sql(`SELECT pg_create_logical_replication_slot('${working}', 'pgoutput')`)
+        const kept = yield* refusal(copyOptions(source, target))
+        assert.strictEqual(kept._tag, "SlotMismatch")
+        assert.notInclude(String(kept.remedy), "drop")
+        assert.isDefined(yield* other.findSlot(working))
+      })
   )
 
   onServer(
     "postgres",
-    "that is given up is forgotten: slots, origin and position go, rows and others' slots stay",
+    "[P12] that is given up is forgotten: slots, origin and position go, rows and others' slots stay",
     (server) =>
       Effect.gen(function* () {
         const source = yield* makeWorkspace(server, { sql: orders })

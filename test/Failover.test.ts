@@ -22,7 +22,7 @@ const refused = { _tag: "UnsupportedByServer", neededVersion: 170_000, isRetryab
 describe("a slot that standbys keep", () => {
   onServer(
     "postgres",
-    "is made by a stream, and one that is there is made so, or left, or undone; 17 and later",
+    "[S11] is made by a stream, and one that is there is made so, or left, or undone; 17 and later",
     (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })

@@ -59,7 +59,7 @@ const outlast = (role: Role, workspace: Workspace, count: number) =>
 const wide = (count: number) => `SELECT i AS id, repeat('x', 300) AS pad FROM generate_series(1, ${count}) i`
 
 describe("sessions of a role with limits", () => {
-  onServer("postgres", "stream on behind a slow handler, amid a transaction and when idle", (server) =>
+  onServer("postgres", "[V14] stream on behind a slow handler, amid a transaction and when idle", (server) =>
     Effect.gen(function* () {
       const role = yield* limitedRole(server)
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int, pad text)" })
@@ -201,7 +201,7 @@ describe("sessions of a role with limits", () => {
 
   onServer(
     "postgres",
-    "are not told the server's log, where the role is: it has statements, and values in them",
+    "[X7] are not told the server's log, where the role is: it has statements, and values in them",
     (server) =>
       Effect.gen(function* () {
         const logged: Array<string> = []

@@ -35,33 +35,38 @@ const valuesOf = (message: Outbox.OutboxMessage<string, Outbox.MessageSchema>, c
   )
 
 describe("the outbox over effect's own client", () => {
-  onServer("postgres", "writes 200 of 200 messages, each beside its row, and none that is rolled back", (server) =>
-    Effect.gen(function* () {
-      const workspace = yield* makeWorkspace(server, { sql: tables })
-      const { changes, saw } = yield* follow(workspace)
-      const place = (id: number) =>
-        inTransaction(Effect.andThen(insertOrder(id), Outbox.emit(OrderPlaced)({ id: BigInt(id) })))
-      const isUndone = (id: number) => id % 4 === 3
-      const write = Effect.forEach(
-        numbers(400).filter((id) => id < 200 || isUndone(id)),
-        (id) =>
-          id < 200 ? place(id) : Effect.flip(inTransaction(Effect.andThen(place(id), Effect.fail("undone" as const)))),
-        { concurrency: "unbounded" }
-      )
-      yield* Effect.provide(write, sqlClient(workspace.url()))
-      yield* saw("Commit", 200)
-      const pairs: Array<readonly [row: unknown, message: bigint]> = []
-      let row: unknown
-      for (const change of Result.getOrThrow(Outbox.decoder([OrderPlaced])(changes))) {
-        if (change._tag === "Insert") row = change.row.id
-        if (change._tag === "Message" && change.message !== undefined) pairs.push([row, change.value.id])
-      }
-      pairs.sort(([, a], [, b]) => Number(a - b))
-      assert.deepStrictEqual(
-        pairs,
-        numbers(200).map((id) => [id, BigInt(id)])
-      )
-    })
+  onServer(
+    "postgres",
+    "[C17] writes 200 of 200 messages, each beside its row, and none that is rolled back",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: tables })
+        const { changes, saw } = yield* follow(workspace)
+        const place = (id: number) =>
+          inTransaction(Effect.andThen(insertOrder(id), Outbox.emit(OrderPlaced)({ id: BigInt(id) })))
+        const isUndone = (id: number) => id % 4 === 3
+        const write = Effect.forEach(
+          numbers(400).filter((id) => id < 200 || isUndone(id)),
+          (id) =>
+            id < 200
+              ? place(id)
+              : Effect.flip(inTransaction(Effect.andThen(place(id), Effect.fail("undone" as const)))),
+          { concurrency: "unbounded" }
+        )
+        yield* Effect.provide(write, sqlClient(workspace.url()))
+        yield* saw("Commit", 200)
+        const pairs: Array<readonly [row: unknown, message: bigint]> = []
+        let row: unknown
+        for (const change of Result.getOrThrow(Outbox.decoder([OrderPlaced])(changes))) {
+          if (change._tag === "Insert") row = change.row.id
+          if (change._tag === "Message" && change.message !== undefined) pairs.push([row, change.value.id])
+        }
+        pairs.sort(([, a], [, b]) => Number(a - b))
+        assert.deepStrictEqual(
+          pairs,
+          numbers(200).map((id) => [id, BigInt(id)])
+        )
+      })
   )
 
   const contents: ReadonlyArray<readonly [what: string, schema: Outbox.MessageSchema, value: unknown]> = [

@@ -88,7 +88,7 @@ const cost = Effect.fnUntraced(function* (connection: ReplicantConnection, publi
 describe("Tables.describe", () => {
   onServer(
     "postgres",
-    `goes through less than six times as many rows for four times the tables, of ${many}`,
+    `[S12] goes through less than six times as many rows for four times the tables, of ${many}`,
     (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t0 (id int)" })
@@ -159,7 +159,7 @@ describe("Tables.describe", () => {
     })
   )
 
-  onServer("postgres", "ends at the server when whoever asked is gone", (server) =>
+  onServer("postgres", "[S12] ends at the server when whoever asked is gone", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server)
       const running = workspace.sql(

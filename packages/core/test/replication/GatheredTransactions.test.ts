@@ -255,7 +255,7 @@ describe("TransactionSpill.layer", () => {
     })
 
   it.live(
-    "keeps rows in files that their owner alone can read, and of which nothing stays when the process is killed",
+    "[C14] keeps rows in files that their owner alone can read, and of which nothing stays when the process is killed",
     () =>
       inDirectory((directory) =>
         Effect.gen(function* () {

@@ -35,7 +35,7 @@ describe("keepAliveTiming", () => {
     assert.deepStrictEqual(keepAliveTiming({ ...advanced, now: 101_000 }, timings), { _tag: "Report" })
   })
 
-  it("looks at once for what is to be reported at once, and ten times a second where nothing happens", () => {
+  it("[C16] looks at once for what is to be reported at once, and ten times a second where nothing happens", () => {
     const atOnce = { ...timings, acknowledgeDelay: 0 }
     assert.deepStrictEqual(keepAliveTiming(quiet, atOnce), { _tag: "Wait", millis: 1 })
     assert.deepStrictEqual(keepAliveTiming({ ...quiet, now: 100_080 }, atOnce), { _tag: "Wait", millis: 10 })

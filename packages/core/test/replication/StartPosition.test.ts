@@ -279,7 +279,7 @@ describe("a stream without a checkpoint that is failed over", () => {
 })
 
 describe("storeIdleFlush", () => {
-  it.effect("is given an idle position before the server is, and what is not stored is not confirmed", () =>
+  it.effect("[C15] is given an idle position before the server is, and what is not stored is not confirmed", () =>
     Effect.gen(function* () {
       const fake = yield* Fake.make()
       const stored: Array<string> = []

@@ -96,7 +96,9 @@ const holds = Effect.fnUntraced(function* (env: Record<string, string>, fate: Fa
 
 describe("what libpq can be told", () => {
   for (const [name, fate] of Object.entries(variables)) {
-    it.effect(`is ${"refused" in fate ? "refused" : "obeyed"} in ${name}`, () => holds({ [name]: fate.value }, fate))
+    it.effect(`[X11] is ${"refused" in fate ? "refused" : "obeyed"} in ${name}`, () =>
+      holds({ [name]: fate.value }, fate)
+    )
   }
   for (const [name, fate] of Object.entries(parameters)) {
     it.effect(`is ${"refused" in fate ? "refused" : "obeyed"} as ${name}`, () =>
@@ -186,7 +188,7 @@ host=last
     }).pipe(Effect.scoped)
   )
 
-  it.effect("is refused by line where it cannot be obeyed, and quotes nothing", () =>
+  it.effect("[X11] is refused by line where it cannot be obeyed, and quotes nothing", () =>
     Effect.gen(function* () {
       const path = join(yield* directory, "services")
       const failure = (lines: string, PGSERVICE = "shop") => {
