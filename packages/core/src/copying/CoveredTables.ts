@@ -155,14 +155,17 @@ export class TableCoverage {
     )
   }
 
-  /** Its rows are there, if it is still published by the same. */
-  complete(table: CoveredTable): Effect.Effect<void, CheckpointError> {
+  /** Their rows are there, of each that is still published by the same. */
+  complete(tables: ReadonlyArray<CoveredTable>): Effect.Effect<void, CheckpointError> {
     return this.exclusively(
       Effect.suspend(() => {
-        const key = qualifiedName(table)
-        const now = this.known?.get(key)
-        if (this.known === undefined || now === undefined || !isContinued(now, table)) return Effect.void
-        return this.keep(new Map([...this.known, [key, { ...now, isWhole: true }]]))
+        const { known = new Map<string, CoveredTable>() } = this
+        const whole = tables.flatMap((table) => {
+          const key = qualifiedName(table)
+          const now = known.get(key)
+          return now !== undefined && isContinued(now, table) ? [[key, { ...now, isWhole: true }] as const] : []
+        })
+        return whole.length === 0 ? Effect.void : this.keep(new Map([...known, ...whole]))
       })
     )
   }

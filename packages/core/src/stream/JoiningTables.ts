@@ -9,6 +9,7 @@ import * as Effect from "effect/Effect"
 import * as FiberMap from "effect/FiberMap"
 import * as Latch from "effect/Latch"
 import * as Result from "effect/Result"
+import * as Semaphore from "effect/Semaphore"
 import type { Change } from "../change/Change.ts"
 import type { Relation } from "../change/Relation.ts"
 import type { CheckpointError } from "../checkpoint/CheckpointService.ts"
@@ -70,24 +71,28 @@ const isRead = "Its rows are read beside the stream, from the first"
 const isMissed = ({ message, remedy }: InvalidOption): string =>
   `Rows that it had before do not come, as the stream cannot be asked for them (${message}): ${remedy}; or copy anew`
 
+/** Requested at a time: they are read one by one, and the list of them is written down after each chunk. */
+const mostRequested = 8
+
 /** Reads a table, as often as it takes. The stream goes on meanwhile, and is short of these rows: so that is told each time. */
 const readTable = Effect.fnUntraced(function* (
   control: ControlState,
   coverage: TableCoverage,
+  turns: Semaphore.Semaphore,
   table: CoveredTable
 ): Effect.fn.Return<void, CheckpointError> {
   const name = qualifiedName(table)
   let wait = firstRetry
   while (true) {
     const made = Effect.orDie(request(control, { table, id: idOf(table) }))
-    const read = yield* Effect.result(Effect.flatMap(made, (asked) => asked.await))
+    const read = yield* turns.withPermits(1)(Effect.result(Effect.flatMap(made, (asked) => asked.await)))
     if (Result.isSuccess(read)) {
-      yield* coverage.complete(table)
+      yield* coverage.complete([table])
       return yield* Effect.logInfo(`${name}: all ${read.success.rows} rows have come`)
     }
     const { failure } = read
     if (failure._tag === "SnapshotCancelled") {
-      yield* coverage.complete(table)
+      yield* coverage.complete([table])
       return yield* Effect.logWarning(`${name}: rows that it had before do not come: ${failure.message}`)
     }
     yield* Effect.logError(
@@ -102,6 +107,7 @@ const readTable = Effect.fnUntraced(function* (
 const readAll = Effect.fnUntraced(function* (
   control: ControlState,
   coverage: TableCoverage,
+  turns: Semaphore.Semaphore,
   fibers: FiberMap.FiberMap<string, void, CheckpointError>
 ) {
   const wanted = new Map(coverage.unread.map((table) => [idOf(table), table]))
@@ -110,7 +116,7 @@ const readAll = Effect.fnUntraced(function* (
     if (asked.id.startsWith(prefix) && !wanted.has(asked.id)) yield* asked.cancel
   }
   for (const [id, table] of wanted) {
-    yield* FiberMap.run(fibers, id, readTable(control, coverage, table), { onlyIfMissing: true })
+    yield* FiberMap.run(fibers, id, readTable(control, coverage, turns, table), { onlyIfMissing: true })
   }
 })
 
@@ -138,6 +144,7 @@ export const joiningTables = ({ coverage, isStreaming, reading }: JoiningOptions
 
   const follow = Effect.gen(function* () {
     const fibers = yield* FiberMap.make<string, void, CheckpointError>()
+    const turns = Semaphore.makeUnsafe(mostRequested)
     let isSilent = false
     const looks = Effect.gen(function* () {
       while (true) {
@@ -156,10 +163,10 @@ export const joiningTables = ({ coverage, isStreaming, reading }: JoiningOptions
         for (const [oid, relation] of strangers) if (coverage.has(relation)) strangers.delete(oid)
         if ("_tag" in reading) {
           yield* tell(comparison, isMissed(reading))
-          for (const table of coverage.unread) yield* coverage.complete(table)
+          yield* coverage.complete(coverage.unread)
         } else {
           yield* tell(comparison, isRead)
-          yield* readAll(reading, coverage, fibers)
+          yield* readAll(reading, coverage, turns, fibers)
         }
       }
     })

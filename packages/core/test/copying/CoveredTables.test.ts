@@ -73,9 +73,9 @@ describe("the tables that a stream covers", () => {
       const first = coverageIn(texts)
       yield* first.begin([entry("a")])
       yield* first.take([entry("a"), entry("b"), entry("c")])
-      yield* first.complete({ ...entry("c"), isWhole: false })
+      yield* first.complete([{ ...entry("c"), isWhole: false }])
       // Of another entry by now: what has come is not what it is.
-      yield* first.complete({ ...entry("b", "b/0"), isWhole: false })
+      yield* first.complete([{ ...entry("b", "b/0"), isWhole: false }])
       const second = coverageIn(texts)
       const { again, joined, left } = yield* second.take([entry("a"), entry("b"), entry("c")])
       assert.deepStrictEqual([again, joined, left], [[], [], []])
