@@ -1,6 +1,7 @@
 /** The public module `Handler`: how changes are taken, and what composes it. */
 export * from "../stream/Handler.ts"
 export { type BatchOptions, batch } from "./Batch.ts"
+export type { BreakerOptions } from "./Breaker.ts"
 export { type ByKeyOptions, byKey } from "./ByKey.ts"
 export type { HandedOf, KeyOf, RowOf } from "./ChangeKey.ts"
 export { type InboxOptions, inbox } from "./Inbox.ts"

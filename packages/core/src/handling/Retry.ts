@@ -10,6 +10,7 @@ import { changeId } from "../change/ChangeId.ts"
 import type { Handled } from "../change/NextLsn.ts"
 import * as Metrics from "../replication/Metrics.ts"
 import { defaultReconnect } from "../replication/Reconnect.ts"
+import { Breaker, type BreakerOptions } from "./Breaker.ts"
 import { bare, isOfRow, type KeyOf, keysBy } from "./ChangeKey.ts"
 import { type DeadLetter, DeadLetters, type DeadLettersError } from "./DeadLetters.ts"
 
@@ -24,6 +25,11 @@ export interface ParkOptions<C, E> {
    * up to 10 s, for ever. When it ends, the stream fails.
    */
   readonly outage?: Schedule.Schedule<unknown> | undefined
+  /**
+   * After so many letters in so short a time what is poison is taken for an outage as well, until what fails then is handled: 100 within
+   * a minute. A dependency that is down and answers as if the changes were at fault then parks no million rows.
+   */
+  readonly breaker?: BreakerOptions | undefined
   /** What later changes are told by, as in `byKey`, where it must be the same: the row unless told otherwise. */
   readonly key?: KeyOf<C> | undefined
 }
@@ -72,7 +78,7 @@ const notParked: DeadLetter["cause"] = { tag: "Follows", message: "an earlier ch
  * `isPoison` tells; everything else is an outage, which is retried in place, holds the stream back, and parks nothing.
  *
  * A parked change counts as handled once its letter is stored, and not before. Later changes of its row are parked behind it
- * without being tried, until its letters are cleared. Rows and messages are parked; whatever else is poison, a `Truncate` or a mark,
+ * without being tried, until its letters are cleared. Too many letters in a short time are an outage, too: see `breaker`. Rows and messages are parked; whatever else is poison, a `Truncate` or a mark,
  * fails the stream, since nobody can tell what comes after it.
  *
  * @example
@@ -85,6 +91,7 @@ export const park = <C, A, E = never, R = never>(
   handle: (change: C) => Effect.Effect<A, E, R>
 ): ((change: C) => Effect.Effect<A | Handled, E | DeadLettersError, R | DeadLetters>) => {
   const { isPoison, outage = defaultReconnect, schedule = Schedule.recurs(0) } = options
+  const breaker = new Breaker(options.breaker)
   const keysOf = keysBy(options.key)
   const stored = <B>(asked: Effect.Effect<B, DeadLettersError>) =>
     asked.pipe(logged("dead letters are out of reach"), Effect.retry(outage))
@@ -112,10 +119,21 @@ export const park = <C, A, E = never, R = never>(
     if (keys === undefined) return yield* tried
     const letters = yield* DeadLetters
     if (keys.length > 0 && (yield* stored(letters.holds(keys)))) return yield* put(change, keys)
+    let wasHeld = false
+    const isHeld = (error: E) => {
+      if (!isPoison(error) || !breaker.isOpen()) return false
+      wasHeld = true
+      return true
+    }
+    const held = Effect.tap(Effect.retry(tried, { schedule: outage, while: isHeld }), () =>
+      wasHeld ? breaker.handled : Effect.void
+    )
     return yield* Effect.catch(
-      tried,
+      held,
       (error): Effect.Effect<Handled, E | DeadLettersError, DeadLetters> =>
-        isPoison(error) ? put(change, keys, { error, attempts }) : Effect.fail(error)
+        isPoison(error) && !breaker.isOpen()
+          ? Effect.tap(put(change, keys, { error, attempts }), () => breaker.parked)
+          : Effect.fail(error)
     )
   })
 }

@@ -134,6 +134,12 @@ export const serverLsn = position("replicant_server_lsn", "The end of the server
 
 // How far behind, computed when read.
 
+/** Dead letters, held back. */
+export const parkingStopped = gauge("replicant_parking_stopped", {
+  mayBeAbsent: true,
+  unit: "1",
+  says: "1 while Handler.park takes what fails for an outage, as too much was parked, and parks no more; 0 once that is over"
+})
 /** How far behind, in WAL. */
 export const lagBytes = gauge("replicant_lag_bytes", {
   unit: "By",

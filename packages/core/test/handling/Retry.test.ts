@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Data from "effect/Data"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as TestClock from "effect/testing/TestClock"
 import { type Change, nextLsn } from "../../src/change/Change.ts"
@@ -172,6 +173,50 @@ describe("Handler.park", () => {
       const parking = Handler.park<Change, void, Poison | Down>({ isPoison }, () => new Poison({ message: "" }))
       assert.strictEqual(yield* parking(shop.message), nextLsn(shop.message))
       assert.lengthOf(yield* Effect.flatMap(DeadLetters.DeadLetters, ({ list }) => list), 1)
+    }).pipe(Effect.provide(DeadLetters.memory))
+  )
+
+  it.effect("takes poison for an outage after too many letters, until what is held back is handled", () =>
+    Effect.gen(function* () {
+      let isDown = true
+      const handled: Array<unknown> = []
+      const breaker = { letters: 5, within: "1 minute" } as const
+      const parking = Handler.park<Change, void, Poison | Down>({ isPoison, breaker }, (change) =>
+        Effect.suspend(() => {
+          // Every other change asks nobody, and proves nothing.
+          if (isDown && (rowOf(change).id as number) % 2 === 0)
+            return new Poison({ message: "an outage in its clothes" })
+          handled.push(rowOf(change).id)
+          return Effect.void
+        })
+      )
+      const letters = yield* DeadLetters.DeadLetters
+      const transactions = new Transactions()
+      const changes = Array.from({ length: 1000 }, (_, id) => transactions.of(item(id))[1]!)
+      const fiber = yield* Effect.forkChild(Effect.forEach(changes, parking, { discard: true, concurrency: 4 }))
+      for (let minute = 0; minute < 60; minute++) yield* TestClock.adjust("1 minute")
+      assert.isAtMost((yield* letters.list).length, 5 + 3)
+      assert.isUndefined(fiber.pollUnsafe())
+      isDown = false
+      yield* TestClock.adjust("1 minute")
+      yield* Fiber.join(fiber)
+      assert.strictEqual(handled.length + (yield* letters.list).length, 1000)
+    }).pipe(Effect.provide(DeadLetters.memory))
+  )
+
+  it.effect("goes on parking what is poison now and then, however often that is", () =>
+    Effect.gen(function* () {
+      const { handle, handled } = poisonOf(...Array.from({ length: 50 }, (_, index) => index * 2))
+      const breaker = { letters: 5, within: "1 minute" } as const
+      const parking = Handler.park<Change, void, Poison | Down>({ isPoison, breaker }, handle)
+      const transactions = new Transactions()
+      for (let id = 0; id < 100; id++) {
+        yield* parking(transactions.of(item(id))[1]!)
+        yield* TestClock.adjust("10 seconds")
+      }
+      const letters = yield* DeadLetters.DeadLetters
+      assert.lengthOf(yield* letters.list, 50)
+      assert.lengthOf(handled, 50)
     }).pipe(Effect.provide(DeadLetters.memory))
   )
 })
