@@ -72,7 +72,7 @@ describe("what is left of a copy", () => {
     assert.strictEqual(step(copying, slot(), slot()), "Refuse")
   })
 
-  it("[V7] is begun anew, or refused where its slot is made, on a server whose history lacks what was copied", () => {
+  it("[V7, V9] is begun anew, or refused where its slot is made, on a server whose history lacks what was copied", () => {
     const beyond = { ...completed, seam: Lsn.make(101n)! }
     assert.strictEqual(step(copying, undefined, slot(), true), "Begin")
     assert.strictEqual(step(completed, undefined, slot(), true), "Begin")
