@@ -286,7 +286,8 @@ describe("a doctor", () => {
         const logged: Array<string> = []
         const logger = Logger.layer([Logger.make(({ message }) => void logged.push(String(message)))])
         const layer = walSender(workspace, { settings: { wal_sender_timeout: "5s" } })
-        const stream = yield* follow(workspace, { layer }).pipe(Effect.provide(logger))
+        const timing = { acknowledgeDelay: "20 millis", statusInterval: "3 seconds" } as const
+        const stream = yield* follow(workspace, { layer, options: { timing } }).pipe(Effect.provide(logger))
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         yield* stream.saw("Commit", 1)
         yield* workspace.sql(
@@ -295,7 +296,7 @@ describe("a doctor", () => {
         yield* workspace.sql("INSERT INTO t VALUES (2)")
         yield* stream.saw("Commit", 2)
         yield* stream.stop
-        assert.strictEqual(logged.filter((text) => text.includes("server.wal-sender-timeout-short")).length, 1)
+        assert.strictEqual(logged.filter((text) => text.includes("server.status-interval")).length, 1)
       }),
     once
   )

@@ -67,7 +67,7 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       )
       assert.includeMembers([...subjectsOf(pending, "server.restart-pending")], ["max_wal_senders", "wal_level"])
       found(pending, "server.wal-sender-timeout-short", "server.slot-limit-off")
-      assert.strictEqual(findingsOf(pending, "server.wal-sender-timeout-short")[0]?.severity, "error")
+      assert.strictEqual(findingsOf(pending, "server.status-interval")[0]?.severity, "error")
 
       yield* server.restart()
       const low = yield* examine(server.url(), {})
@@ -86,6 +86,7 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
         "server.walsenders-left",
         "server.wal-sender-timeout-off",
         "server.wal-sender-timeout-short",
+        "server.status-interval",
         "server.slot-limit-off",
         "server.slot-limit-low",
         "server.idle-slot-timeout",

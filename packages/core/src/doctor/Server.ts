@@ -138,27 +138,32 @@ export const checks: ReadonlyArray<Check.Check> = [
   ),
   Check.make(
     {
-      id: "server.wal-sender-timeout-short",
+      id: "server.status-interval",
       atStart: true,
-      about: "`wal_sender_timeout` is short, or below our own timings",
+      about: "our own `timing.statusInterval` does not fit `wal_sender_timeout`",
       page
     },
     { settings },
     ({ settings }, { asked: { statusInterval } }) => {
       const timeout = amount(settings, "wal_sender_timeout") ?? 0
-      if (timeout === 0) return []
-      if (statusInterval !== undefined && statusInterval >= timeout / 2) {
-        return [
-          {
-            severity: "error",
-            subject: "wal_sender_timeout",
-            seen: `wal_sender_timeout is ${timeout} ms, and timing.statusInterval ${statusInterval} ms`,
-            consequence: "the server may end the stream between two status updates, again and again",
-            cure: { advice: `leave timing.statusInterval out, or set it to ${Math.floor(timeout / 3)} ms` }
-          }
-        ]
-      }
-      if (timeout >= 10_000) return []
+      if (timeout === 0 || statusInterval === undefined || statusInterval < timeout / 2) return []
+      return [
+        {
+          severity: "error",
+          subject: "wal_sender_timeout",
+          seen: `wal_sender_timeout is ${timeout} ms, and timing.statusInterval ${statusInterval} ms`,
+          consequence: "the server may end the stream between two status updates, again and again",
+          cure: { advice: `leave timing.statusInterval out, or set it to ${Math.floor(timeout / 3)} ms` }
+        }
+      ]
+    }
+  ),
+  Check.make(
+    { id: "server.wal-sender-timeout-short", about: "`wal_sender_timeout` is short", page },
+    { settings },
+    ({ settings }) => {
+      const timeout = amount(settings, "wal_sender_timeout") ?? 0
+      if (timeout === 0 || timeout >= 10_000) return []
       return [
         {
           severity: "warning",
