@@ -2,7 +2,7 @@
  * Kills a sink's runner, its engine and its PostgreSQL under load, and reads back from the engine what is there: the full counts,
  * for what the tests do with small ones. Needs `redis-server`.
  *
- *     node scripts/sinkKills.ts [runner engine postgres]
+ *     npm run sink:kills -- [runner engine postgres]
  */
 import { RedisServer } from "@replicant/redis/testing"
 import { Effect } from "effect"
