@@ -42,7 +42,7 @@ const bookAll = Effect.fnUntraced(
     const { publication, slot } = workspace
     const options = { url: workspace.url(), slot, publication, target, by }
     const endWriting = yield* writeAlong(workspace)
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < 2; round++) {
       const before = (yield* readLedger).length
       yield* Effect.scoped(
         Effect.gen(function* () {
