@@ -47,7 +47,7 @@ export const introduce = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Introduced, ReplicationError> {
   yield* Catalog.pinSession(session)
   // Large statements over small catalogs: to compile them takes longer than to run them.
-  yield* Catalog.queryAt(session, "SET default_transaction_read_only = on; SET jit = off", { stage: "Query" })
+  yield* Catalog.queryAt(session, "SET default_transaction_read_only = on", { stage: "Query" })
   return { session, who: yield* Check.ask(session, "who we are", Who, selectWho) }
 })
 

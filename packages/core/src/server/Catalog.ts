@@ -68,10 +68,15 @@ const limitSettings = (serverVersion: number): ReadonlyArray<string> => [
   ...(serverVersion < 170_000 ? [] : ["SET transaction_timeout = 0"])
 ]
 
-/** Pins the settings that change how values are printed, and those that would end the session. */
+/** To compile what is asked of the catalog takes seconds where to answer takes milliseconds. */
+const uncompiled = "SET jit = off"
+
+/** Pins the settings that change how values are printed, those that would end the session, and what makes it slow. */
 export const pinSession = (connection: SqlSession): Effect.Effect<void, ReplicationError> =>
   Effect.asVoid(
-    queryAt(connection, [...limitSettings(connection.serverVersion), ...textSettings].join("; "), { stage: "Query" })
+    queryAt(connection, [...limitSettings(connection.serverVersion), ...textSettings, uncompiled].join("; "), {
+      stage: "Query"
+    })
   )
 
 /** Settings as the session sees them. Times are milliseconds. */

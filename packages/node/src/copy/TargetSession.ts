@@ -57,6 +57,7 @@ const targetSettings: Readonly<Record<string, string>> = {
   default_transaction_isolation: "read committed",
   default_transaction_read_only: "off",
   idle_in_transaction_session_timeout: "0",
+  jit: "off",
   lock_timeout: "0",
   row_security: "off",
   statement_timeout: "0",
