@@ -37,7 +37,8 @@ export class Sink extends Context.Service<
      * with `SinkFenced`, or have landed before the mark was read.
      *
      * With the `epoch` of a writer that has failed it takes that one's place, and no other's: where somebody has opened the sink
-     * since, it fails with `SinkFenced`, and disturbs nobody.
+     * since, it fails with `SinkFenced`, and disturbs nobody. An opening of ours whose answer was lost is not somebody: openings
+     * in one another's place are one family.
      */
     readonly open: (epoch?: string) => Effect.Effect<SinkWriter, SinkError, Scope.Scope>
   }

@@ -13,9 +13,12 @@ import { type SinkError, SinkFenced, SinkFull, SinkUnavailable } from "./SinkErr
 
 const name = "a sink in memory"
 
+/** Writers that took one another's place. */
+const familyOf = (epoch: string): string => epoch.split(".")[0]!
+
 /** One append as it comes to the engine. */
 export interface Append {
-  readonly epoch: number
+  readonly epoch: string
   /** What it is to be put behind; `undefined` for the beginning. */
   readonly after: string | undefined
   readonly batch: NonEmptyReadonlyArray<Message>
@@ -43,7 +46,8 @@ export class Memory extends Context.Service<Memory, MemoryShape>()("@replicant/c
 export class MemoryEngine implements MemoryShape {
   protected stored: ReadonlyArray<Message> = []
   protected isFull = false
-  private epoch = 0
+  private epoch = "0.0"
+  private opened = 0
   private life = 0
   private readonly running = Latch.makeUnsafe(true)
 
@@ -78,16 +82,19 @@ export class MemoryEngine implements MemoryShape {
         Effect.andThen(
           this.running.await,
           Effect.suspend(() =>
-            epoch === undefined || epoch === String(this.epoch)
-              ? Effect.succeed(this.writer(++this.epoch))
+            epoch === undefined || familyOf(epoch) === familyOf(this.epoch)
+              ? Effect.succeed(this.writer(epoch))
               : Effect.fail(new SinkFenced({ sink: name, detail: `writer ${this.epoch} has been opened` }))
           )
         )
     }
   }
 
-  private writer(epoch: number): SinkWriter {
+  private writer(instead: string | undefined): SinkWriter {
     const { life } = this
+    const number = ++this.opened
+    const epoch = `${instead === undefined ? number : familyOf(instead)}.${number}`
+    this.epoch = epoch
     const closed = (detail: string) => new SinkUnavailable({ sink: name, reason: "Closed", detail })
     const last = this.stored.at(-1)
     let tail = last?.id
@@ -107,7 +114,7 @@ export class MemoryEngine implements MemoryShape {
           })
         )
       })
-    return { mark: Option.fromUndefinedOr(last), append, maxInFlight: 4, epoch: String(epoch) }
+    return { mark: Option.fromUndefinedOr(last), append, maxInFlight: 4, epoch }
   }
 }
 

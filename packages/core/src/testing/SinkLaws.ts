@@ -164,6 +164,22 @@ export const laws: ReadonlyArray<Law> = [
       yield* expect.stored(ids(0, 3))
     })
   ),
+  law("an opening whose answer was lost shuts nobody out", [], (subject, expect) =>
+    Effect.gen(function* () {
+      const sink = yield* subject.connect
+      const first = yield* sink.open()
+      yield* first.append(messages(0, 0))
+      yield* sink.open(first.epoch)
+      // What became of the second is not known here: all that is, is the first.
+      const third = yield* Effect.mapError(
+        sink.open(first.epoch),
+        (error) => new Error(`it is shut out: ${error.message}`)
+      )
+      yield* expect.marked(third, message(0).id)
+      yield* third.append(messages(1, 1))
+      yield* expect.stored(ids(0, 1))
+    })
+  ),
   law("an append that is cut off leaves a prefix of itself", [], (subject, expect) =>
     Effect.gen(function* () {
       for (let round = 0; round < 5; round++) {

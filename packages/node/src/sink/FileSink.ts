@@ -152,7 +152,8 @@ class Writer {
 const open = Effect.fnUntraced(function* (options: Options, name: string, instead: string | undefined) {
   const { compression = "none", directory } = options
   const io = SegmentDirectory.io(name)
-  const epoch = crypto.randomUUID()
+  const family = instead === undefined ? crypto.randomUUID() : SegmentDirectory.familyOf(instead)
+  const epoch = `${family}.${crypto.randomUUID()}`
   if (!(yield* io(() => SegmentDirectory.claim(directory, epoch, instead)))) return yield* SegmentDirectory.fenced(name)
   const text = yield* io(() => SegmentDirectory.takeOver(directory, epoch))
   if (text === undefined || (yield* io(() => SegmentDirectory.readClaim(directory))) !== epoch)

@@ -91,10 +91,13 @@ export const readClaim = async (directory: string): Promise<string | undefined> 
 export const fenced = (sink: string): SinkFenced =>
   new SinkFenced({ sink, detail: "another writer has claimed the directory" })
 
-/** Makes the directory, and claims it; in the place of `epoch` only where that is whose it is. Gives false if it is not. */
+/** Writers that took one another's place: an opening whose end was not seen is no other's. */
+export const familyOf = (epoch: string): string => epoch.split(".")[0]!
+
+/** Makes the directory, and claims it; in another's place only where it is of that one's family. Gives false if it is not. */
 export const claim = async (directory: string, own: string, instead: string | undefined): Promise<boolean> => {
   await Fs.mkdir(directory, { recursive: true })
-  if (instead !== undefined && (await readClaim(directory)) !== instead) return false
+  if (instead !== undefined && familyOf((await readClaim(directory)) ?? "") !== familyOf(instead)) return false
   await writeWhole(directory, claimFile, own)
   return true
 }

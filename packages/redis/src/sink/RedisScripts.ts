@@ -6,13 +6,13 @@
  * where a stream ends. Whether there is memory is decided before a script begins, for all of it.
  */
 
-/** KEYS: the mark. ARGV: the epoch that is taken over, or nothing. */
+/** KEYS: the mark. ARGV: the family whose place is taken, or nothing; the epoch that begins, `<family>.<writer>`. */
 export const open = `
 local epoch = redis.call('HGET', KEYS[1], 'epoch')
-if ARGV[1] ~= '' and epoch ~= ARGV[1] then return {'fenced', epoch or ''} end
-local now = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+if ARGV[1] ~= '' and string.match(epoch or '', '^[^.]*') ~= ARGV[1] then return {'fenced', epoch or ''} end
+redis.call('HSET', KEYS[1], 'epoch', ARGV[2])
 local held = redis.call('HMGET', KEYS[1], 'id', 'system')
-return {'open', tostring(now), held[1] or '', held[2] or ''}`
+return {'open', ARGV[2], held[1] or '', held[2] or ''}`
 
 /**
  * KEYS: the mark, then each stream. ARGV: epoch, predecessor, last, system, MAXLEN (0 for none), the version of messages; then three of

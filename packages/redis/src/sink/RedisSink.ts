@@ -145,13 +145,18 @@ export const make = (options: Options): Effect.Effect<Sink.SinkShape, never, Red
     const name = `redis "${options.mark}"`
     return {
       name,
-      open: (instead = "") =>
-        Effect.matchEffect(send<ReadonlyArray<string>>("EVAL", RedisScripts.open, "1", options.mark, instead), {
-          onFailure: (error) => Effect.fail(fromRedis(name, error)),
-          onSuccess: (answer) =>
-            answer[0] === "open"
-              ? Effect.succeed(writerOf(send, options, name, answer))
-              : Effect.fail(refusal(name, answer))
+      open: (instead) =>
+        Effect.suspend(() => {
+          const family = instead?.split(".")[0]
+          const epoch = `${family ?? crypto.randomUUID()}.${crypto.randomUUID()}`
+          const asked = send<ReadonlyArray<string>>("EVAL", RedisScripts.open, "1", options.mark, family ?? "", epoch)
+          return Effect.matchEffect(asked, {
+            onFailure: (error) => Effect.fail(fromRedis(name, error)),
+            onSuccess: (answer) =>
+              answer[0] === "open"
+                ? Effect.succeed(writerOf(send, options, name, answer))
+                : Effect.fail(refusal(name, answer))
+          })
         })
     }
   })
