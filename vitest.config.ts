@@ -29,6 +29,7 @@ const faults = (...names: ReadonlyArray<string>) => names.map((name) => `test/fa
 const onNewest = [
   "test/DoctorCli.test.ts",
   "test/DoctorRights.test.ts",
+  "test/Operations.test.ts",
   ...faults(
     "BlackHoles",
     "Bytes",

@@ -3,6 +3,7 @@
  * and how far it is; Ctrl-C and SIGTERM let what is being applied end, which is how it is meant to end.
  */
 import { SlotLease } from "@replicant/core"
+import { Operations } from "@replicant/core/operations"
 import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -14,6 +15,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Copy from "../copy/Copy.ts"
 import * as PgConfig from "../pg/PgConfig.ts"
 import * as PgWalSender from "../pg/PgWalSender.ts"
+import * as Listen from "./Listen.ts"
 import * as LiveLine from "./LiveLine.ts"
 import { Ending, exitCodes, UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
@@ -39,6 +41,7 @@ interface CopyFlags {
   readonly forget: boolean
   readonly dryRun: boolean
   readonly lease: boolean
+  readonly listen: Option.Option<Listen.Address>
 }
 
 /** What `--to` stands for, as DATABASE_URL does for `--url`: a password does not belong on a command line. */
@@ -83,7 +86,7 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
     else if (flags.dryRun) for (const what of forgotten) line.writeLine(`would drop ${what}`)
     return undefined
   }
-  const { run, state, totals } = yield* Copy.make({
+  const copy = yield* Copy.make({
     from,
     to,
     publications,
@@ -98,7 +101,10 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
     connections: flags.connections,
     failover: flags.failover ? true : undefined
   })
-  const running = flags.lease ? Effect.provide(SlotLease.withLease({ slot }, run), PgWalSender.layer(from)) : run
+  const { state, totals } = copy
+  const lease = flags.lease ? yield* SlotLease.make({ slot }) : undefined
+  yield* Listen.listening(flags.listen, lease === undefined ? copy : Operations.leased(copy, lease))
+  const running = lease === undefined ? copy.run : Effect.provide(lease.run(copy.run), PgWalSender.layer(from))
   return yield* Effect.onExit(
     line.isTerminal
       ? Effect.raceFirst(running, showStream({ slot, state: SubscriptionRef.get(state), totals, shows: "all" }))
@@ -110,7 +116,7 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
       else line.writeLine(summary(totals))
     })
   )
-})
+}, Effect.scoped)
 
 const flag = (name: string, description: string) =>
   Flag.Boolean(name).pipe(Flag.withoutNegation, Flag.withDescription(description), Flag.withDefault(false))
@@ -166,6 +172,7 @@ export const command = Command.make(
       "forget",
       "Copy nothing: take away what a copy that is given up has left, its slots, its origin and its position; rows stay"
     ),
+    listen: Listen.flag,
     lease: flag("lease", "Copy while this process holds the slot's lease, and stand by while another does"),
     dryRun: flag("dry-run", "With --forget: say what would go, and leave it")
   },

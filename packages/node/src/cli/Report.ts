@@ -33,6 +33,21 @@ export class DemoFailed extends Data.TaggedError("DemoFailed")<{
   readonly remedy: string
 }> {}
 
+/** The address of `--listen` could not be had. */
+export class ListenFailed extends Data.TaggedError("ListenFailed")<{
+  readonly address: string
+  readonly cause: unknown
+}> {
+  get code(): string | undefined {
+    const { cause } = this
+    return cause instanceof Error && "code" in cause ? String(cause.code) : undefined
+  }
+
+  override get message(): string {
+    return `cannot listen on ${this.address}: ${this.code ?? "the system refuses it"}`
+  }
+}
+
 /** The server did not answer in the time that a probe gives it. */
 export class LookFailed extends Data.TaggedError("LookFailed")<{ readonly message: string }> {
   readonly remedy = "see whether the server is at work, or give it more time: --timeout"
@@ -46,6 +61,7 @@ export type CommandError =
   | UsageError
   | DemoFailed
   | CodegenFailed
+  | ListenFailed
   | LookFailed
   | OutputFailed
 
@@ -91,6 +107,12 @@ const stateCures: { readonly [sqlState: string]: string } = {
   "58P01": "install the output plugin on the server, or use --plugin pgoutput"
 }
 
+/** By what the system says of an address. */
+const listenCures: { readonly [code: string]: string } = {
+  EADDRINUSE: "choose another port, or end who listens there",
+  EACCES: "choose a port from 1024 on"
+}
+
 /** The cure in the words of this command, where core's error knows none or speaks to a programmer. */
 const cureOf = (error: CommandError): string | undefined => {
   switch (error._tag) {
@@ -122,6 +144,8 @@ const cureOf = (error: CommandError): string | undefined => {
       return error.remedy
         .replace("let triggers fire: fireTriggers", "let triggers fire: --fire-triggers")
         .replace("do without: no origin", "do without: --no-origin")
+    case "ListenFailed":
+      return listenCures[error.code ?? ""] ?? "--listen PORT, or HOST:PORT with an address of this machine"
     case "ConfigError":
       return "check DATABASE_URL and the PG variables"
     case "ServerError":

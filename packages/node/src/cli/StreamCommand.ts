@@ -15,6 +15,7 @@ import {
   TransactionSpill
 } from "@replicant/core"
 import { identifySystem, type WalSender } from "@replicant/core/driver"
+import { Operations } from "@replicant/core/operations"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -24,6 +25,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import { encodeChange } from "./ChangeJson.ts"
 import { ChangeText } from "./ChangeText.ts"
 import { type Formatter, follow } from "./Follow.ts"
+import * as Listen from "./Listen.ts"
 import * as LiveLine from "./LiveLine.ts"
 import * as OwnPublication from "./OwnPublication.ts"
 import { tableFlag, withoutIdentityFlag } from "./PublicationCommand.ts"
@@ -120,13 +122,21 @@ const checkStandby = ({ plugin, publication }: StreamPlan) =>
     ? Root.withConnection((connection) => Publication.checkPublications(connection, plugin.tells.publications))
     : Effect.void
 
-/** Follows while the lease is held, where `--lease` says so. */
-const underLease = <A, E, R>(
+/** Follows while the lease is held, where `--lease` says so; listens meanwhile, also while it stands by. */
+const underLease = Effect.fnUntraced(function* <A, E, R>(
   self: Effect.Effect<A, E, R>,
-  plan: StreamPlan,
-  { lease }: StreamFlags
-): Effect.Effect<A, E | ReplicationError, R | WalSender> =>
-  lease ? Effect.andThen(checkStandby(plan), SlotLease.withLease({ slot: plan.slot }, self)) : self
+  stream: Operations.Watched,
+  { plan, flags: { lease: isLeased, listen } }: { readonly plan: StreamPlan; readonly flags: StreamFlags }
+) {
+  if (!isLeased) {
+    yield* Listen.listening(listen, stream)
+    return yield* self
+  }
+  const lease = yield* SlotLease.make({ slot: plan.slot })
+  yield* Listen.listening(listen, Operations.leased(stream, lease))
+  yield* checkStandby(plan)
+  return yield* lease.run(self)
+}, Effect.scoped)
 
 /** Keeps checkpoints where `--checkpoint` says. */
 const withCheckpoints = <A, E, R>(self: Effect.Effect<A, E, R>, { checkpoint }: StreamFlags) =>
@@ -183,7 +193,7 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
       showStream({ slot: plan.slot, state: SubscriptionRef.get(stream.state), totals, shows })
     )
   })
-  yield* underLease(Effect.scoped(withCheckpoints(following, flags)), plan, flags).pipe(
+  yield* underLease(Effect.scoped(withCheckpoints(following, flags)), stream, { plan, flags }).pipe(
     Effect.provide(Root.walSender(shared)),
     Effect.provide(TransactionSpill.layer())
   )
@@ -255,6 +265,7 @@ export const command = Command.make(
       ),
       Flag.optional
     ),
+    listen: Listen.flag,
     lease: flag("lease", "Follow while this process holds the slot's lease, and stand by while another does"),
     twoPhase: flag("two-phase", "Print prepared transactions when they are prepared, and then what became of them")
   },

@@ -7,6 +7,7 @@ import type { OutputPlugin } from "@replicant/core/driver"
 import { ValueJson } from "@replicant/core/sink"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
+import type { Address } from "./Listen.ts"
 import { UsageError } from "./Report.ts"
 
 export interface StreamFlags {
@@ -29,6 +30,7 @@ export interface StreamFlags {
   readonly checkpoint: Option.Option<string>
   readonly rateLimit: Option.Option<number>
   readonly lease: boolean
+  readonly listen: Option.Option<Address>
 }
 
 export interface StreamPlan {

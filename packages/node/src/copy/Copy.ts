@@ -6,10 +6,10 @@
  */
 import { CheckpointStore, InvalidOption, LogicalStream, type Lsn, Pgoutput } from "@replicant/core"
 import { WalSender } from "@replicant/core/driver"
-import { type Doctor, Metrics } from "@replicant/core/operations"
+import { type Doctor, type Health, Metrics } from "@replicant/core/operations"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
@@ -20,6 +20,7 @@ import * as PgConfig from "../pg/PgConfig.ts"
 import * as PgWalSender from "../pg/PgWalSender.ts"
 import type { CopyError } from "./CopyError.ts"
 import { copyHandler } from "./CopyHandler.ts"
+import { CopyHealth } from "./CopyHealth.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import { type Setup, setup } from "./CopySetup.ts"
 import type { CopyTotals } from "./CopyTotals.ts"
@@ -91,6 +92,8 @@ export interface Copy {
   readonly run: Effect.Effect<never, CopyError>
   /** What it is doing. To be watched with `SubscriptionRef.changes`. */
   readonly state: SubscriptionRef.SubscriptionRef<State>
+  /** Whether it is well: its stream's health, and between two attempts its own. Asks nobody. For `Operations.layer`. */
+  readonly health: Effect.Effect<Health.Health>
   /** What it has done so far: it goes on counting here. */
   readonly totals: Readonly<CopyTotals>
 }
@@ -103,10 +106,8 @@ interface Run {
   readonly state: SubscriptionRef.SubscriptionRef<State>
   /** Everything was found to be well once: from then on, what fails may pass. */
   hasBegun: boolean
-  /** When the attempt under way was begun. */
-  since: bigint
-  /** How many failed since one has proved itself. */
-  failures: number
+  /** How the attempts go. */
+  readonly watched: CopyHealth
 }
 
 /** What is read beside the stream begins anew with each attempt: nothing is kept of it. */
@@ -169,7 +170,7 @@ const streamOptions = (options: Options, { joined, position, sourceVersion }: Se
 
 /** One session at the target, and one stream into it. Ends when another is to begin, since other tables are published. */
 const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<void, CopyError, WalSender | Scope.Scope> {
-  run.since = yield* Clock.monotonicTimeNanos
+  run.watched.begins()
   const { options, state, totals } = run
   const { origin = "marked", replicated = "apply", slot } = options
   const session = yield* TargetSession.open({ config: run.to, slot, triggers: options.triggers ?? "quiet" })
@@ -210,7 +211,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<void, C
     Effect.forkScoped
   )
   const isOutdated = outdated(followed, options.publications)
-  const running = stream.run(copyHandler(writer, { origin, replicated })).pipe(
+  const running = run.watched.during(stream.health, stream.run(copyHandler(writer, { origin, replicated }))).pipe(
     Effect.provideService(CheckpointStore.CheckpointStore, checkpointStore(writer)),
     // Over rows that are not those of the source: they are void.
     Effect.catchTag("TargetFailed", (error) =>
@@ -237,18 +238,13 @@ const tellApplied = (writer: TargetWriter): Effect.Effect<void> =>
     })
   )
 
-/** An attempt that lasted this long has proved itself: the next failure counts as the first. */
-const proven = Duration.toNanosUnsafe("30 seconds")
-
 /** Attempts one after the other, while another may mend it. At the start nothing is waited for: it is wrong, and told. */
 const attempts = (run: Run): Effect.Effect<never, CopyError, WalSender> =>
   LogicalStream.retrying(Effect.forever(Effect.scoped(attempt(run))), {
     decide: (error: CopyError) =>
-      Effect.map(Clock.monotonicTimeNanos, (now): LogicalStream.Verdict<CopyError> => {
-        if (!run.hasBegun || !error.isRetryable) return { _tag: "GiveUp", error }
-        const hasGotOn = now - run.since >= proven
-        run.failures = hasGotOn ? 1 : run.failures + 1
-        return { _tag: "Again", hasGotOn, attempt: run.failures }
+      Effect.sync((): LogicalStream.Verdict<CopyError> => {
+        const failed = run.watched.fails(`${error._tag}: ${error.message}`)
+        return run.hasBegun && error.isRetryable ? { _tag: "Again", ...failed } : { _tag: "GiveUp", error }
       }),
     onFailure: (cause, attempt) =>
       Effect.andThen(
@@ -265,27 +261,34 @@ const attempts = (run: Run): Effect.Effect<never, CopyError, WalSender> =>
  * yield* SubscriptionRef.changes(copy.state).pipe(Stream.runForEach((now) => Effect.logInfo(now)), Effect.forkScoped)
  * yield* copy.run
  */
-export const make = (options: Options): Effect.Effect<Copy> =>
-  Effect.map(SubscriptionRef.make<State>({ _tag: "Idle" }), (state) => {
-    const totals: CopyTotals = { rows: 0, changes: 0, transactions: 0, missing: 0 }
-    const run = Effect.gen(function* () {
-      if (options.publications.length === 0) {
-        return yield* new InvalidOption({ option: "publications", problem: "names none" })
-      }
-      const settings = { ...options.from.settings, ...TargetSession.sharedSettings }
-      const from = yield* Effect.fromResult(PgConfig.resolve({ ...options.from, settings }))
-      const to = yield* Effect.fromResult(PgConfig.resolve(options.to))
-      yield* SubscriptionRef.set(state, { _tag: "Connecting" })
-      return yield* attempts({ options, to, totals, state, hasBegun: false, since: 0n, failures: 0 }).pipe(
-        Effect.provideService(WalSender, PgWalSender.make(from))
-      )
-    }).pipe(
-      Effect.ensuring(SubscriptionRef.set(state, { _tag: "Stopped" })),
-      Effect.annotateLogs({ slot: options.slot }),
-      Effect.withSpan("Replicant.copy")
+export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Return<Copy> {
+  const state = yield* SubscriptionRef.make<State>({ _tag: "Idle" })
+  const watched = new CopyHealth(yield* Clock.Clock)
+  const totals: CopyTotals = { rows: 0, changes: 0, transactions: 0, missing: 0 }
+  const run = Effect.gen(function* () {
+    if (options.publications.length === 0) {
+      return yield* new InvalidOption({ option: "publications", problem: "names none" })
+    }
+    const settings = { ...options.from.settings, ...TargetSession.sharedSettings }
+    const from = yield* Effect.fromResult(PgConfig.resolve({ ...options.from, settings }))
+    const to = yield* Effect.fromResult(PgConfig.resolve(options.to))
+    watched.enters("Running")
+    yield* SubscriptionRef.set(state, { _tag: "Connecting" })
+    return yield* attempts({ options, to, totals, state, hasBegun: false, watched }).pipe(
+      Effect.provideService(WalSender, PgWalSender.make(from))
     )
-    return { options, run, state, totals }
-  })
+  }).pipe(
+    Effect.ensuring(
+      Effect.suspend(() => {
+        watched.enters("Stopped")
+        return SubscriptionRef.set(state, { _tag: "Stopped" })
+      })
+    ),
+    Effect.annotateLogs({ slot: options.slot }),
+    Effect.withSpan("Replicant.copy")
+  )
+  return { options, run, state, totals, health: watched.health }
+})
 
 /**
  * Copies the rows of what is published into tables of the same names in another PostgreSQL, and then applies every

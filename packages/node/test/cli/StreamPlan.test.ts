@@ -24,6 +24,7 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   checkpoint: Option.none(),
   rateLimit: Option.none(),
   lease: false,
+  listen: Option.none(),
   ...given
 })
 

@@ -1,0 +1,181 @@
+/** What a probe is told of streams on a real server: over HTTP, by a program and by the commands. */
+import { createServer } from "node:http"
+import { NodeHttpServer } from "@effect/platform-node"
+import { assert, describe } from "@effect/vitest"
+import { LogicalStream, nextLsn } from "@replicant/core"
+import { Metrics, Operations } from "@replicant/core/operations"
+import { FaultProxy } from "@replicant/node/testing"
+import { Effect, Latch, Layer, Schema } from "effect"
+import { HttpRouter } from "effect/http"
+import { eventually } from "./support/eventually.ts"
+import { logicalOptions, walSender } from "./support/Follow.ts"
+import { type Replicant, startReplicant } from "./support/Replicant.ts"
+import { onServer } from "./support/Servers.ts"
+import { makeWorkspace } from "./support/Workspace.ts"
+
+const tables = "CREATE TABLE items (id int PRIMARY KEY, secret text)"
+const secret = "whatever a row may hold"
+
+const ask = Effect.fnUntraced(function* (url: string) {
+  const response = yield* Effect.promise(() => fetch(url))
+  const text = yield* Effect.promise(() => response.text())
+  assert.notInclude(text, secret)
+  assert.strictEqual(response.headers.get("cache-control"), "no-store")
+  return { status: response.status, text }
+})
+
+/** What `/readyz` says, whose code and word must agree. */
+const readiness = (url: string) =>
+  Effect.map(ask(`${url}/readyz`), ({ status, text }) => {
+    const found = Schema.decodeUnknownSync(Operations.Readiness)(JSON.parse(text))
+    assert.strictEqual(status, found.status === "failing" ? 503 : 200)
+    return found
+  })
+
+const isOk = (url: string, what: string) =>
+  eventually(
+    Effect.map(readiness(url), (found) => (found.status === "ok" ? found : false)),
+    { what }
+  )
+
+const isIll = (url: string, what: string) =>
+  eventually(
+    Effect.map(readiness(url), (found) => (found.status === "ok" ? false : found)),
+    { what }
+  )
+
+/** What it is failing of; from when on it is ill it is never said to be well. */
+const failingOf = Effect.fnUntraced(function* (url: string, what: string) {
+  yield* isIll(url, what)
+  return yield* eventually(
+    Effect.map(readiness(url), (found) => {
+      assert.notStrictEqual(found.status, "ok")
+      return found.status === "failing" ? found.streams[0] : undefined
+    }),
+    { what: `${what}, for as long as its threshold` }
+  )
+})
+
+/** Serves what the page tells a program to serve, on a port that is free. */
+const served = Effect.fnUntraced(function* (stream: Operations.Watched) {
+  const server = createServer()
+  yield* Layer.build(
+    HttpRouter.serve(Operations.layer({ streams: [stream] }), { disableListenLog: true }).pipe(
+      Layer.provide(NodeHttpServer.layer(() => server, { host: "127.0.0.1", port: 0 }))
+    )
+  )
+  const address = server.address()
+  return `http://127.0.0.1:${address !== null && typeof address === "object" ? address.port : 0}`
+})
+
+/** Where a command says that it listens. */
+const listensOn = (running: Replicant) =>
+  eventually(
+    Effect.sync(() => /^note: listening on (http:\S+)$/m.exec(running.stderr())?.[1]),
+    { what: "it listens" }
+  )
+
+describe("Operations", () => {
+  onServer(
+    "postgres",
+    "a stuck handler and a lost server are never ok, and not ready from their threshold on",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, { sql: tables })
+        const proxy = yield* FaultProxy.make(server)
+        const gate = yield* Latch.make(true)
+        const stream = yield* LogicalStream.make({
+          ...logicalOptions(workspace),
+          health: {
+            handlerStuck: { degraded: 1, failing: 3 },
+            notStreaming: { degraded: 0, failing: 3 },
+            // Of these two alone is told here.
+            attempts: { degraded: Number.POSITIVE_INFINITY, failing: Number.POSITIVE_INFINITY }
+          }
+        })
+        const url = yield* served(stream)
+        assert.strictEqual((yield* readiness(url)).status, "degraded")
+        yield* stream
+          .run((change) => gate.whenOpen(Effect.sync(() => nextLsn(change))))
+          .pipe(Effect.provide(walSender(workspace, { host: proxy.host, port: proxy.port })), Effect.forkScoped)
+        yield* isOk(url, "it streams")
+
+        yield* gate.close
+        yield* workspace.sql(`INSERT INTO items VALUES (1, '${secret}')`)
+        const stuck = yield* failingOf(url, "the handler is stuck")
+        assert.deepInclude(stuck, { slot: workspace.slot })
+        assert.strictEqual(stuck.reasons[0]?.code, "HandlerStuck")
+        assert.strictEqual((yield* ask(`${url}/livez`)).status, 200)
+        yield* gate.open
+        yield* isOk(url, "the handler has ended")
+
+        yield* proxy.refuse
+        yield* proxy.cut("rst")
+        const lost = yield* failingOf(url, "the server is lost")
+        assert.strictEqual(lost.reasons[0]?.code, "NotStreaming")
+        yield* proxy.pass
+        yield* isOk(url, "the server is back")
+
+        const { text } = yield* ask(`${url}/metrics`)
+        for (const [name, { kind, label, mayBeAbsent }] of Metrics.table) {
+          if (kind !== "Gauge" || label !== undefined || mayBeAbsent || name === "replicant_lease_held") continue
+          assert.match(text, new RegExp(`^${name}\\{.*slot="${workspace.slot}".*\\} \\S+$`, "m"))
+        }
+      })
+  )
+
+  onServer("postgres", "replicant stream --listen tells how it is, and ends as it does without", (server) =>
+    Effect.gen(function* () {
+      const workspace = yield* makeWorkspace(server, { sql: tables })
+      const running = yield* startReplicant(
+        ["stream", "--slot", workspace.slot, "--publication", workspace.publication, "--create", "--listen", "0"],
+        { DATABASE_URL: workspace.url() }
+      )
+      const url = yield* listensOn(running)
+      assert.match(url, /^http:\/\/127\.0\.0\.1:\d+$/)
+      const ready = yield* isOk(url, "it streams")
+      assert.strictEqual(ready.streams[0]?.slot, workspace.slot)
+      yield* workspace.sql(`INSERT INTO items VALUES (1, '${secret}')`)
+      yield* eventually(
+        Effect.sync(() => running.stdout().includes(secret)),
+        { what: "the row is printed" }
+      )
+      assert.match((yield* ask(`${url}/metrics`)).text, /^replicant_changes_total\{.*\} [1-9]/m)
+      yield* running.kill("SIGTERM")
+      assert.strictEqual((yield* running.ended).code, 143)
+    })
+  )
+
+  onServer(
+    "postgres",
+    "replicant copy --listen is not ok while the target is lost, and is again once it is back",
+    (server) =>
+      Effect.gen(function* () {
+        const source = yield* makeWorkspace(server, { sql: tables })
+        const target = yield* makeWorkspace(server, { sql: tables })
+        const proxy = yield* FaultProxy.make(server)
+        const to = new URL(target.url())
+        to.hostname = proxy.host
+        to.port = String(proxy.port)
+        const args = ["copy", "--publication", source.publication, "--slot", source.slot, "--create", "--listen", "0"]
+        const running = yield* startReplicant(args, { DATABASE_URL: source.url(), TARGET_URL: to.href })
+        const url = yield* listensOn(running)
+        yield* eventually(source.isStreaming(source.slot), { what: "its first copy is done" })
+        yield* isOk(url, "it streams")
+        yield* proxy.refuse
+        yield* proxy.cut("rst")
+        yield* source.sql(`INSERT INTO items VALUES (1, '${secret}')`)
+        const lost = yield* isIll(url, "the target is lost")
+        assert.strictEqual(lost.streams[0]?.slot, source.slot)
+        yield* proxy.pass
+        yield* eventually(
+          Effect.map(target.sql("SELECT FROM items"), (rows) => rows.length === 1),
+          { what: "the row is there" }
+        )
+        yield* isOk(url, "it goes on")
+        assert.match((yield* ask(`${url}/metrics`)).text, /^replicant_copy_applied_lsn\{.*\} [1-9]/m)
+        yield* running.kill("SIGTERM")
+        assert.strictEqual((yield* running.ended).code, 0)
+      })
+  )
+})
