@@ -93,13 +93,14 @@ const isRunning = (child: ChildProcess): boolean => child.exitCode === null && c
 export const loadConsumer = Effect.fnUntraced(function* (
   workspace: Workspace,
   ledger: Ledger,
-  overrides: Partial<ConsumerOptions> = {}
+  overrides: Partial<ConsumerOptions> = {},
+  nodeOptions: ReadonlyArray<string> = []
 ): Effect.fn.Return<Consumer, unknown, Scope.Scope> {
   const { publication, slot } = workspace
   const options: ConsumerOptions = { url: workspace.url(), slot, publication, ledger: ledger.path, ...overrides }
   let said = ""
   const child = yield* Effect.acquireRelease(
-    Effect.sync(() => spawn(process.execPath, [program, JSON.stringify(options)], { stdio: "pipe" })),
+    Effect.sync(() => spawn(process.execPath, [...nodeOptions, program, JSON.stringify(options)], { stdio: "pipe" })),
     (running) =>
       Effect.sync(() => {
         if (isRunning(running)) running.kill("SIGKILL")
@@ -133,9 +134,10 @@ export const loadConsumer = Effect.fnUntraced(function* (
 export const startConsumer = Effect.fnUntraced(function* (
   workspace: Workspace,
   ledger: Ledger,
-  overrides: Partial<ConsumerOptions> = {}
+  overrides: Partial<ConsumerOptions> = {},
+  nodeOptions: ReadonlyArray<string> = []
 ) {
-  const consumer = yield* loadConsumer(workspace, ledger, overrides)
+  const consumer = yield* loadConsumer(workspace, ledger, overrides, nodeOptions)
   yield* consumer.begin
   yield* eventually(workspace.isStreaming(workspace.slot), { what: "the consumer streams" })
   return consumer
