@@ -1,7 +1,7 @@
 /**
  * The port to an engine that keeps messages in order: a log, a stream, files. What an engine has to be able to do is *compare
  * and append*: each append names its predecessor, as a dedupe window and a high-water mark alone leave holes
- * (docs/decisions/0048-an-append-names-its-predecessor.md). The kit `SinkLaws` in `@replicant/core/testing` says whether one can.
+ * (docs/decisions/0047-an-append-names-its-predecessor.md). The kit `SinkLaws` in `@replicant/core/testing` says whether one can.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Context from "effect/Context"
