@@ -4,6 +4,7 @@ import { type SqlSession, WalSender } from "@replicant/core/driver"
 import { Doctor } from "@replicant/core/operations"
 import { Effect, Logger } from "effect"
 import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
+import { eventually } from "./support/eventually.ts"
 import { follow, walSender } from "./support/Follow.ts"
 import { once, onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -229,8 +230,15 @@ describe("a doctor", () => {
       yield* workspace.sql(
         `SELECT count(*) FROM pg_logical_slot_get_binary_changes('${slot}', NULL, NULL, 'proto_version', '1', 'publication_names', '${publication}')`
       )
-      const report = yield* examine(workspace.url(), { slot })
-      assert.deepStrictEqual(subjectsOf(report, "slot.spills"), [slot])
+      // What a backend has counted is told a moment later.
+      const spilling = yield* eventually(
+        Effect.map(examine(workspace.url(), { slot }), (report) => {
+          const found = subjectsOf(report, "slot.spills")
+          return found.length > 0 && found
+        }),
+        { what: "spills are counted" }
+      )
+      assert.deepStrictEqual(spilling, [slot])
     })
   )
 

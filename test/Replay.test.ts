@@ -223,7 +223,7 @@ describe(`a second database that is fed from the stream alone, by seed ${seed}`,
               : yield* PgServer.make({ ...PostgresVersion.serverOptions(), settings: mode.server })
           const { accepted, label, replayer, report, rows } = yield* replay(server, mode)
           // A workload that came to nothing would prove nothing.
-          assert.isAbove(rows, 150, label)
+          assert.isAbove(rows, 50, label)
           assert.isAbove(report.committed, report.statements / 20, label)
           assert.isAtLeast(replayer.applied(), report.committed / 2, label)
           if (mode.workload?.end === "prepare") assert.isAbove(report.prepared, 20, label)
