@@ -4,6 +4,7 @@ import { type Change, nextLsn, Wal2Json } from "@replicant/core"
 import { Effect } from "effect"
 import { follow, insertedRows } from "./support/Follow.ts"
 import { onServer } from "./support/Servers.ts"
+import { untilGone } from "./support/Slot.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
 
 const schema =
@@ -76,7 +77,7 @@ describe("a plugin that is not there", () => {
       const error = yield* stream.failure
       assert.deepInclude(error, { _tag: "ServerError", sqlState: "58P01", isRetryable: false })
       assert.include(String((error as { remedy?: string }).remedy), "install the output plugin")
-      assert.isUndefined(yield* workspace.findSlot())
+      yield* untilGone(workspace)
     })
   )
 })

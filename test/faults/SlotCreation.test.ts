@@ -5,6 +5,7 @@ import { Effect, Fiber, Schema } from "effect"
 import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, onConnection, walSender } from "../support/Follow.ts"
+import { untilGone } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 import { watchState } from "../support/watchState.ts"
 
@@ -76,7 +77,7 @@ describe("the making of a slot", () => {
         blockedBy.transactions.find((transaction) => transaction.gid === gid),
         { state: "prepared", pid: undefined }
       )
-      assert.isUndefined(yield* workspace.findSlot())
+      yield* untilGone(workspace)
     })
   )
 

@@ -7,6 +7,7 @@ import { eventually } from "../support/eventually.ts"
 import { fault, faultTitle } from "../support/Faults.ts"
 import { follow, insertedRows, walSender } from "../support/Follow.ts"
 import { onServer } from "../support/Servers.ts"
+import { untilGone } from "../support/Slot.ts"
 import { makeWorkspace } from "../support/Workspace.ts"
 
 const soon = { reconnect: Schedule.spaced("100 millis") }
@@ -162,11 +163,7 @@ describe("wal2json that is refused", () => {
       assert.deepInclude(error, { _tag: "ServerError", sqlState: "58P01" })
       assert.include(String((error as { readonly remedy?: string }).remedy), "install the output plugin")
       assert.strictEqual(yield* proxy.accepted, 1)
-      // The slot that was begun goes with its walsender, a moment after the error.
-      yield* eventually(
-        Effect.map(workspace.findSlot(), (slot) => slot === undefined),
-        { what: "no slot is left" }
-      )
+      yield* untilGone(workspace)
     })
   )
 })

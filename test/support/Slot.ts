@@ -21,5 +21,12 @@ export const untilConfirmed = (workspace: Workspace, changes: ReadonlyArray<Chan
   )
 }
 
+/** Waits until there is none. A slot whose making fails goes with its walsender, a moment after the error. */
+export const untilGone = (workspace: Workspace) =>
+  eventually(
+    Effect.map(workspace.findSlot(), (slot) => slot === undefined),
+    { what: "no slot is left" }
+  )
+
 /** Whether it is there, and nobody uses it. */
 export const isFree = (workspace: Workspace) => Effect.map(workspace.findSlot(), (slot) => slot?.active === false)
