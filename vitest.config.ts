@@ -30,6 +30,7 @@ const onNewest = [
   "test/DoctorCli.test.ts",
   "test/DoctorRights.test.ts",
   "test/Operations.test.ts",
+  "test/OperationsPage.test.ts",
   ...faults(
     "BlackHoles",
     "Bytes",

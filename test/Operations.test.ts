@@ -3,7 +3,7 @@ import { createServer } from "node:http"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import { LogicalStream, nextLsn } from "@replicant/core"
-import { Metrics, Operations } from "@replicant/core/operations"
+import { Doctor, Metrics, Operations } from "@replicant/core/operations"
 import { FaultProxy } from "@replicant/node/testing"
 import { Effect, Latch, Layer, Schema } from "effect"
 import { HttpRouter } from "effect/http"
@@ -141,6 +141,11 @@ describe("Operations", () => {
         { what: "the row is printed" }
       )
       assert.match((yield* ask(`${url}/metrics`)).text, /^replicant_changes_total\{.*\} [1-9]/m)
+      const page = yield* ask(`${url}/`)
+      assert.include(page.text, '<script type="module" src="/page.js">')
+      const looked = Schema.decodeUnknownSync(Doctor.Report)(JSON.parse((yield* ask(`${url}/doctor/0`)).text))
+      assert.strictEqual(looked.server?.database, workspace.database)
+      assert.include(looked.checked, "slot.lost")
       yield* running.kill("SIGTERM")
       assert.strictEqual((yield* running.ended).code, 143)
     })

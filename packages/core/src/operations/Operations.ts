@@ -2,25 +2,25 @@
  * The public module `Operations`: what a program's streams tell whoever keeps it running, as routes of Effect's `HttpRouter`.
  * The HTTP server is the program's own, and so are its address and who may reach it. Docs: docs/watching.md.
  *
- * Every route reads, and none waits for a database: a probe is answered at once, whatever the streams are waiting for.
+ * Every route reads, and no probe waits for a database: it is answered at once, whatever the streams are waiting for.
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as HttpMiddleware from "effect/http/HttpMiddleware"
 import * as HttpRouter from "effect/http/HttpRouter"
+import type * as HttpServerRequest from "effect/http/HttpServerRequest"
 import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Layer from "effect/Layer"
 import * as PrometheusMetrics from "effect/observability/PrometheusMetrics"
 import * as Schema from "effect/Schema"
-import * as SubscriptionRef from "effect/SubscriptionRef"
-import type { SlotLease } from "../lease/SlotLease.ts"
+import * as Doctor from "../doctor/Doctor.ts"
 import * as Health from "../stream/Health.ts"
+import * as Page from "./Page.ts"
+import { script } from "./PageScript.ts"
+import { events } from "./Picture.ts"
+import type { Watched } from "./Watched.ts"
 
-/** What is asked how it is: a `LogicalStream`, or whatever else has a slot and a health, as a `Copy` of `@replicant/node`. */
-export interface Watched {
-  readonly options: { readonly slot: string }
-  readonly health: Effect.Effect<Health.Health>
-}
+export { examined, leased, type Watched } from "./Watched.ts"
 
 /** What `/readyz` says. */
 export const Readiness = Schema.Struct({
@@ -42,26 +42,12 @@ export const readiness = ({ streams }: Options): Effect.Effect<Readiness> =>
     (all) => ({ status: Health.worst(all.map(({ status }) => status)), streams: all })
   )
 
-/**
- * A stream that runs under a lease: well also while it waits for that, since standing by is what it is there for.
- *
- * @example
- * const lease = yield* SlotLease.make({ slot: "orders" })
- * const routes = Operations.layer({ streams: [Operations.leased(orders, lease)] })
- */
-export const leased = (stream: Watched, lease: Pick<SlotLease, "state">): Watched => ({
-  options: stream.options,
-  health: Effect.gen(function* () {
-    const health = yield* stream.health
-    const { _tag } = yield* SubscriptionRef.get(lease.state)
-    return _tag === "Waiting" ? { ...health, status: "ok", reasons: [] } : health
-  })
-})
-
-/** Nothing is kept by who asks, and a browser that is led here runs, loads, frames and sends nothing. */
+/** Nothing is kept by who asks; a browser runs and loads our own script, style and events, frames nothing and sends nothing. */
 const headers = {
   "cache-control": "no-store",
-  "content-security-policy": "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+  "content-security-policy":
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
   "cross-origin-resource-policy": "same-origin",
   "referrer-policy": "no-referrer",
   "x-content-type-options": "nosniff"
@@ -80,9 +66,54 @@ const ready = ({ streams }: Options) =>
     HttpServerResponse.jsonUnsafe(encode(found), { status: found.status === "failing" ? 503 : 200 })
   )
 
+/** Another page in the browser of who may look is not to have a doctor look. */
+const isOfAnotherPage = (request: HttpServerRequest.HttpServerRequest): boolean =>
+  (request.headers["sec-fetch-site"] ?? "none") === "cross-site"
+
+const encodeReport = Schema.encodeSync(Doctor.Report)
+
+/** A doctor looks once for all who ask within some seconds. */
+const doctorRoute = ({ doctor }: Watched, index: number) =>
+  Layer.unwrap(
+    Effect.map(Effect.cachedWithTTL(doctor ?? Effect.undefined, "5 seconds"), (look) =>
+      HttpRouter.add("GET", `/doctor/${index}`, (request) =>
+        isOfAnotherPage(request)
+          ? Effect.succeed(HttpServerResponse.empty({ status: 403 }))
+          : Effect.map(look, (report) =>
+              report === undefined
+                ? HttpServerResponse.empty({ status: 404 })
+                : HttpServerResponse.jsonUnsafe(encodeReport(report))
+            )
+      )
+    )
+  )
+
+const eventsRoute = ({ streams }: Options) =>
+  Layer.unwrap(
+    Effect.map(events(streams), (pictures) =>
+      HttpRouter.add("GET", "/events", HttpServerResponse.stream(pictures, { contentType: "text/event-stream" }))
+    )
+  )
+
+/** A page for whoever looks, without anything from elsewhere. */
+const page = (options: Options) =>
+  Layer.mergeAll(
+    HttpRouter.add("GET", "/", HttpServerResponse.text(Page.html, { contentType: "text/html; charset=utf-8" })),
+    HttpRouter.add("GET", "/page.css", HttpServerResponse.text(Page.css, { contentType: "text/css; charset=utf-8" })),
+    HttpRouter.add(
+      "GET",
+      "/page.js",
+      HttpServerResponse.text(script, { contentType: "text/javascript; charset=utf-8" })
+    ),
+    eventsRoute(options),
+    ...options.streams.map(doctorRoute)
+  )
+
 /**
- * Three routes, for whoever keeps the program running:
+ * Routes for whoever keeps the program running:
  *
+ * - `GET /`: a page that shows each stream as it is now; of one that is {@link examined} also what its server keeps, and a doctor's
+ *   findings.
  * - `GET /livez`: 200, while the process answers.
  * - `GET /readyz`: 503 while one of the streams is `failing`, else 200; with a {@link Readiness} as JSON.
  * - `GET /metrics`: all metrics of the process, for Prometheus.
@@ -98,5 +129,6 @@ export const layer = (options: Options): Layer.Layer<never, never, HttpRouter.Ht
   Layer.mergeAll(
     HttpRouter.add("GET", "/livez", HttpServerResponse.text("ok\n")),
     HttpRouter.add("GET", "/readyz", ready(options)),
-    PrometheusMetrics.layerHttp({ path: "/metrics" })
+    PrometheusMetrics.layerHttp({ path: "/metrics" }),
+    page(options)
   ).pipe(Layer.provide(guarded))

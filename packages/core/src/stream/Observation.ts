@@ -92,8 +92,15 @@ export const Observation = Schema.Struct({
   stall: optional(Schema.Struct({ reason: Schema.String, remedy: Schema.String })),
   /** Failures since the position last moved. */
   attempts: Schema.Number,
-  /** The last failure that another attempt followed. */
-  lastFailure: optional(Schema.Struct({ tag: Schema.String, message: Schema.String, agoSeconds: Schema.Number })),
+  /** The last failure that another attempt followed, with its cure where one is known. */
+  lastFailure: optional(
+    Schema.Struct({
+      tag: Schema.String,
+      message: Schema.String,
+      remedy: optional(Schema.String),
+      agoSeconds: Schema.Number
+    })
+  ),
   /** Bytes of transactions in progress that are in files. */
   spillBytes: Schema.Number,
   copy: optional(CopyObservation)
@@ -116,7 +123,9 @@ export interface Facts {
   /** When it was last seen to follow, and when all was last seen to be done. */
   readonly followedAt: number | undefined
   readonly caughtUpAt: number | undefined
-  readonly lastFailure: { readonly tag: string; readonly message: string; readonly at: number } | undefined
+  readonly lastFailure:
+    | { readonly tag: string; readonly message: string; readonly remedy?: string | undefined; readonly at: number }
+    | undefined
 }
 
 /** For how long the server's answer is taken for its end: it is asked anew well before, while that is needed. */
@@ -237,7 +246,12 @@ export const observationOf = (facts: Facts): Observation => {
       lastFailure:
         lastFailure === undefined
           ? undefined
-          : { tag: lastFailure.tag, message: lastFailure.message, agoSeconds: seconds(now - lastFailure.at) },
+          : {
+              tag: lastFailure.tag,
+              message: lastFailure.message,
+              ...(lastFailure.remedy === undefined ? {} : { remedy: lastFailure.remedy }),
+              agoSeconds: seconds(now - lastFailure.at)
+            },
       copy: copyOf(state)
     })
   }

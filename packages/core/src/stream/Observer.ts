@@ -121,7 +121,7 @@ export class Observer {
   readonly fails = (error: unknown): Effect.Effect<void> =>
     Effect.sync(() => {
       this.lastFailure = isSnapshotError(error)
-        ? { tag: error._tag, message: error.message, at: this.now() }
+        ? { tag: error._tag, message: error.message, remedy: error.remedy, at: this.now() }
         : { tag: "HandlerFailed", message: "by a failure of the program's own", at: this.now() }
     })
 

@@ -6,11 +6,14 @@ import * as HttpServerResponse from "effect/http/HttpServerResponse"
 import * as Latch from "effect/Latch"
 import * as Metric from "effect/Metric"
 import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as TestClock from "effect/testing/TestClock"
 import { nextLsn } from "../../src/change/Change.ts"
+import type * as Doctor from "../../src/doctor/Doctor.ts"
 import type { State } from "../../src/lease/SlotLease.ts"
 import * as Operations from "../../src/operations/Operations.ts"
+import { events, Picture } from "../../src/operations/Picture.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import * as Metrics from "../../src/replication/Metrics.ts"
 import { make } from "../../src/stream/LogicalStream.ts"
@@ -29,8 +32,8 @@ const pass = (seconds: number) => Effect.andThen(TestClock.adjust(`${seconds} se
 /** What is answered by the routes alone, without a server. */
 const asking = (streams: Operations.Options["streams"]) =>
   Effect.map(HttpRouter.toHttpEffect(Operations.layer({ streams })), (app) =>
-    Effect.fnUntraced(function* (path: string, method = "GET") {
-      const request = HttpServerRequest.fromWeb(new Request(`http://localhost${path}`, { method }))
+    Effect.fnUntraced(function* (path: string, method = "GET", headers: Record<string, string> = {}) {
+      const request = HttpServerRequest.fromWeb(new Request(`http://localhost${path}`, { method, headers }))
       const response = yield* Effect.provideService(app, HttpServerRequest.HttpServerRequest, request)
       const web = HttpServerResponse.toWeb(response)
       return { status: web.status, headers: web.headers, text: yield* Effect.promise(() => web.text()) }
@@ -136,13 +139,70 @@ describe("Operations", () => {
       for (const path of ["/livez", "/readyz", "/metrics"]) {
         const { headers } = yield* ask(path)
         assert.strictEqual(headers.get("cache-control"), "no-store")
-        assert.match(headers.get("content-security-policy") ?? "", /^default-src 'none';.*frame-ancestors 'none'/)
+        assert.match(headers.get("content-security-policy") ?? "", /^default-src 'none';.*frame-ancestors 'none'$/)
         assert.strictEqual(headers.get("x-content-type-options"), "nosniff")
         assert.isNull(headers.get("access-control-allow-origin"))
         for (const method of ["POST", "PUT", "DELETE"]) {
           assert.strictEqual((yield* Effect.flip(ask(path, method)))._tag, "HttpServerError")
         }
       }
+    }).pipe(Effect.scoped, fresh)
+  )
+
+  it.effect("the page loads nothing but its own script and style, in which nothing is inline", () =>
+    Effect.gen(function* () {
+      const ask = yield* asking([yield* make(options)])
+      const { headers, text } = yield* ask("/")
+      assert.match(headers.get("content-security-policy") ?? "", /script-src 'self'; style-src 'self'/)
+      const loaded = [...text.matchAll(/(?:src|href)="([^"]+)"/g)].map(([, target = ""]) => target)
+      assert.sameMembers(loaded, ["data:,", "/page.css", "/page.js", "/readyz", "/metrics"])
+      assert.notMatch(text, /<style|<script(?! type="module" src=)| style=| on\w+=/)
+      assert.strictEqual((yield* ask("/page.js")).headers.get("content-type"), "text/javascript; charset=utf-8")
+      const { text: script } = yield* ask("/page.js")
+      assert.notMatch(
+        script,
+        /innerHTML|insertAdjacent|document\.write|\beval\b|https?:\/\/(?!www\.w3\.org\/2000\/svg)/
+      )
+    }).pipe(Effect.scoped, fresh)
+  )
+
+  it.effect("an event is a picture of all streams, with no row in it", () =>
+    Effect.gen(function* () {
+      const wal = yield* TestWalSender
+      const stream = yield* make(options)
+      yield* stream.run((change) => Effect.succeed(nextLsn(change))).pipe(Effect.forkChild)
+      yield* settle
+      yield* wal.write(tx(insert(orders, { id: 1, name: "nobody's business" })))
+      yield* settle
+      const [first] = yield* (yield* events([stream])).pipe(Stream.decodeText, Stream.take(1), Stream.runCollect)
+      assert.match(first ?? "", /^data: \{.*\}\n\n$/)
+      assert.notInclude(first, "business")
+      const picture = Schema.decodeUnknownSync(Picture)(JSON.parse((first ?? "").slice("data: ".length)))
+      assert.strictEqual(picture.status, "ok")
+      assert.deepInclude(picture.streams[0], { slot: "orders", hasDoctor: false })
+      assert.strictEqual(picture.streams[0]?.seen?.state, "Streaming")
+    }).pipe(Effect.provide(server), Effect.scoped, fresh)
+  )
+
+  it.effect("a doctor looks once for all who ask at a time, and never for another site's page", () =>
+    Effect.gen(function* () {
+      let looks = 0
+      const stream = yield* make(options)
+      const doctor = Effect.sync((): Doctor.Report => {
+        looks++
+        return { server: null, checked: ["slot.lost"], findings: [] }
+      })
+      const ask = yield* asking([{ ...stream, doctor }, stream])
+      assert.strictEqual((yield* ask("/doctor/0", "GET", { "sec-fetch-site": "cross-site" })).status, 403)
+      assert.strictEqual(looks, 0)
+      const found = yield* ask("/doctor/0", "GET", { "sec-fetch-site": "same-origin" })
+      assert.deepStrictEqual(JSON.parse(found.text), { server: null, checked: ["slot.lost"], findings: [] })
+      yield* ask("/doctor/0")
+      assert.strictEqual(looks, 1)
+      yield* pass(6)
+      yield* ask("/doctor/0")
+      assert.strictEqual(looks, 2)
+      assert.strictEqual((yield* ask("/doctor/1")).status, 404)
     }).pipe(Effect.scoped, fresh)
   )
 })

@@ -160,6 +160,16 @@ describe("what is observed of a stream", () => {
     }).pipe(Effect.provide(server), fresh)
   )
 
+  it.effect("tells of a failure its cure, where that is known", () =>
+    Effect.gen(function* () {
+      const stream = yield* make({ ...options, plugin: Pgoutput.make({ publications: ["nobodys"] }) })
+      const failure = yield* Effect.flip(stream.run((change) => Effect.succeed(nextLsn(change))))
+      const { lastFailure } = yield* stream.observe
+      assert.strictEqual(lastFailure?.tag, failure._tag)
+      assert.include(lastFailure?.remedy, "CREATE PUBLICATION")
+    }).pipe(Effect.provide(server), fresh)
+  )
+
   it.effect("knows that the connection is lost whose changes a stuck handler is still at", () =>
     Effect.gen(function* () {
       const wal = yield* TestWalSender

@@ -103,8 +103,10 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
   })
   const { state, totals } = copy
   const lease = flags.lease ? yield* SlotLease.make({ slot }) : undefined
-  yield* Listen.listening(flags.listen, lease === undefined ? copy : Operations.leased(copy, lease))
-  const running = lease === undefined ? copy.run : Effect.provide(lease.run(copy.run), PgWalSender.layer(from))
+  const source = PgWalSender.layer(from)
+  const watched = yield* Effect.provide(Operations.examined(copy, { publications }), source)
+  yield* Listen.listening(flags.listen, lease === undefined ? watched : Operations.leased(watched, lease))
+  const running = lease === undefined ? copy.run : Effect.provide(lease.run(copy.run), source)
   return yield* Effect.onExit(
     line.isTerminal
       ? Effect.raceFirst(running, showStream({ slot, state: SubscriptionRef.get(state), totals, shows: "all" }))

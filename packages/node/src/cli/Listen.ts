@@ -38,7 +38,7 @@ export const formatAddress = ({ host, port }: Address): string => `${isIPv6(host
 
 export const flag = Flag.String("listen").pipe(
   Flag.withMetavar("[HOST:]PORT"),
-  Flag.withDescription("Serve /livez, /readyz and /metrics there; without a host on 127.0.0.1 alone"),
+  Flag.withDescription("Serve a page, /livez, /readyz and /metrics there; without a host on 127.0.0.1 alone"),
   Flag.filterMap(
     (text) => Option.fromUndefinedOr(parseAddress(text)),
     () => "Expected a port, or host:port, as in 9090 or 0.0.0.0:9090"

@@ -128,12 +128,16 @@ const underLease = Effect.fnUntraced(function* <A, E, R>(
   stream: Operations.Watched,
   { plan, flags: { lease: isLeased, listen } }: { readonly plan: StreamPlan; readonly flags: StreamFlags }
 ) {
+  const watched = yield* Operations.examined(stream, {
+    publications: plan.plugin.tells.publications,
+    plugin: plan.plugin.name
+  })
   if (!isLeased) {
-    yield* Listen.listening(listen, stream)
+    yield* Listen.listening(listen, watched)
     return yield* self
   }
   const lease = yield* SlotLease.make({ slot: plan.slot })
-  yield* Listen.listening(listen, Operations.leased(stream, lease))
+  yield* Listen.listening(listen, Operations.leased(watched, lease))
   yield* checkStandby(plan)
   return yield* lease.run(self)
 }, Effect.scoped)

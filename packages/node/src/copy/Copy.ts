@@ -6,7 +6,7 @@
  */
 import { CheckpointStore, InvalidOption, LogicalStream, type Lsn, Pgoutput } from "@replicant/core"
 import { WalSender } from "@replicant/core/driver"
-import { type Doctor, type Health, Metrics } from "@replicant/core/operations"
+import { type Doctor, type Health, Metrics, type Observation } from "@replicant/core/operations"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
@@ -94,6 +94,8 @@ export interface Copy {
   readonly state: SubscriptionRef.SubscriptionRef<State>
   /** Whether it is well: its stream's health, and between two attempts its own. Asks nobody. For `Operations.layer`. */
   readonly health: Effect.Effect<Health.Health>
+  /** How its stream is now; nothing between two attempts. */
+  readonly observe: Effect.Effect<Observation | undefined>
   /** What it has done so far: it goes on counting here. */
   readonly totals: Readonly<CopyTotals>
 }
@@ -211,7 +213,7 @@ const attempt = Effect.fnUntraced(function* (run: Run): Effect.fn.Return<void, C
     Effect.forkScoped
   )
   const isOutdated = outdated(followed, options.publications)
-  const running = run.watched.during(stream.health, stream.run(copyHandler(writer, { origin, replicated }))).pipe(
+  const running = run.watched.during(stream, stream.run(copyHandler(writer, { origin, replicated }))).pipe(
     Effect.provideService(CheckpointStore.CheckpointStore, checkpointStore(writer)),
     // Over rows that are not those of the source: they are void.
     Effect.catchTag("TargetFailed", (error) =>
@@ -287,7 +289,7 @@ export const make = Effect.fnUntraced(function* (options: Options): Effect.fn.Re
     Effect.annotateLogs({ slot: options.slot }),
     Effect.withSpan("Replicant.copy")
   )
-  return { options, run, state, totals, health: watched.health }
+  return { options, run, state, totals, health: watched.health, observe: watched.observe }
 })
 
 /**

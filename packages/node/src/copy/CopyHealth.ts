@@ -2,7 +2,7 @@
  * Whether a copy is well. While its stream runs that is the stream's to say: a target that holds a write up shows there as a
  * handler that is stuck. Between two attempts there is no stream, and the copy itself brings nothing.
  */
-import { Health } from "@replicant/core/operations"
+import { Health, type Observation } from "@replicant/core/operations"
 import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 
@@ -63,11 +63,17 @@ const secondsBetween = (since: bigint, now: bigint): number => Number(now - sinc
 /** An attempt that lasted this long has proved itself: the failures before it count no more. */
 export const proven = 30
 
+/** What is asked of the stream. */
+interface Observable {
+  readonly health: Effect.Effect<Health.Health>
+  readonly observe: Effect.Effect<Observation>
+}
+
 /** One copy, as it notes what becomes of it. */
 export class CopyHealth {
   private readonly clock: Clock.Clock
   private phase: Facts["phase"] = "Idle"
-  private stream: Effect.Effect<Health.Health> | undefined
+  private stream: Observable | undefined
   private withoutSince: bigint
   private attemptSince = 0n
   private failures = 0
@@ -110,7 +116,7 @@ export class CopyHealth {
   }
 
   /** While that runs, its stream tells how it is. */
-  during<A, E, R>(stream: Effect.Effect<Health.Health>, run: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
+  during<A, E, R>(stream: Observable, run: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.suspend(() => {
       this.stream = stream
       return Effect.ensuring(
@@ -123,8 +129,12 @@ export class CopyHealth {
     })
   }
 
+  readonly observe: Effect.Effect<Observation | undefined> = Effect.suspend(
+    (): Effect.Effect<Observation | undefined> => this.stream?.observe ?? Effect.undefined
+  )
+
   readonly health: Effect.Effect<Health.Health> = Effect.gen({ self: this }, function* () {
-    const stream = this.stream === undefined ? undefined : yield* this.stream
+    const stream = this.stream === undefined ? undefined : yield* this.stream.health
     const now = this.now()
     const { lastFailure, phase } = this
     return healthOf({

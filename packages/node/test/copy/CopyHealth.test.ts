@@ -11,6 +11,8 @@ const stuck: Health.Health = {
   reasons: [{ code: "HandlerStuck", status: "degraded", since: 7, says: "the handler has not ended what it was given" }]
 }
 
+const of = (health: Health.Health) => ({ health: Effect.succeed(health), observe: Effect.never })
+
 const made = Effect.map(Clock.Clock, (clock) => new CopyHealth(clock))
 const pass = (seconds: number) => TestClock.adjust(`${seconds} seconds`)
 
@@ -23,8 +25,8 @@ describe("the health of a copy", () => {
       const copy = yield* made
       copy.enters("Running")
       copy.begins()
-      assert.deepStrictEqual(yield* copy.during(Effect.succeed(well), copy.health), well)
-      assert.deepStrictEqual(yield* copy.during(Effect.succeed(stuck), copy.health), stuck)
+      assert.deepStrictEqual(yield* copy.during(of(well), copy.health), well)
+      assert.deepStrictEqual(yield* copy.during(of(stuck), copy.health), stuck)
     })
   )
 
@@ -36,7 +38,7 @@ describe("the health of a copy", () => {
       copy.begins()
       yield* pass(10)
       assert.deepStrictEqual(yield* told(copy), ["degraded", "NotStreaming"])
-      yield* copy.during(Effect.succeed(well), pass(100))
+      yield* copy.during(of(well), pass(100))
       copy.fails("TargetLost: the target went away")
       yield* pass(59)
       assert.deepStrictEqual(yield* told(copy), ["degraded", "NotStreaming"])
@@ -60,11 +62,11 @@ describe("the health of a copy", () => {
         assert.deepStrictEqual(copy.fails("TargetFailed: no"), { hasGotOn: false, attempt })
         if (attempt !== 3 && attempt !== 10) continue
         copy.begins()
-        const during = copy.during(Effect.succeed(well), told(copy))
+        const during = copy.during(of(well), told(copy))
         assert.deepStrictEqual(yield* during, [attempt === 3 ? "degraded" : "failing", "NotGettingOn"])
       }
       yield* pass(30)
-      assert.deepStrictEqual(yield* copy.during(Effect.succeed(well), told(copy)), ["ok"])
+      assert.deepStrictEqual(yield* copy.during(of(well), told(copy)), ["ok"])
       assert.deepStrictEqual(copy.fails("TargetFailed: no"), { hasGotOn: true, attempt: 1 })
     })
   )
