@@ -1,7 +1,9 @@
 /** `replicant doctor` as its user has it: what it prints, in which form, and its exit code. */
 import { assert, describe } from "@effect/vitest"
 import { Doctor } from "@replicant/core/operations"
+import { PgServer } from "@replicant/node/testing"
 import { Effect, Schema } from "effect"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { replicant } from "./support/Replicant.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
@@ -12,8 +14,10 @@ describe("replicant doctor", () => {
   onServer(
     "postgres",
     "exits with 0 where all is well, 1 where something is wrong, and tells it in text, JSON and SQL",
-    (server) =>
+    () =>
       Effect.gen(function* () {
+        // Of its own: on one that is shared others' slots and transactions come and go.
+        const server = yield* PgServer.make(PostgresVersion.serverOptions())
         const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int PRIMARY KEY)" })
         const env = { DATABASE_URL: workspace.url() }
         const args = ["doctor", "--publication", workspace.publication, "--slot", workspace.slot]

@@ -114,6 +114,16 @@ interface Symptom {
 const isConnecting = ({ state }: Observation): boolean =>
   state === "Connecting" || state === "WaitingForSlot" || state === "Reconnecting"
 
+/** So long a connection has held, in seconds, that it is one as any other: the schedule of reconnecting begins anew then, too. */
+const steadySeconds = 30
+
+/**
+ * Whether attempts at the present position have failed. Where all is done the position has nowhere to move: then a connection that
+ * holds is what there is to get on to.
+ */
+const isNotGettingOn = ({ attempts, lagSeconds, state, stateSeconds }: Observation): boolean =>
+  attempts > 0 && !(state === "Streaming" && lagSeconds === 0 && stateSeconds >= steadySeconds)
+
 /** In words that do not change from second to second, so that a log that has said it once need not again. */
 const notStreaming = ({ lastFailure, state }: Observation): string =>
   state !== "Reconnecting" || lastFailure === undefined
@@ -163,7 +173,12 @@ const symptomsOf = (seen: Observation): ReadonlyArray<Symptom> => {
     ),
     { ...since("Behind", "behindBytes", lagBytes, "WAL waits to be acknowledged"), forSeconds: lagSeconds },
     {
-      ...since("NotGettingOn", "attempts", attempts > 0 ? attempts : undefined, "attempts fail at one position"),
+      ...since(
+        "NotGettingOn",
+        "attempts",
+        isNotGettingOn(seen) ? attempts : undefined,
+        "attempts fail at one position"
+      ),
       forSeconds: seen.lastFailure?.agoSeconds ?? 0
     },
     since(
