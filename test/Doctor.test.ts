@@ -52,6 +52,7 @@ const publicationChecks = [
   "publication.via-root"
 ]
 
+/** Of the slot itself: what slots of others keep is others' here. */
 const slotChecks = [
   "slot.missing",
   "slot.type",
@@ -61,7 +62,6 @@ const slotChecks = [
   "slot.near-loss",
   "slot.active",
   "slot.behind",
-  "slot.others-behind",
   "slot.catalog-xmin",
   "slot.temporary",
   "slot.two-phase",
