@@ -75,7 +75,7 @@ const bookAll = Effect.fnUntraced(
     )
     assert.deepStrictEqual(yield* readLedger, Array.range(1, last))
   },
-  (booking, _, target) => Effect.provide(booking, clientOf(target))
+  (booking, _, target) => Effect.provide(booking, clientOf(target, "reader"))
 )
 
 const source = { sql: "CREATE TABLE t (id int PRIMARY KEY)", publication: "FOR TABLE t" }

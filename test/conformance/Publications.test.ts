@@ -4,6 +4,7 @@ import { Pgoutput } from "@replicant/core"
 import { Effect, Logger } from "effect"
 import { expected, record, relationsOf, scenario } from "../support/Conformance.ts"
 import { follow } from "../support/Follow.ts"
+import { untilConfirmed } from "../support/Slot.ts"
 import { makeWorkspace } from "../support/Workspace.ts"
 
 describe("Columns, filters, publications", () => {
@@ -277,6 +278,7 @@ describe("Columns, filters, publications", () => {
         const stream = yield* Effect.provide(follow(workspace), logger)
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         yield* stream.saw("Commit", 1)
+        yield* untilConfirmed(workspace, stream.changes)
         yield* workspace.sql(`DROP PUBLICATION ${workspace.publication}`)
         yield* workspace.sql("INSERT INTO t VALUES (2)")
         assert.deepInclude(yield* stream.failure, isLasting)

@@ -3,7 +3,7 @@ import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { assert, describe } from "@effect/vitest"
 import { Handler, type Lsn, Replication, withLogicalStream } from "@replicant/core"
-import { Array, Effect, Fiber, Layer, Schedule, Stream } from "effect"
+import { Array, Effect, Fiber, Layer, Stream } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
@@ -149,14 +149,19 @@ describe("round after round", () => {
         yield* Effect.repeat(round, { times: 20 }) // What is made once and kept, is made.
         const before = { resources: resources(), timers: timers(), listeners: listeners(), heap: yield* collectGarbage }
         for (let count = 1; count <= rounds; count++) yield* round
-        const settledResources = Effect.repeat(
-          Effect.sync(() => resources()),
-          {
-            until: (now) => now.join() === before.resources.join(),
-            schedule: Schedule.max([Schedule.spaced("50 millis"), Schedule.recurs(60)])
-          }
-        ).pipe(Effect.map(() => resources()))
-        assert.deepStrictEqual(yield* settledResources, before.resources)
+        // What was there before may have gone since: nothing is to have come.
+        const left = Effect.sync(() => {
+          const known = [...before.resources]
+          return resources().filter((name) => {
+            const at = known.indexOf(name)
+            if (at >= 0) known.splice(at, 1)
+            return at < 0
+          })
+        })
+        yield* eventually(
+          Effect.map(left, (names) => names.length === 0),
+          { what: "nothing is left" }
+        )
         // The test runner has some of its own, which come and go; one a round would be many.
         assert.isAtMost(timers(), before.timers + 3)
         assert.strictEqual(listeners(), before.listeners)

@@ -12,10 +12,11 @@ export type Target =
   | { readonly kind: "sqlite"; readonly file: string }
   | ({ readonly kind: "mariadb" } & MariaDb)
 
-export const clientOf = (target: Target): Layer.Layer<SqlClient.SqlClient, unknown> => {
+/** `name` is what PostgreSQL knows its sessions by: one that is ended is not to be that of whoever reads. */
+export const clientOf = (target: Target, name: string): Layer.Layer<SqlClient.SqlClient, unknown> => {
   switch (target.kind) {
     case "postgres":
-      return sqlClient(target.url, { applicationName: "ledger" })
+      return sqlClient(target.url, { applicationName: name })
     case "sqlite":
       return sqliteClient(target.file)
     case "mariadb":

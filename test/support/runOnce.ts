@@ -52,6 +52,9 @@ const program = withLogicalStream(
     timing: { acknowledgeDelay: "20 millis" }
   },
   options.by === "once" ? once : inbox
-).pipe(Effect.provide(PgWalSender.layer({ url: Redacted.make(options.url) })), Effect.provide(clientOf(options.target)))
+).pipe(
+  Effect.provide(PgWalSender.layer({ url: Redacted.make(options.url) })),
+  Effect.provide(clientOf(options.target, "ledger"))
+)
 
 NodeRuntime.runMain(program)
