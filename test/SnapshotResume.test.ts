@@ -31,6 +31,9 @@ const options = (workspace: Workspace) => ({
   timing: { shutdownTimeout: "10 millis" as const }
 })
 
+/** One range after the other: of several at a time, rows of those that are not done stand among the durable ones. */
+const oneByOne = { copy: { ...small, connections: 1 } }
+
 interface RunOptions {
   readonly workspace: Workspace
   readonly store: Store
@@ -231,7 +234,7 @@ describe("a copy with a store", () => {
   onServer("postgres", "goes on where it was killed, and brings nothing again that was recorded", (server) =>
     Effect.gen(function* () {
       const { store, target, workspace } = yield* prepare(server, twoTables)
-      const first = yield* killedAfter({ workspace, store, target }, 8)
+      const first = yield* killedAfter({ workspace, store, target, overrides: oneByOne }, 8)
       assert.deepStrictEqual(yield* slotsOf(workspace), [`${workspace.slot}_copying`])
       const recorded = target.rows("a").length + target.rows("b").length
       assert.isAbove(recorded, 300)
@@ -329,7 +332,7 @@ describe("a copy with a store", () => {
           `CREATE TABLE a (id int PRIMARY KEY, n int, pad text, big text); ALTER TABLE a ALTER big SET STORAGE EXTERNAL;
          INSERT INTO a SELECT i, 0, ${pad}, repeat(md5(i::text), 100) FROM generate_series(1, 600) i`
         )
-        yield* killedAfter({ workspace, store, target, overrides: { copy: { ...small, connections: 1 } } }, 3)
+        yield* killedAfter({ workspace, store, target, overrides: oneByOne }, 3)
         const copied = target.rows("a").length
         assert(copied > 100 && copied < 500)
         // Rows from the end of the table, which was not copied, find room in the pages that were; none repeats its big value.
@@ -620,7 +623,7 @@ describe("a copy with a store", () => {
         if ("checkpoint" in element && element.checkpoint !== undefined) kept = element.checkpoint
         return element._tag === "SnapshotRangeCompleted" && ++ranges === 8 ? ("after" as const) : undefined
       }
-      const first = yield* run({ workspace, store, target, stopAt: keep })
+      const first = yield* run({ workspace, store, target, stopAt: keep, overrides: oneByOne })
       yield* first.stopped
       yield* first.kill
       target.crash("durable")
