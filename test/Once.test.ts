@@ -69,9 +69,10 @@ const bookAll = Effect.fnUntraced(
     }
     yield* start(options)
     const last = yield* endWriting
+    // Side by side, the last row may be booked before one that came earlier.
     yield* eventually(
-      Effect.map(readLedger, (ids) => ids.includes(last)),
-      { deadline: "2 minutes", what: "the last is booked" }
+      Effect.map(readLedger, (ids) => ids.length >= last),
+      { what: "all is booked" }
     )
     assert.deepStrictEqual(yield* readLedger, Array.range(1, last))
   },
