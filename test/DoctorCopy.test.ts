@@ -64,6 +64,9 @@ describe("a doctor of a copy", () => {
         })
         const report = yield* ofCopy(source, target.url())
         assert.deepStrictEqual(subjectsOf(report, "target.tables"), ['"public"."gone"', '"public"."narrow"'])
+        // All publications are looked at where none is named.
+        const unnamed = yield* ofCopy(source, target.url(), { publications: [] })
+        assert.deepStrictEqual(subjectsOf(unnamed, "target.tables"), subjectsOf(report, "target.tables"))
         assert.deepStrictEqual(subjectsOf(report, "target.keys"), ['"public"."keyless"'])
         assert.deepStrictEqual(subjectsOf(report, "target.filled"), ['"public"."filled"'])
         assert.deepStrictEqual(subjectsOf(report, "target.triggers"), ['"public"."t"'])

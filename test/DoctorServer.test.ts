@@ -197,6 +197,7 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       assert.notInclude(JSON.stringify(busy), "INSERT INTO")
       // It exists already: nobody waits.
       silent(yield* examine(server.url(), { slot: "made" }), "transaction.blocks-slot")
+      silent(yield* examine(server.url(), { slot: "made", snapshot: true }), "transaction.blocks-slot")
       yield* session.query("PREPARE TRANSACTION 'it''s'")
       const prepared = yield* examine(server.url(), plan)
       silent(prepared, "transaction.blocks-slot")

@@ -126,7 +126,3 @@ export const ask = Effect.fnUntraced(function* <A, I>(
   const row = yield* Catalog.decodeRow(Row as Schema.Codec<{ readonly facts: A }, QueryRow>, rows[0], what)
   return row.facts
 })
-
-/** A JSON array in SQL: of `element`, for each row of `rest` (`FROM …`). */
-export const jsonArray = (element: string, rest: string): string =>
-  `(SELECT coalesce(json_agg(${element}), '[]'::json) ${rest})`

@@ -3,6 +3,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { ReplicationError } from "../ReplicationError.ts"
+import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
 import { reloaded, role } from "./Remedies.ts"
 import { settings } from "./ServerFacts.ts"
@@ -65,7 +66,7 @@ const rules: Check.Fact<typeof Rules.Type> = {
       session,
       "pg_hba_file_rules",
       Rules,
-      Check.jsonArray(
+      jsonArray(
         `json_build_object('line', h.line_number, 'type', h.type, 'databases', coalesce(to_json(h.database), '[]'::json),
           'users', coalesce(to_json(h.user_name), '[]'::json), 'address', h.address, 'method', h.auth_method,
           'hasError', h.error IS NOT NULL) ORDER BY h.line_number`,

@@ -1,7 +1,9 @@
 /** Publications as a doctor asks for them: all of the database, since one that is missing is told beside those that are there. */
 import * as Schema from "effect/Schema"
 import type { Operation } from "../server/Publication.ts"
+import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
+import type { Asked } from "./Plan.ts"
 
 const Publication = Schema.Struct({
   name: Schema.String,
@@ -20,6 +22,7 @@ export type Publication = typeof Publication.Type
 
 const operation = (name: Operation): string => `CASE WHEN p.pub${name} THEN '${name}' END`
 
+/** Every publication of the database, as `pg_publication` has it. */
 export const publications: Check.Fact<ReadonlyArray<Publication>> = {
   name: "publications",
   what: "the publications",
@@ -29,11 +32,11 @@ export const publications: Check.Fact<ReadonlyArray<Publication>> = {
       session,
       "pg_publication",
       Schema.Array(Publication),
-      Check.jsonArray(
+      jsonArray(
         `json_build_object('name', p.pubname, 'isAllTables', p.puballtables, 'viaRoot', p.pubviaroot,
           'operations', to_json(array_remove(ARRAY[${(["insert", "update", "delete", "truncate"] as const).map(operation).join(", ")}], NULL)),
           'tables', (SELECT count(*) FROM pg_get_publication_tables(p.pubname::text)),
-          'partitioned', CASE WHEN p.pubviaroot THEN '[]'::json ELSE ${Check.jsonArray(
+          'partitioned', CASE WHEN p.pubviaroot THEN '[]'::json ELSE ${jsonArray(
             "json_build_object('schema', n.nspname, 'name', c.relname) ORDER BY n.nspname, c.relname",
             `FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
               WHERE r.prpubid = p.oid AND c.relkind = 'p'`
@@ -44,6 +47,20 @@ export const publications: Check.Fact<ReadonlyArray<Publication>> = {
       )
     )
 }
+
+/** Of a table, the publications that send one of these operations on it. */
+export const sentBy = <P extends { readonly publication: string }>(
+  { published }: { readonly published: ReadonlyArray<P> },
+  all: ReadonlyArray<Pick<Publication, "name" | "operations">>,
+  ...wanted: ReadonlyArray<Operation>
+) =>
+  published.filter(({ publication }) =>
+    all.some(({ name, operations }) => name === publication && wanted.some((one) => operations.includes(one)))
+  )
+
+/** The names of what is streamed: those that are named, there or not, or all where nothing is. */
+export const streamed = (all: ReadonlyArray<Publication>, asked: Asked): ReadonlyArray<string> =>
+  asked.isWholeDatabase ? all.map(({ name }) => name) : asked.publications
 
 /** Those that are looked at: the ones that are named, or all where nothing is. */
 export const wantedOf = (all: ReadonlyArray<Publication>, { asked }: Check.Context): ReadonlyArray<Publication> =>

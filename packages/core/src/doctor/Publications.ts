@@ -1,7 +1,7 @@
 /** What is published: whether it is there, is all that is meant, and is what PostgreSQL can send. */
 import { qualifiedName, quoteIdentifier, quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import * as Check from "./Check.ts"
-import { publications, wantedOf } from "./PublicationFacts.ts"
+import { publications, sentBy, wantedOf } from "./PublicationFacts.ts"
 import { plural, some } from "./Remedies.ts"
 import { slots, wanted } from "./SlotFacts.ts"
 import { type Table, tables } from "./TableFacts.ts"
@@ -23,17 +23,6 @@ const setTable = (publication: string, table: Table, columns: ReadonlyArray<stri
     `${alter} ADD TABLE ${qualifiedName(table)} ${columnList(columns)}`
   ]
 }
-
-/** Publications in which a table's UPDATE or DELETE is sent: those are what an identity is for. */
-const sentWith = (
-  { published }: Table,
-  all: ReadonlyArray<{ readonly name: string; readonly operations: ReadonlyArray<string> }>
-) =>
-  published.filter(({ publication }) =>
-    all.some(
-      ({ name, operations }) => name === publication && (operations.includes("update") || operations.includes("delete"))
-    )
-  )
 
 export const checks: ReadonlyArray<Check.Check> = [
   Check.make(
@@ -158,7 +147,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     { publications, tables },
     ({ publications, tables }) =>
       tables.flatMap((table) =>
-        sentWith(table, publications)
+        sentBy(table, publications, "update", "delete")
           .filter(({ hasColumnList }) => hasColumnList)
           .flatMap(({ columns, publication }) => {
             const lacking = table.identity.filter((name) => !columns.includes(name))
@@ -200,7 +189,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     { publications, tables },
     ({ publications, tables }) =>
       tables.flatMap((table) =>
-        sentWith(table, publications).flatMap(({ filterColumns, publication }) => {
+        sentBy(table, publications, "update", "delete").flatMap(({ filterColumns, publication }) => {
           const outside =
             table.replicaIdentity === "f" ? [] : filterColumns.filter((name) => !table.identity.includes(name))
           if (outside.length === 0) return []

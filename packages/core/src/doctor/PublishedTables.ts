@@ -1,7 +1,8 @@
 /** The tables: whether their changes can be sent, what is sent of them, and what that costs. */
 import { qualifiedName, quoteIdentifier } from "../protocol/ReplicationCommand.ts"
+import type { Operation } from "../server/Publication.ts"
 import * as Check from "./Check.ts"
-import { publications } from "./PublicationFacts.ts"
+import { type Publication, publications, sentBy } from "./PublicationFacts.ts"
 import { plural, some } from "./Remedies.ts"
 import { type Table, tables } from "./TableFacts.ts"
 
@@ -9,18 +10,9 @@ const page = "docs/postgres-setup.md#replica-identity-and-large-values"
 
 const ownerRight = "the table's owner"
 
-/** Whether its UPDATE or DELETE is sent; of a table that is only named, as it would be. */
-const isWrittenOf = (
-  { published }: Table,
-  all: ReadonlyArray<{ readonly name: string; readonly operations: ReadonlyArray<string> }>,
-  ...wanted: ReadonlyArray<string>
-): boolean =>
-  published.length === 0 ||
-  published.some(({ publication }) =>
-    all.some(
-      ({ name, operations }) => name === publication && wanted.some((operation) => operations.includes(operation))
-    )
-  )
+/** Whether one of these is sent of it; of a table that is only named, as it would be. */
+const isWrittenOf = (table: Table, all: ReadonlyArray<Publication>, ...wanted: ReadonlyArray<Operation>): boolean =>
+  table.published.length === 0 || sentBy(table, all, ...wanted).length > 0
 
 const kinds: { readonly [kind: string]: string } = {
   v: "a view",

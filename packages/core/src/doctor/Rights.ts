@@ -1,6 +1,7 @@
 /** The role: its rights, its limits, and what is set for it and for the database. */
 import * as Schema from "effect/Schema"
 import { qualifiedName } from "../protocol/ReplicationCommand.ts"
+import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
 import { duration, plural, role, some } from "./Remedies.ts"
 import { tables } from "./TableFacts.ts"
@@ -44,7 +45,7 @@ const rights: Check.Fact<typeof Rights.Type> = {
         'connections', (SELECT count(*) FROM pg_stat_activity a WHERE a.usesysid = r.oid AND a.pid <> pg_backend_pid()),
         'databaseConnections', (SELECT count(*) FROM pg_stat_activity a WHERE a.datid = d.oid AND a.pid <> pg_backend_pid()),
         'validUntil', CASE WHEN isfinite(r.rolvaliduntil) THEN extract(epoch FROM r.rolvaliduntil) * 1000 END,
-        'settings', ${Check.jsonArray(
+        'settings', ${jsonArray(
           `json_build_object('name', split_part(c.line, '=', 1), 'value', substr(c.line, strpos(c.line, '=') + 1),
             'ofRole', s.setrole <> 0, 'ofDatabase', s.setdatabase <> 0)`,
           `FROM pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c (line)

@@ -1,5 +1,7 @@
 /** Settings of the server that bear on us, and who streams from it, as a doctor asks for them. */
 import * as Schema from "effect/Schema"
+import * as Catalog from "../server/Catalog.ts"
+import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
 
 /** A setting as the session sees it. */
@@ -95,11 +97,10 @@ export const walSenders: Check.Fact<typeof Senders.Type> = {
       session,
       "pg_stat_replication",
       Senders,
-      Check.jsonArray(
+      jsonArray(
         `json_build_object('pid', r.pid, 'user', r.usename, 'application', r.application_name, 'state', r.state,
           'isPhysical', r.pid IS DISTINCT FROM s.active_pid OR s.slot_type = 'physical',
-          'behindBytes', greatest(0, pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-            ELSE pg_current_wal_lsn() END, r.replay_lsn)))`,
+          'behindBytes', greatest(0, pg_wal_lsn_diff(${Catalog.walEnd}, r.replay_lsn)))`,
         `FROM pg_stat_replication r LEFT JOIN pg_replication_slots s ON s.active_pid = r.pid
           WHERE r.pid <> pg_backend_pid()`
       )

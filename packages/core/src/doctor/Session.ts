@@ -9,6 +9,7 @@ import type * as Scope from "effect/Scope"
 import type { ReplicationError } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
 import { identifySystem } from "../server/IdentifySystem.ts"
+import { jsonArray } from "../server/TablesSql.ts"
 import { WalSender } from "../server/WalSender.ts"
 import * as Check from "./Check.ts"
 import type { Session } from "./Plan.ts"
@@ -29,8 +30,8 @@ const Who = Schema.Struct({
 const selectWho = `json_build_object('role', current_user, 'database', current_database(),
   'isSuperuser', coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false),
   'isInRecovery', pg_is_in_recovery(), 'encoding', getdatabaseencoding(),
-  'startedAt', extract(epoch FROM pg_postmaster_start_time())::text,
-  'providerRoles', ${Check.jsonArray(
+  'startedAt', ${Catalog.serverStart}::text,
+  'providerRoles', ${jsonArray(
     "json_build_object('name', r.rolname, 'isMember', pg_has_role(r.oid, 'MEMBER')) ORDER BY r.rolname",
     `FROM pg_roles r WHERE r.rolname IN (${providerRoles.map((name) => `'${name}'`).join(", ")})`
   )})`
@@ -46,7 +47,6 @@ export const introduce = Effect.fnUntraced(function* (
   session: Session
 ): Effect.fn.Return<Introduced, ReplicationError> {
   yield* Catalog.pinSession(session)
-  // Large statements over small catalogs: to compile them takes longer than to run them.
   yield* Catalog.queryAt(session, "SET default_transaction_read_only = on", { stage: "Query" })
   return { session, who: yield* Check.ask(session, "who we are", Who, selectWho) }
 })

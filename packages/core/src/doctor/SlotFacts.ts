@@ -1,5 +1,7 @@
 /** Replication slots as a doctor asks for them: all of the cluster, with who uses them and what decoding them has cost. */
 import * as Schema from "effect/Schema"
+import * as Catalog from "../server/Catalog.ts"
+import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
 
 const Slot = Schema.Struct({
@@ -36,7 +38,7 @@ export type Slot = typeof Slot.Type
 
 const selectSlots = (serverVersion: number): string => {
   const since17 = (column: string, otherwise: string) => (serverVersion >= 170_000 ? `s.${column}` : otherwise)
-  return Check.jsonArray(
+  return jsonArray(
     `json_build_object('name', s.slot_name, 'isLogical', s.slot_type = 'logical', 'plugin', s.plugin,
       'database', s.database, 'isTemporary', s.temporary, 'activePid', s.active_pid,
       'application', a.application_name, 'user', a.usename, 'walStatus', s.wal_status,
@@ -49,8 +51,7 @@ const selectSlots = (serverVersion: number): string => {
       'totalBytes', d.total_bytes, 'spilledTransactions', d.spill_txns, 'spilledBytes', d.spill_bytes)
       ORDER BY s.slot_name`,
     `FROM pg_replication_slots s
-      CROSS JOIN (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
-        ELSE pg_current_wal_lsn() END AS lsn) here
+      CROSS JOIN (SELECT ${Catalog.walEnd} AS lsn) here
       LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
       LEFT JOIN pg_stat_replication_slots d ON d.slot_name = s.slot_name`
   )

@@ -6,7 +6,9 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type { ReplicationError } from "../ReplicationError.ts"
 import * as Tables from "../server/Tables.ts"
+import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
+import { publications, streamed } from "./PublicationFacts.ts"
 
 const Name = Schema.Struct({ schema: Schema.String, name: Schema.String })
 
@@ -31,13 +33,13 @@ const isReadable = (alias: string, schema: string): string =>
 
 /** Of tables by their OIDs. Nothing here takes a lock: sizes are the catalog's, and statistics are in memory. */
 const selectHabits = (oids: ReadonlyArray<number>): string =>
-  Check.jsonArray(
+  jsonArray(
     `json_build_object('oid', c.oid::bigint, 'columns', (SELECT count(*) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
       'writes', pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid),
       'toasted', CASE WHEN pg_stat_get_tuples_inserted(c.reltoastrelid) > 0
           OR EXISTS (SELECT FROM pg_class t WHERE t.oid = c.reltoastrelid AND t.relpages > 0)
-        THEN ${Check.jsonArray(
+        THEN ${jsonArray(
           "a.attname ORDER BY a.attnum",
           "FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attstorage IN ('x', 'e')"
         )} ELSE '[]'::json END,
@@ -49,15 +51,13 @@ const selectHabits = (oids: ReadonlyArray<number>): string =>
           JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = k.attnum
           WHERE k.place <= i.indnkeyatts AND NOT a.attnotnull) ORDER BY x.relname LIMIT 1),
       'isReadable', ${isReadable("c", "c.relnamespace")},
-      'unreadable', CASE c.relkind WHEN 'p' THEN ${Check.jsonArray(
+      'unreadable', CASE c.relkind WHEN 'p' THEN ${jsonArray(
         "json_build_object('schema', pn.nspname, 'name', p.relname)",
         `FROM pg_partition_tree(c.oid) t JOIN pg_class p ON p.oid = t.relid JOIN pg_namespace pn ON pn.oid = p.relnamespace
           WHERE NOT (${isReadable("p", "p.relnamespace")})`
       )} ELSE '[]'::json END)`,
     `FROM pg_class c WHERE c.oid = ANY ('{${oids.join(",")}}'::oid[])`
   )
-
-const allPublications = Check.jsonArray("p.pubname ORDER BY p.pubname", "FROM pg_publication p")
 
 type Described = Tables.Table<"identity" | "published" | "sentAs" | "bare" | "hasRowSecurity">
 
@@ -71,10 +71,13 @@ export const tables: Check.Fact<ReadonlyArray<Table>> = {
   name: "tables",
   what: "the published tables",
   server: "source",
-  read: Effect.fnUntraced(function* ({ asked, session }): Effect.fn.Return<ReadonlyArray<Table>, ReplicationError> {
-    const names = asked.isWholeDatabase
-      ? yield* Check.ask(session, "pg_publication", Schema.Array(Schema.String), allPublications)
-      : asked.publications
+  needs: [publications],
+  read: Effect.fnUntraced(function* ({
+    asked,
+    known,
+    session
+  }): Effect.fn.Return<ReadonlyArray<Table>, ReplicationError> {
+    const names = streamed(known(publications), asked)
     const describe = (selection: Tables.Selection) =>
       Tables.describe(session, { selection, aspects, publications: names })
     const sent: ReadonlyArray<Described> =

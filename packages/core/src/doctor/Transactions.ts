@@ -2,6 +2,7 @@
 import * as Schema from "effect/Schema"
 import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import { logText } from "../ReplicationError.ts"
+import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
 import { duration, plural, role } from "./Remedies.ts"
 import { slots } from "./SlotFacts.ts"
@@ -17,9 +18,7 @@ const Running = Schema.Struct({
   state: Schema.NullOr(Schema.String),
   seconds: Schema.NullOr(Schema.Number),
   /** Whether it has written: a slot is made after it. */
-  hasXid: Schema.Boolean,
-  /** Whether it keeps old rows. */
-  hasXmin: Schema.Boolean
+  hasXid: Schema.Boolean
 })
 
 const Prepared = Schema.Struct({
@@ -42,15 +41,14 @@ const transactions: Check.Fact<typeof Transactions.Type> = {
       session,
       "pg_stat_activity",
       Transactions,
-      `json_build_object('running', ${Check.jsonArray(
+      `json_build_object('running', ${jsonArray(
         `json_build_object('pid', a.pid, 'user', a.usename, 'application', a.application_name, 'state', a.state,
-          'seconds', extract(epoch FROM clock_timestamp() - a.xact_start), 'hasXid', a.backend_xid IS NOT NULL,
-          'hasXmin', a.backend_xmin IS NOT NULL)`,
+          'seconds', extract(epoch FROM clock_timestamp() - a.xact_start), 'hasXid', a.backend_xid IS NOT NULL)`,
         `FROM (SELECT * FROM pg_stat_activity WHERE pid <> pg_backend_pid()
             AND backend_type IS DISTINCT FROM 'walsender' AND pid NOT IN (SELECT r.pid FROM pg_stat_replication r)
             AND (backend_xid IS NOT NULL OR backend_xmin IS NOT NULL)
             ORDER BY xact_start LIMIT ${most}) a`
-      )}, 'prepared', ${Check.jsonArray(
+      )}, 'prepared', ${jsonArray(
         `json_build_object('gid', p.gid, 'owner', p.owner, 'database', p.database,
           'seconds', extract(epoch FROM clock_timestamp() - p.prepared))`,
         `FROM (SELECT * FROM pg_prepared_xacts ORDER BY prepared LIMIT ${most}) p`
@@ -82,9 +80,9 @@ const endPrepared = ({ database, gid }: typeof Prepared.Type) => ({
   risk: "it undoes what that transaction has done"
 })
 
-/** Whether a slot is still to be made. */
+/** Whether a slot is still to be made: by a snapshot, too, only where it is not there. */
 const makesSlot = ({ asked }: Check.Context, all: ReadonlyArray<{ readonly name: string }>): boolean =>
-  (asked.slot !== undefined && !all.some(({ name }) => name === asked.slot)) || asked.snapshot === true
+  asked.slot === undefined ? asked.snapshot === true : !all.some(({ name }) => name === asked.slot)
 
 export const checks: ReadonlyArray<Check.Check> = [
   Check.make(
@@ -130,10 +128,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     { transactions },
     ({ transactions }, { asked: { thresholds } }) =>
       transactions.running
-        .filter(
-          ({ hasXid, hasXmin, seconds }) =>
-            (hasXid || hasXmin) && seconds !== null && seconds * 1000 >= thresholds.oldTransaction
-        )
+        .filter(({ seconds }) => seconds !== null && seconds * 1000 >= thresholds.oldTransaction)
         .map((one) => ({
           severity: "warning",
           subject: `pid ${one.pid}`,

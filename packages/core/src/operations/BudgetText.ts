@@ -1,15 +1,7 @@
 /** A budget in words, for whoever is called. */
+import { bytes } from "../doctor/Remedies.ts"
 import type { WalBudget } from "./Budget.ts"
 import type { Reason } from "./BudgetLevel.ts"
-
-const units = ["B", "kB", "MB", "GB", "TB", "PB"] as const
-
-/** In PostgreSQL's units of 1024. */
-const bytes = (count: number): string => {
-  const power = count < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(count) / 10))
-  const value = count / 1024 ** power
-  return `${power === 0 || value >= 100 ? Math.round(value) : Number(value.toFixed(1))} ${units[power]}`
-}
 
 const time = (millis: number): string => {
   const seconds = Math.round(millis / 1000)

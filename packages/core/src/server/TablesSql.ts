@@ -21,8 +21,8 @@ export type Selection =
   | { readonly _tag: "Schemas"; readonly schemas: ReadonlyArray<string> }
   | { readonly _tag: "Oids"; readonly oids: ReadonlyArray<number> }
 
-/** A JSON array of `element`, one for each row of `rest` (`FROM …`); empty where there is none. */
-const jsonArray = (element: string, rest: string): string =>
+/** A JSON array in SQL: of `element`, one for each row of `rest` (`FROM …`); empty where there is none. */
+export const jsonArray = (element: string, rest: string): string =>
   `(SELECT coalesce(json_agg(${element}), '[]'::json) ${rest})`
 
 /** A list for IN; of nothing, one that nothing is in. */

@@ -1,4 +1,5 @@
 /** For people: rows as a table, with columns as wide as they must be and nothing drawn; numbers and bytes in words. */
+import { Doctor } from "@replicant/core/operations"
 import { displayWidth, padTo } from "./DisplayWidth.ts"
 import { plainText } from "./PlainText.ts"
 
@@ -36,17 +37,10 @@ export const firstFew = (names: ReadonlyArray<string>, most: number): string =>
     ? `${names.slice(0, most).join(", ")} and ${formatCount(names.length - most)} more`
     : names.join(", ")
 
-const units = ["B", "kB", "MB", "GB", "TB", "PB"] as const
-
 /**
  * Bytes for people, in PostgreSQL's units of 1024.
  *
  * @example
  * formatBytes(16_777_216) // => "16 MB"
  */
-export const formatBytes = (bytes: number | bigint): string => {
-  let value = Number(bytes)
-  let unit = 0
-  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
-  return `${unit === 0 || value >= 100 ? Math.round(value) : Number(value.toFixed(1))} ${units[unit]}`
-}
+export const formatBytes = (bytes: number | bigint): string => Doctor.bytes(Number(bytes))

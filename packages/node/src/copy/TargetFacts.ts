@@ -18,12 +18,13 @@ export const published: Doctor.Fact<ReadonlyArray<SourceTable>> = {
   name: "copied-tables",
   what: "what is published, as a copy has it",
   server: "source",
-  read: ({ asked, session }) =>
-    asked.publications.length === 0
+  needs: [Doctor.publications],
+  read: ({ asked, known, session }) => {
+    const names = Doctor.streamed(known(Doctor.publications), asked)
+    return names.length === 0
       ? Effect.succeed([])
-      : Effect.map(sourceTables(session, asked.publications), (all) =>
-          all.filter((table) => !CopyPosition.isPositionTable(table))
-        )
+      : Effect.map(sourceTables(session, names), (all) => all.filter((table) => !CopyPosition.isPositionTable(table)))
+  }
 }
 
 /** The tables at the target that they go into. */
