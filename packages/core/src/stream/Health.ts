@@ -206,22 +206,25 @@ const reasonsOf = (seen: Observation, thresholds: Thresholds): ReadonlyArray<Rea
     const says = `the stream has stopped${why}: nothing is taken from the slot`
     return [{ code: "Stopped", status: "failing", since: Math.round(at - stateSeconds * 1000), says }]
   }
-  const reasons = symptomsOf(seen).flatMap(({ amount, code, forSeconds, says, threshold }): Array<Reason> => {
+  return symptomsOf(seen).flatMap(({ amount, code, forSeconds, says, threshold }): Array<Reason> => {
     const { degraded, failing } = { ...defaultThresholds[threshold], ...thresholds[threshold] }
     if (amount === undefined || amount < Math.min(degraded, failing)) return []
     const status = amount >= failing ? "failing" : "degraded"
     return [{ code, status, since: Math.round(at - forSeconds * 1000), says }]
   })
-  return reasons.sort((left, right) => severity[right.status] - severity[left.status])
 }
 
-/** The health that an observation tells of, by these thresholds; with `since` for the time that it has been `ok`. */
-export const of = (seen: Observation, thresholds: Thresholds = {}, okSince: number = seen.at): Health => {
-  const reasons = reasonsOf(seen, thresholds)
+/** The health that these reasons come to, the worst first; without one it has been `ok` since `okSince`, Unix time in milliseconds. */
+export const fromReasons = (all: ReadonlyArray<Reason>, okSince: number): Health => {
+  const reasons = all.toSorted((left, right) => severity[right.status] - severity[left.status])
   const status = reasons[0]?.status ?? "ok"
   const begun = reasons.filter((reason) => reason.status === status).map(({ since }) => since)
   return { status, since: status === "ok" ? okSince : Math.min(...begun), reasons }
 }
+
+/** The health that an observation tells of, by these thresholds; with `since` for the time that it has been `ok`. */
+export const of = (seen: Observation, thresholds: Thresholds = {}, okSince: number = seen.at): Health =>
+  fromReasons(reasonsOf(seen, thresholds), okSince)
 
 /** The worst of several: of all streams of a program, for one probe. */
 export const worst = (all: Iterable<Status>): Status => {

@@ -49,19 +49,13 @@ const ownReasons = (facts: Facts): ReadonlyArray<Health.Reason> => {
 }
 
 /** The stream's health, and the copy's own reasons beside it. */
-export const healthOf = (facts: Facts): Health.Health => {
-  const reasons = [...ownReasons(facts), ...(facts.stream?.reasons ?? [])].sort(
-    (left, right) => Health.toNumber(right.status) - Health.toNumber(left.status)
-  )
-  const status = reasons[0]?.status ?? "ok"
-  const begun = reasons.filter((reason) => reason.status === status).map(({ since }) => since)
-  return { status, since: status === "ok" ? (facts.stream?.since ?? facts.at) : Math.min(...begun), reasons }
-}
+export const healthOf = (facts: Facts): Health.Health =>
+  Health.fromReasons([...ownReasons(facts), ...(facts.stream?.reasons ?? [])], facts.stream?.since ?? facts.at)
 
 const secondsBetween = (since: bigint, now: bigint): number => Number(now - since) / 1e9
 
 /** An attempt that lasted this long has proved itself: the failures before it count no more. */
-export const proven = 30
+const proven = 30
 
 /** What is asked of the stream. */
 interface Observable {
