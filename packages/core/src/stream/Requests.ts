@@ -55,6 +55,8 @@ export const withRequests = <E, R>(
   position: handler.position,
   make: (session) =>
     Effect.map(handler.make(settling(control, session)), (consume) => {
+      // What was left out of a read comes again: whoever takes all that he is given must be given nothing behind it.
+      let isCut = false
       const among = Effect.fnUntraced(function* ({ bytes, changes }: Read<Change>) {
         let begun = 0
         const handOver = (end: number, size: number) => {
@@ -64,7 +66,10 @@ export const withRequests = <E, R>(
         }
         for (const [index, change] of changes.entries()) {
           // What is not handed over any more comes again, and its mark with it.
-          if (session.isOver()) return
+          if (session.isOver()) {
+            isCut = true
+            return
+          }
           const mark = control.note(change)
           if (mark === undefined) continue
           yield* handOver(index, 0)
@@ -72,6 +77,10 @@ export const withRequests = <E, R>(
         }
         yield* handOver(changes.length, bytes)
       })
-      return (read) => Effect.suspend(() => (control.isIdle ? consume(read) : among(read)))
+      return (read) =>
+        Effect.suspend(() => {
+          if (isCut) return Effect.void
+          return control.isIdle ? consume(read) : among(read)
+        })
     })
 })
