@@ -4,6 +4,9 @@ import * as Effect from "effect/Effect"
 
 export const nanosPerMilli = 1_000_000
 
+/** The clock's own reading, without an Effect: for what is asked at each read. */
+export const millisOf = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / nanosPerMilli
+
 /** Milliseconds of a clock that never jumps. */
 export const monotonicMillis: Effect.Effect<number> = Effect.map(
   Clock.monotonicTimeNanos,

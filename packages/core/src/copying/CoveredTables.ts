@@ -14,7 +14,7 @@ import { CheckpointError, type CheckpointStore } from "../checkpoint/CheckpointS
 import { qualifiedName } from "../protocol/ReplicationCommand.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import { isContinued, listEntries, type PublishedEntry } from "../server/PublishedEntries.ts"
-import type { ReplicantConnection } from "../server/WalSender.ts"
+import type { SqlSession } from "../server/WalSender.ts"
 
 const Covered = Schema.Struct({
   schema: Schema.String,
@@ -96,7 +96,8 @@ export interface TableCoverageOptions {
 export class TableCoverage {
   /** `undefined` until it is known. */
   private known: Coverage | undefined
-  private isKept = true
+  /** Whether the store keeps what is saved under this key; `undefined` until it was asked. */
+  private isKept: boolean | undefined
   private readonly options: TableCoverageOptions
   private readonly key: string
   private readonly semaphore = Semaphore.makeUnsafe(1)
@@ -117,7 +118,7 @@ export class TableCoverage {
   }
 
   /** Asks by what is published now. */
-  list(connection: ReplicantConnection): Effect.Effect<ReadonlyArray<PublishedEntry>, ReplicationError> {
+  list(connection: SqlSession): Effect.Effect<ReadonlyArray<PublishedEntry>, ReplicationError> {
     return listEntries(connection, this.options.publications)
   }
 
@@ -195,11 +196,11 @@ export class TableCoverage {
   private keep(coverage: Coverage): Effect.Effect<void, CheckpointError> {
     const { key, options } = this
     this.known = coverage
-    if (!this.isKept) return Effect.void
+    if (this.isKept === false) return Effect.void
     return Effect.gen({ self: this }, function* () {
       const tables = Array.from(coverage.values())
       yield* options.store.save(key, Schema.encodeSync(Text)({ version: 1, tables }))
-      this.isKept = Option.isSome(yield* options.store.load(key))
+      this.isKept ??= Option.isSome(yield* options.store.load(key))
       if (this.isKept) return
       yield* Effect.logWarning(
         `the CheckpointStore keeps nothing under "${key}": a table that is published while this stream is down will be missed`

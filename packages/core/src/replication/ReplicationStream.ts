@@ -14,7 +14,7 @@ import * as Ref from "effect/Ref"
 import type { Change } from "../change/Change.ts"
 import type { NextLsn } from "../change/NextLsn.ts"
 import type * as Lsn from "../Lsn.ts"
-import { monotonicMillis, nanosPerMilli } from "../MonotonicTime.ts"
+import { millisOf, monotonicMillis } from "../MonotonicTime.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type { CopyRead } from "./CopyData.ts"
@@ -33,9 +33,6 @@ const markEnded = (stream: ReplicationStream): Effect.Effect<void> =>
   Effect.sync(() => {
     stream.pace.isEnded = true
   })
-
-/** The clock's own reading, without an Effect: it is read for each read. */
-const millisOf = (clock: Clock.Clock): number => Number(clock.monotonicTimeNanosUnsafe()) / nanosPerMilli
 
 /** Decodes what was pulled, and says how long to wait before the next pull, which began at `now`. */
 const decode = ({ copyData, maxReadWait, pace }: ReplicationStream, bytes: Uint8Array, now: number): CopyRead => {

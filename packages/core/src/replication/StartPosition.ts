@@ -179,16 +179,25 @@ export const resumeProgress = Effect.fnUntraced(function* (
   return known
 })
 
+/**
+ * Fails where the consumer's own position is behind what was confirmed: it has nothing of what lies between the two. Asked of a
+ * slot at the first connection of a process, and of what a later run remembers.
+ */
+export const checkNotAhead = (
+  slot: string,
+  { checkpoint, slotAheadOfCheckpoint }: CheckpointOptions,
+  confirmedFlushLsn: Lsn.Lsn
+): Effect.Effect<void, SlotAheadOfCheckpoint> => {
+  if (checkpoint === undefined || checkpoint.endLsn === Lsn.zero) return Effect.void
+  const known = Lsn.max(checkpoint.endLsn, checkpoint.idleFlush ?? Lsn.zero)
+  return slotAheadOfCheckpoint === "accept" || confirmedFlushLsn <= known
+    ? Effect.void
+    : Effect.fail(new SlotAheadOfCheckpoint({ slot, checkpoint: known, confirmedFlushLsn }))
+}
+
 /** Fails where the slot has confirmed what the consumer does not have. Asked at the first connection of a process. */
 export const checkSlotPosition = (
   slot: ReplicationSlot,
   { options, resume }: Pick<Known, "options" | "resume">
-): Effect.Effect<void, SlotAheadOfCheckpoint> => {
-  const { checkpoint } = options
-  const confirmedFlushLsn = slot.confirmedFlushLsn ?? Lsn.zero
-  if (resume !== undefined || checkpoint === undefined || checkpoint.endLsn === Lsn.zero) return Effect.void
-  const known = Lsn.max(checkpoint.endLsn, checkpoint.idleFlush ?? Lsn.zero)
-  return options.slotAheadOfCheckpoint === "accept" || confirmedFlushLsn <= known
-    ? Effect.void
-    : Effect.fail(new SlotAheadOfCheckpoint({ slot: slot.name, checkpoint: known, confirmedFlushLsn }))
-}
+): Effect.Effect<void, SlotAheadOfCheckpoint> =>
+  resume === undefined ? checkNotAhead(slot.name, options, slot.confirmedFlushLsn ?? Lsn.zero) : Effect.void

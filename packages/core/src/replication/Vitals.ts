@@ -114,7 +114,6 @@ export class Vitals {
     this.behindMillis = 0
     this.quietLimit = receiverTimeout > 0 ? receiverTimeout / 2 + answerShare : undefined
     this.lostAt = undefined
-    this.spillBytes = 0
     this.server = server
   }
 
@@ -122,6 +121,8 @@ export class Vitals {
   lost(now: number): void {
     this.lostAt ??= now
     this.reading.since = undefined
+    // Files go with the connection.
+    this.spillBytes = 0
   }
 
   /** A read has come. */

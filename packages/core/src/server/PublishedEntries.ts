@@ -15,7 +15,7 @@ import * as Schema from "effect/Schema"
 import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import * as Catalog from "./Catalog.ts"
-import type { ReplicantConnection } from "./WalSender.ts"
+import type { SqlSession } from "./WalSender.ts"
 
 const Texts = Schema.Array(Schema.String)
 
@@ -98,7 +98,7 @@ const entriesQuery = (publications: ReadonlyArray<string>, serverVersion: number
 
 /** Asks by what these publications publish what they do now, under the names under which they send it. */
 export const listEntries = Effect.fnUntraced(function* (
-  connection: ReplicantConnection,
+  connection: SqlSession,
   publications: ReadonlyArray<string>
 ): Effect.fn.Return<ReadonlyArray<PublishedEntry>, ReplicationError> {
   const text = entriesQuery(publications, connection.serverVersion)

@@ -3,13 +3,13 @@
  *
  * Progress is asked for and not told: it moves with every read, and hardly anybody waits.
  */
-import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import { errorId } from "../ErrorForm.ts"
 import * as Lsn from "../Lsn.ts"
+import { monotonicMillis } from "../MonotonicTime.ts"
 import * as WalProgress from "../replication/WalProgress.ts"
 
 /** The consumer was not that far in time. What was written is not lost: it is handled later. */
@@ -53,12 +53,12 @@ export const awaitLsn = Effect.fnUntraced(function* (
   within: Duration.Input
 ): Effect.fn.Return<void, LsnTimeout> {
   const timeout = Duration.toMillis(Duration.fromInputUnsafe(within))
-  const end = (yield* Clock.currentTimeMillis) + timeout
+  const end = (yield* monotonicMillis) + timeout
   while (true) {
     const ref = progress()
     const handled = ref === undefined ? Lsn.zero : WalProgress.handledLsn(yield* Ref.get(ref))
     if (handled >= lsn) return
-    const rest = end - (yield* Clock.currentTimeMillis)
+    const rest = end - (yield* monotonicMillis)
     if (rest <= 0) return yield* new LsnTimeout({ lsn, handled, timeout, state: yield* state })
     yield* Effect.sleep(Math.min(rest, lookEvery))
   }

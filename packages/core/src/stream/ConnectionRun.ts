@@ -66,7 +66,7 @@ const consumeReads = Effect.fnUntraced(function* <E, R>(
 const doubtInterval = 20
 
 /** The handler, given nothing while the lease may be another's. */
-export const whileHeld = <E, R>(lease: HeldLease | undefined, handler: Handler<Change, E, R>): Handler<Change, E, R> =>
+export const whileHeld = <C, E, R>(lease: HeldLease | undefined, handler: Handler<C, E, R>): Handler<C, E, R> =>
   lease === undefined
     ? handler
     : {

@@ -243,7 +243,7 @@ export const open = Effect.fnUntraced(function* (
     const { snapshot } = options
     const { filter } = yield* snapshot === "never" || snapshot === undefined
       ? doneBefore(copy)
-      : tryFirstCopy(copy, continuity.observer.noted(rows))
+      : tryFirstCopy(copy, continuity.observer.noted(whileHeld(opening.lease, rows)))
     if (snapshot === "only") return yield* reads.fail(Cause.fail(Cause.Done()))
     return yield* deliverChanges(opening, filter, handler, (system) => Deferred.succeed(begun, system))
   }).pipe(

@@ -11,7 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { Change } from "../change/Change.ts"
-import type { CheckpointStore } from "../checkpoint/CheckpointService.ts"
+import type { CheckpointError, CheckpointStore } from "../checkpoint/CheckpointService.ts"
 import { type AttemptOptions, type Attempts, attemptWhole, type SnapshotDone } from "../copying/Attempt.ts"
 import { checkpointKey } from "../copying/CopyCheckpoint.ts"
 import { CopyRetry } from "../copying/CopyRetry.ts"
@@ -172,16 +172,22 @@ export const seamReader = (filter: SeamFilter): Reader<Change, Change, never> =>
  */
 export const storeOfRequests = ({ options, store }: Pick<FirstCopy, "options" | "store">): FirstCopy["store"] => {
   if (store === undefined) return undefined
+  /** Keys that were seen to be kept apart from the copy's: once is enough. */
+  const apart = new Set<string>()
   const find = Effect.fnUntraced(function* (key: string) {
     const text = yield* store.load(key)
-    if (Option.isNone(text)) return { text, isOfCopy: false }
+    if (Option.isNone(text) || apart.has(key)) return { text, isOfCopy: false }
     const copy = yield* store.load(checkpointKey(options.slot))
-    return { text, isOfCopy: Option.isSome(copy) && copy.value === text.value }
+    const isOfCopy = Option.isSome(copy) && copy.value === text.value
+    if (!isOfCopy) apart.add(key)
+    return { text, isOfCopy }
   })
+  const unlessOfCopy = (key: string, change: Effect.Effect<void, CheckpointError>) =>
+    apart.has(key) ? change : Effect.flatMap(find(key), ({ isOfCopy }) => (isOfCopy ? Effect.void : change))
   return {
     load: (key) => Effect.map(find(key), ({ isOfCopy, text }) => (isOfCopy ? Option.none() : text)),
-    save: (key, text) => Effect.flatMap(find(key), ({ isOfCopy }) => (isOfCopy ? Effect.void : store.save(key, text))),
-    remove: (key) => Effect.flatMap(find(key), ({ isOfCopy }) => (isOfCopy ? Effect.void : store.remove(key)))
+    save: (key, text) => unlessOfCopy(key, store.save(key, text)),
+    remove: (key) => unlessOfCopy(key, store.remove(key))
   }
 }
 

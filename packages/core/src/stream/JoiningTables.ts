@@ -133,12 +133,14 @@ export const joiningTables = ({ coverage, isStreaming, reading }: JoiningOptions
   const look = Latch.makeUnsafe(true)
   /** Tables that changes came of, by OID, as long as nobody knows more of them. */
   const strangers = new Map<number, Relation>()
+  /** Relations of tables that are covered, as the last look has it: what is known is not asked again for each row. */
+  const familiar = new Set<Relation>()
 
   const published = Effect.scoped(
     Effect.gen(function* () {
-      const connection = yield* (yield* WalSender).connect
-      yield* pinSession(connection)
-      return yield* coverage.list(connection)
+      const session = yield* (yield* WalSender).openSession
+      yield* pinSession(session)
+      return yield* coverage.list(session)
     })
   )
 
@@ -160,6 +162,7 @@ export const joiningTables = ({ coverage, isStreaming, reading }: JoiningOptions
         }
         isSilent = false
         const comparison = yield* coverage.take(entries.success)
+        familiar.clear()
         for (const [oid, relation] of strangers) if (coverage.has(relation)) strangers.delete(oid)
         if ("_tag" in reading) {
           yield* tell(comparison, isMissed(reading))
@@ -179,9 +182,13 @@ export const joiningTables = ({ coverage, isStreaming, reading }: JoiningOptions
     for (const change of changes) {
       if (change._tag !== "Insert" && change._tag !== "Update" && change._tag !== "Delete") continue
       const { relation } = change
-      if (relation === last) continue
+      if (relation === last || familiar.has(relation)) continue
       last = relation
-      if (coverage.has(relation) || strangers.has(relation.oid)) continue
+      if (coverage.has(relation)) {
+        familiar.add(relation)
+        continue
+      }
+      if (strangers.has(relation.oid)) continue
       strangers.set(relation.oid, relation)
       look.openUnsafe()
     }

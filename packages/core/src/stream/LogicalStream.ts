@@ -8,6 +8,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Random from "effect/Random"
+import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as SubscriptionRef from "effect/SubscriptionRef"
@@ -19,6 +20,7 @@ import type { Lsn } from "../Lsn.ts"
 import { InvalidOption } from "../ReplicationError.ts"
 import { heldLeaseOf } from "../replication/HeldLease.ts"
 import { Final, type Retrying, retrying } from "../replication/Reconnect.ts"
+import { checkNotAhead } from "../replication/StartPosition.ts"
 import { unfit } from "../rereading/Attachment.ts"
 import * as Control from "../rereading/Control.ts"
 import { ControlState } from "../rereading/Control.ts"
@@ -157,13 +159,19 @@ const runAll = Effect.fnUntraced(function* <E, R>(
   if (unfitness !== undefined) return yield* unfitness
   const isWithout = snapshot === undefined || snapshot === "never"
   const { observer } = continuity
-  const { completed, filter } = yield* isWithout ? doneBefore(copy) : runFirstCopy(copy, observer.noted(handler))
+  const { completed, filter } = yield* isWithout
+    ? doneBefore(copy)
+    : runFirstCopy(copy, observer.noted(whileHeld(lease, handler)))
   if (snapshot === "only") return completed
   return yield* withRowsBeside(opening, filter, handler, (kept, checked) =>
     // After the rows: where they were copied, they are where it starts.
-    Effect.flatMap(startOf(checked, handler), (started) =>
-      runConnections(started, continuity, whileHeld(lease, kept), onState)
-    )
+    Effect.gen(function* () {
+      const started = yield* startOf(checked, handler)
+      // A later run goes on from what it remembers: a store that was put back meanwhile does not know of that any more.
+      const isLater = handler.position !== undefined && continuity.resume() !== undefined
+      if (isLater) yield* checkNotAhead(started.slot, started, (yield* Ref.get(continuity.progress)).durable)
+      return yield* runConnections(started, continuity, whileHeld(lease, kept), onState)
+    })
   )
 })
 

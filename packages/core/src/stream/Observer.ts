@@ -13,7 +13,7 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { NextLsn } from "../change/NextLsn.ts"
-import { nanosPerMilli } from "../MonotonicTime.ts"
+import { millisOf } from "../MonotonicTime.ts"
 import { retried } from "../replication/Measures.ts"
 import { askServer } from "../replication/ServerFacts.ts"
 import { Vitals } from "../replication/Vitals.ts"
@@ -82,7 +82,7 @@ export class Observer {
   }
 
   private now(): number {
-    return Number(this.clock.monotonicTimeNanosUnsafe()) / nanosPerMilli
+    return millisOf(this.clock)
   }
 
   /** The stream enters a state, or is in it still. */
@@ -256,7 +256,12 @@ export class Observer {
         Effect.map(
           during(handler.make(session)),
           (consume) => (read) =>
-            Effect.tap(during(consume(read)), () => Effect.sync(() => vitals.handledThrough(lastOf(read))))
+            Effect.tap(during(consume(read)), () =>
+              Effect.sync(() => {
+                // Of a read that is cut short a part may have been left out.
+                if (!session.isOver()) vitals.handledThrough(lastOf(read))
+              })
+            )
         )
     }
   }
