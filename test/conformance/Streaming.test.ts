@@ -196,18 +196,21 @@ describe("Protocol 2 to 4", () => {
           yield* large.query(`BEGIN; ${rows(1, 3000)}; SAVEPOINT gone; ${rows(3001, 6000)}`)
           // From PostgreSQL 18 the server looks first, and does not send what is known to be aborted.
           const ofSavepoint = ({ subxid, xid }: InProgress.Streamed) => subxid !== xid
-          yield* eventually(Effect.sync(() => seen.some((change) => change._tag === "Streamed" && ofSavepoint(change))))
+          const savepoints = () =>
+            new Set(
+              seen.flatMap((change) => (change._tag === "Streamed" && ofSavepoint(change) ? [change.subxid] : []))
+            )
+          yield* eventually(Effect.sync(() => savepoints().size === 1))
           yield* large.query("ROLLBACK TO gone")
           yield* large.query(rows(6001, 9000))
           yield* saw("StreamAbort", 1)
+          yield* eventually(Effect.sync(() => savepoints().size === 2))
           yield* large.query("ROLLBACK")
           yield* saw("StreamAbort", 3)
           const aborts = seen.flatMap((change) => (change._tag === "StreamAbort" ? [change] : []))
           const [{ xid }] = aborts as [(typeof aborts)[0]]
           // ROLLBACK TO leaves a savepoint of that name: what follows is a subtransaction's too.
-          const subxids = new Set(
-            seen.flatMap((change) => (change._tag === "Streamed" && ofSavepoint(change) ? [change.subxid] : []))
-          )
+          const subxids = savepoints()
           assert.lengthOf([...subxids], 2)
           assert.deepStrictEqual(
             aborts.map(({ subxid }) => subxid),
