@@ -6,44 +6,44 @@
  * before, so a crash costs a repetition; and since every operation names its document, a repetition changes nothing.
  */
 import { NodeRuntime, NodeServices } from "@effect/platform-node"
-import { CheckpointStore, Handler, Pgoutput, type Snapshot, Table, withLogicalStream } from "@replicant/core"
+import { CheckpointStore, Handler, Pgoutput, Table, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
 import { Config, Console, Effect, FileSystem, Layer, Option, Schema } from "effect"
 
 const Article = Schema.Struct({ id: Schema.Number, title: Schema.String, body: Schema.String })
 const Articles = Table.make("public.articles", Article, { key: ["id"] })
-type ArticleChange = Table.TypedOf<Snapshot.ChangeAfterSnapshot, typeof Articles>
 
-/** What a bulk request is made of. `Patch` keeps what it does not name, and moves the document where `from` is another. */
+/** What a bulk request is made of. `Patch` keeps what it does not name; `Move` does, too, under another id. */
+const Part = Schema.Struct({
+  id: Schema.optionalKey(Schema.Number),
+  title: Schema.optionalKey(Schema.String),
+  body: Schema.optionalKey(Schema.String)
+})
 const Operation = Schema.Union([
   Schema.TaggedStruct("Clear", {}),
-  Schema.TaggedStruct("Put", { document: Article }),
-  Schema.TaggedStruct("Patch", {
-    id: Schema.Number,
-    from: Schema.Number,
-    title: Schema.optionalKey(Schema.String),
-    body: Schema.optionalKey(Schema.String)
-  }),
-  Schema.TaggedStruct("Remove", { id: Schema.Number })
+  Schema.TaggedStruct("Put", { id: Schema.String, row: Article }),
+  Schema.TaggedStruct("Patch", { id: Schema.String, row: Part }),
+  Schema.TaggedStruct("Move", { id: Schema.String, from: Schema.Struct({ id: Schema.String }), row: Part }),
+  Schema.TaggedStruct("Remove", { id: Schema.String })
 ])
 type Operation = typeof Operation.Type
 
 /** An index in memory, and a journal of its requests from which it is there again after a restart. */
 const openEngine = Effect.fnUntraced(function* (path: string) {
   const fs = yield* FileSystem.FileSystem
-  const documents = new Map<number, typeof Article.Type>()
-  const places = new Map<string, Set<number>>()
+  const documents = new Map<string, typeof Article.Type>()
+  const places = new Map<string, Set<string>>()
 
   const wordsOf = ({ body, title }: typeof Article.Type) => new Set(`${title} ${body}`.toLowerCase().match(/\p{L}+/gu))
-  const remove = (id: number) => {
+  const remove = (id: string) => {
     const document = documents.get(id)
     if (document !== undefined) for (const word of wordsOf(document)) places.get(word)?.delete(id)
     documents.delete(id)
   }
-  const put = (document: typeof Article.Type) => {
-    remove(document.id)
-    documents.set(document.id, document)
-    for (const word of wordsOf(document)) places.set(word, (places.get(word) ?? new Set()).add(document.id))
+  const put = (id: string, document: typeof Article.Type) => {
+    remove(id)
+    documents.set(id, document)
+    for (const word of wordsOf(document)) places.set(word, (places.get(word) ?? new Set()).add(id))
   }
   const apply = (operation: Operation) => {
     switch (operation._tag) {
@@ -51,15 +51,16 @@ const openEngine = Effect.fnUntraced(function* (path: string) {
         documents.clear()
         return places.clear()
       case "Put":
-        return put(operation.document)
+        return put(operation.id, operation.row)
       case "Remove":
         return remove(operation.id)
-      case "Patch": {
-        const { _tag, from, id, ...fields } = operation
+      default: {
+        const { id, row } = operation
+        const from = operation._tag === "Move" ? operation.from.id : id
         // Moved already, where this request comes again.
-        const known = documents.get(from) ?? documents.get(id)
+        const known = documents.get(id) ?? documents.get(from)
         if (from !== id) remove(from)
-        if (known !== undefined) put({ ...known, ...fields, id })
+        if (known !== undefined) put(id, { ...known, ...row })
       }
     }
   }
@@ -75,7 +76,6 @@ const openEngine = Effect.fnUntraced(function* (path: string) {
   return {
     /** All of them, in order, and durable when this has ended. */
     bulk: Effect.fnUntraced(function* (operations: ReadonlyArray<Operation>) {
-      if (operations.length === 0) return
       yield* file.writeAll(new TextEncoder().encode(`\n${yield* encode(operations)}\n`))
       yield* file.sync
       operations.forEach(apply)
@@ -83,36 +83,6 @@ const openEngine = Effect.fnUntraced(function* (path: string) {
     find: (word: string) => [...(places.get(word.toLowerCase()) ?? [])].map((id) => documents.get(id)!)
   }
 })
-
-const operationsOf = (change: ArticleChange): ReadonlyArray<Operation> => {
-  switch (change._tag) {
-    // Whatever an earlier snapshot has brought is void: it may hold articles that are gone. The last is of a table that was
-    // taken out of the publication and put in again: its rows come among the changes.
-    case "SnapshotStarted":
-    case "SnapshotTableRestarted":
-    case "TableSnapshotStarted":
-    case "Truncate":
-      return [{ _tag: "Clear" }]
-    case "SnapshotRow":
-    case "Insert":
-      return [{ _tag: "Put", document: change.row }]
-    case "Update": {
-      const { id = change.old?.row.id, ...fields } = change.row
-      // A key is in every row.
-      if (id === undefined) return []
-      const from = change.old?.row.id ?? id
-      // A long body that was left alone is not sent: it is neither null nor empty, and stays what it was.
-      if (!change.isComplete) return [{ _tag: "Patch", id, from, ...fields }]
-      const put: Operation = { _tag: "Put", document: change.row }
-      return from === id ? [put] : [{ _tag: "Remove", id: from }, put]
-    }
-    case "SnapshotRowDeleted":
-    case "Delete":
-      return [{ _tag: "Remove", id: change.old.row.id }]
-    default:
-      return []
-  }
-}
 
 const follow = Effect.gen(function* () {
   const engine = yield* openEngine(yield* Config.String("INDEX_FILE"))
@@ -123,10 +93,7 @@ const follow = Effect.gen(function* () {
       snapshot: "initial",
       copy: { piecePages: 64 }
     },
-    Table.handler(
-      [Articles],
-      Handler.durable((changes) => engine.bulk(changes.flatMap(operationsOf)))
-    )
+    Table.handler([Articles], Handler.durable(Table.applyTo(Articles, engine.bulk)))
   )
 })
 

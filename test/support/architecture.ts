@@ -24,7 +24,7 @@ const coreFloors: Floors = [
   ["snapshot"],
   ["copying", "lease", "rereading"],
   ["stream"],
-  ["handling", "operations", "sink"],
+  ["handling", "keeping", "operations", "sink"],
   ["index.ts", "driver.ts", "operations.ts", "sink.ts", "testing"]
 ]
 
