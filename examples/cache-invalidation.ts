@@ -6,9 +6,10 @@
  * therefore begins with an empty cache. Rows are found by primary key: tables keep their default replica identity.
  */
 import { NodeRuntime } from "@effect/platform-node"
-import { type Change, nextLsn, Pgoutput, Relation, Replication, type Row } from "@replicant/core"
+import { PgClient } from "@effect/sql-pg"
+import { type Change, nextLsn, Pgoutput, Relation, Replication, type Row, Table } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
-import { Effect, Stream } from "effect"
+import { Config, Effect, Layer, Stream } from "effect"
 
 const cache = new Map<string, unknown>()
 
@@ -36,11 +37,18 @@ const program = Effect.gen(function* () {
   const { acknowledgeThrough, changes } = yield* Replication.Replication
   // The slot is there: whatever commits from here on comes.
   cache.clear()
-  yield* Stream.runForEachArray(changes, (read) => {
-    read.forEach(invalidate)
-    const done = read.map(nextLsn).findLast((next) => next !== undefined)
-    return done === undefined ? Effect.void : acknowledgeThrough(done)
-  })
+  yield* Stream.runForEachArray(
+    changes,
+    Effect.fnUntraced(function* (read) {
+      // A commit comes a moment before others can see it: who fills the cache in between would fill it with what was.
+      yield* Table.untilVisible(
+        new Set(read.flatMap((change) => ("begin" in change && change.begin ? [change.begin.xid] : [])))
+      )
+      read.forEach(invalidate)
+      const done = read.map(nextLsn).findLast((next) => next !== undefined)
+      if (done !== undefined) yield* acknowledgeThrough(done)
+    })
+  )
 }).pipe(
   // Without a connection nothing is told of what changes: then there is no cache, either.
   Effect.ensuring(Effect.sync(() => cache.clear())),
@@ -53,4 +61,6 @@ const program = Effect.gen(function* () {
   Effect.tapErrorTag("PublicationNotFound", (error) => Effect.logError(error.message, `cure: ${error.remedy}`))
 )
 
-program.pipe(Effect.provide(PgWalSender.layerConfig), NodeRuntime.runMain)
+const services = Layer.mergeAll(PgWalSender.layerConfig, PgClient.layerConfig({ url: Config.Redacted("DATABASE_URL") }))
+
+program.pipe(Effect.provide(services), NodeRuntime.runMain)

@@ -13,6 +13,7 @@ import type { PoolClient } from "pg"
 export { NodeFileSystem, NodeRedis, NodeServices } from "@effect/platform-node"
 export { it } from "@effect/vitest"
 export { Effect, Layer, Redacted, Result, Schedule, Schema, Stream, SubscriptionRef } from "effect"
+export { Reactivity } from "effect/reactivity"
 export { TestClock } from "effect/testing"
 
 /** Tables and messages of a shop. */
@@ -42,6 +43,7 @@ export declare const storeAll: (changes: unknown) => Effect.Effect<NextLsn | und
 export declare const stage: (change: unknown) => Effect.Effect<void>
 export declare const publish: (messages: unknown) => Effect.Effect<void>
 export declare const publishAll: (messages: unknown) => Effect.Effect<NextLsn | undefined>
+export declare const loadOrders: Effect.Effect<ReadonlyArray<unknown>>
 export declare const audit: (...what: ReadonlyArray<unknown>) => Effect.Effect<void>
 export declare const show: (what: unknown) => Effect.Effect<void>
 export declare const handler: (change: unknown) => Effect.Effect<NextLsn | undefined>

@@ -1,10 +1,14 @@
 /** A store that is kept in step with a table of a real server, from the first copy on, with connections cut in between. */
 import { assert, describe } from "@effect/vitest"
-import { Handler, Table, withLogicalStream } from "@replicant/core"
-import { Effect, Schema } from "effect"
+import { Handler, LogicalStream, Table, withLogicalStream } from "@replicant/core"
+import { PgServer } from "@replicant/node/testing"
+import { Effect, Layer, Schema, Stream } from "effect"
+import { Reactivity } from "effect/reactivity"
+import { SqlClient } from "effect/sql"
 import { Random } from "../packages/core/test/support/Random.ts"
 import { eventually } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { once, onServer } from "./support/Servers.ts"
 import { sqlClient } from "./support/sqlClient.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -87,6 +91,65 @@ describe("a store that is kept in step", () => {
           { what: "the last row is kept" }
         )
         assert.deepStrictEqual(yield* rows(target, "kept"), yield* rows(workspace, "pages"))
+      }),
+    once
+  )
+})
+
+/** Changes that others cannot see yet: a transaction that waits for a standby has been streamed, and is in progress all the same. */
+describe("a change that cannot be seen yet", () => {
+  onServer(
+    "postgres",
+    "is told to live queries once it can, and not before: they ask once",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* PgServer.make(PostgresVersion.serverOptions())
+        const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE items (id int PRIMARY KEY)" })
+        const Items = Table.make("public.items", Schema.Struct({ id: Schema.Number }), { key: ["id"] })
+        const answers: Array<ReadonlyArray<number>> = []
+        const ask = Effect.flatMap(SqlClient.SqlClient, (sql) => sql<{ id: number }>`SELECT id FROM items ORDER BY id`)
+        const answered = (ids: ReadonlyArray<number>) =>
+          eventually(
+            Effect.sync(() => answers.at(-1)?.join() === ids.join()),
+            { what: `the last answer is ${ids}` }
+          )
+        const setStandbys = (names: string) =>
+          Effect.andThen(server.query(`ALTER SYSTEM SET synchronous_standby_names = '${names}'`), server.reload)
+        /** A transaction that is in the WAL, and waits. */
+        const insertHeld = Effect.andThen(
+          Effect.forkScoped(workspace.sql("INSERT INTO items VALUES (1)")),
+          eventually(
+            Effect.map(
+              server.query("SELECT FROM pg_stat_activity WHERE wait_event = 'SyncRep'"),
+              ({ length }) => length === 1
+            ),
+            { what: "it waits for a standby" }
+          )
+        )
+        yield* Effect.gen(function* () {
+          yield* Reactivity.stream(ask, [Items.name]).pipe(
+            Stream.runForEach((rows) => Effect.sync(() => answers.push(rows.map(({ id }) => id)))),
+            Effect.forkScoped
+          )
+          const options = { ...logicalOptions(workspace), createSlot: "temporary" } as const
+          const stream = yield* LogicalStream.make(options)
+          yield* Effect.forkScoped(stream.run(Table.invalidates([Items])))
+          yield* eventually(workspace.isStreaming(), { what: "it streams" })
+          yield* setStandbys("nobody")
+          yield* insertHeld
+          yield* eventually(
+            Effect.map(stream.observe, ({ handlingSeconds, pending }) => pending > 0 && handlingSeconds !== undefined),
+            { what: "the change has come, and waits" }
+          )
+          assert.isTrue(
+            answers.every((ids) => ids.length === 0),
+            "nobody can see it"
+          )
+          yield* setStandbys("")
+          yield* answered([1])
+        }).pipe(
+          Effect.provide([walSender(workspace), Layer.provideMerge(sqlClient(workspace.url()), Reactivity.layer)])
+        )
       }),
     once
   )

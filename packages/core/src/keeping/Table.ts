@@ -19,4 +19,6 @@ export {
   type Put,
   type Remove
 } from "./Operation.ts"
+export { type InvalidatesOptions, invalidates, type RowChangeOf, reactivityKeys } from "./Reactive.ts"
 export { inSql, type SqlStoreOptions } from "./SqlStore.ts"
+export { untilVisible } from "./Visible.ts"
