@@ -1,6 +1,7 @@
 /** Replication slots as a doctor asks for them: all of the cluster, with who uses them and what decoding them has cost. */
 import * as Schema from "effect/Schema"
 import * as Catalog from "../server/Catalog.ts"
+import { isInvalidated } from "../server/SlotCatalog.ts"
 import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
 
@@ -70,7 +71,8 @@ export const slots: Check.Fact<ReadonlyArray<Slot>> = {
 export const standbySlots: Check.Fact<ReadonlyArray<Slot>> = { ...slots, name: "standby-slots", server: "standby" }
 
 /** Whether the server has given it up. */
-export const isLost = ({ reason, walStatus }: Slot): boolean => walStatus === "lost" || reason !== null
+export const isLost = ({ reason, walStatus }: Slot): boolean =>
+  isInvalidated({ walStatus: walStatus ?? undefined, invalidationReason: reason ?? undefined })
 
 /** The slots that are looked at: the one that is named, or every logical one of the database. */
 export const wanted = (all: ReadonlyArray<Slot>, { asked, who }: Check.Context): ReadonlyArray<Slot> =>

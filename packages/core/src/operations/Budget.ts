@@ -2,9 +2,10 @@
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
+import { isInvalidated } from "../server/SlotCatalog.ts"
 import { addJudgement, type DatedJudgement, judge, Level, Reason, standing, type Thresholds } from "./BudgetLevel.ts"
 import { NumberOrNull, TextOrNull } from "./OrNull.ts"
-import { addSample, bytesBehind, type Forecast, forecast, isLost, type WalSample } from "./WalForecast.ts"
+import { addSample, bytesBehind, type Forecast, forecast, type WalSample } from "./WalForecast.ts"
 
 /** Schema of a {@link WalBudget}: in JSON what is not known is null. */
 export const WalBudget = Schema.Struct({
@@ -64,7 +65,7 @@ interface Seen {
 const budgetOf = (sample: WalSample, seen: Seen, ahead: Forecast, unseenMillis: number) => ({
   slot: seen.slot,
   walStatus: sample.walStatus,
-  retainedBytes: isLost(sample) ? undefined : bytesBehind(sample.walEnd, sample.restartLsn),
+  retainedBytes: isInvalidated(sample) ? undefined : bytesBehind(sample.walEnd, sample.restartLsn),
   safeBytes: sample.safeBytes,
   limitBytes: sample.limitBytes,
   freeBytes: sample.freeBytes,
@@ -79,7 +80,7 @@ const conclude = (seen: Seen, options: BudgetOptions): BudgetHistory => {
   const sample = seen.samples.at(-1)!
   const ahead = forecast(seen.samples, millisOf(options.forecastAfter ?? "1 minute"))
   const facts = budgetOf(sample, seen, ahead, seen.at - sample.at)
-  const judgement = { at: seen.at, ...judge({ ...facts, isLost: isLost(sample) }, options) }
+  const judgement = { at: seen.at, ...judge({ ...facts, isLost: isInvalidated(sample) }, options) }
   const judgements = addJudgement(seen.earlier, judgement, millisOf(options.calm ?? "5 minutes"))
   return { samples: seen.samples, judgements, budget: { ...facts, ...standing(judgements) } }
 }
@@ -93,7 +94,7 @@ export const next = (
 ): BudgetHistory => {
   const samples = addSample(history?.samples ?? [], sample, millisOf(options.window ?? "10 minutes"))
   // A slot that is made anew is not what was lost, and none of what was said of that holds.
-  const isAnother = history !== undefined && isLost(history.samples.at(-1)!) && !isLost(sample)
+  const isAnother = history !== undefined && isInvalidated(history.samples.at(-1)!) && !isInvalidated(sample)
   return conclude({ slot, at: sample.at, samples, earlier: isAnother ? [] : (history?.judgements ?? []) }, options)
 }
 

@@ -76,14 +76,14 @@ export interface Seen {
 
 const copyOf = (row: CopyRow): CopyStatus => ({
   pid: row.pid,
-  database: row.database ?? undefined,
-  relation: row.relation ?? undefined,
-  command: row.command ?? undefined,
-  applicationName: row.application_name ?? undefined,
-  bytes: row.bytes_processed ?? undefined,
-  totalBytes: row.bytes_total ?? undefined,
-  rows: row.tuples_processed ?? undefined,
-  startedAt: row.started ?? undefined
+  database: row.database,
+  relation: row.relation,
+  command: row.command,
+  applicationName: row.application_name,
+  bytes: row.bytes_processed,
+  totalBytes: row.bytes_total,
+  rows: row.tuples_processed,
+  startedAt: row.started
 })
 
 /** Of the server itself, as a slot that keeps nothing. */

@@ -11,14 +11,14 @@ import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import type { ReplicationError } from "../ReplicationError.ts"
 import * as Catalog from "../server/Catalog.ts"
 import type { SqlSession } from "../server/WalSender.ts"
+import { orNull, TextOrNull } from "./OrNull.ts"
 import type { WalSample } from "./WalForecast.ts"
 
 const mebi = 1024 * 1024
 
-const Text = Schema.NullOr(Schema.String)
-const Count = Schema.NullOr(Schema.NumberFromString)
-const Flag = Schema.NullOr(Catalog.BooleanFromText)
-const Position = Schema.NullOr(Lsn.LsnFromString)
+const Count = orNull(Schema.NumberFromString)
+const Flag = orNull(Catalog.BooleanFromText)
+const Position = orNull(Lsn.LsnFromString)
 
 const ServerRow = Schema.Struct({
   server_start: Schema.String,
@@ -27,7 +27,7 @@ const ServerRow = Schema.Struct({
   wal_end: Lsn.LsnFromString,
   keep_size: Count,
   idle_timeout: Count,
-  idle_unit: Text,
+  idle_unit: TextOrNull,
   most_slots: Count,
   reads_stats: Catalog.BooleanFromText,
   lists_wal: Catalog.BooleanFromText
@@ -47,24 +47,24 @@ const serverQuery = `SELECT ${Catalog.serverStart} AS server_start,
 const SlotRow = Schema.Struct({
   slot_name: Schema.String,
   slot_type: Schema.Literals(["logical", "physical"]),
-  plugin: Text,
-  database: Text,
+  plugin: TextOrNull,
+  database: TextOrNull,
   temporary: Catalog.BooleanFromText,
   active_pid: Count,
   restart_lsn: Position,
   confirmed_flush_lsn: Position,
-  wal_status: Text,
+  wal_status: TextOrNull,
   safe_wal_size: Count,
-  invalidation_reason: Text,
+  invalidation_reason: TextOrNull,
   failover: Flag,
   synced: Flag,
   inactive_since: Count,
-  user_name: Text,
-  application_name: Text,
-  client_addr: Text,
+  user_name: TextOrNull,
+  application_name: TextOrNull,
+  client_addr: TextOrNull,
   backend_start: Count,
-  wait_event: Text,
-  state: Text,
+  wait_event: TextOrNull,
+  state: TextOrNull,
   sent_lsn: Position,
   write_lsn: Position,
   flush_lsn: Position,
@@ -72,7 +72,7 @@ const SlotRow = Schema.Struct({
   write_lag: Count,
   flush_lag: Count,
   replay_lag: Count,
-  sync_state: Text,
+  sync_state: TextOrNull,
   reply_time: Count,
   spill_txns: Count,
   spill_count: Count,
@@ -111,13 +111,13 @@ const slotsQuery = (serverVersion: number, slot: string | undefined): string =>
 
 const CopyRow = Schema.Struct({
   pid: Schema.NumberFromString,
-  database: Text,
-  relation: Text,
-  command: Text,
+  database: TextOrNull,
+  relation: TextOrNull,
+  command: TextOrNull,
   bytes_processed: Count,
   bytes_total: Count,
   tuples_processed: Count,
-  application_name: Text,
+  application_name: TextOrNull,
   started: Count
 })
 
@@ -174,7 +174,10 @@ const ask = <A, I extends { readonly [column: string]: string | null }>(
     Effect.forEach(rows, (row) => Catalog.decodeRow(schema, row, what))
   )
 
-/** Looks once: at all slots, or at one by its name. The session is one that {@link Catalog.pinSession} has set. */
+/**
+ * Looks once: at all slots, or at one by its name, and then at nothing else that costs a right or a walk through a directory. The
+ * session is one that {@link Catalog.pinSession} has set.
+ */
 export const lookAtSlots = Effect.fnUntraced(function* (
   session: SqlSession,
   slot?: string | undefined
@@ -182,10 +185,12 @@ export const lookAtSlots = Effect.fnUntraced(function* (
   const { serverVersion } = session
   // Before where WAL ends is asked, so that no slot stands beyond that.
   const slots = yield* ask(session, slotsQuery(serverVersion, slot), SlotRow, "pg_replication_slots")
-  const copies = slot === undefined ? yield* ask(session, copiesQuery, CopyRow, "pg_stat_progress_copy") : []
+  const all = slot === undefined
+  const copies = all ? yield* ask(session, copiesQuery, CopyRow, "pg_stat_progress_copy") : []
   const [found] = yield* ask(session, serverQuery, ServerRow, "pg_settings")
   const server = found ?? (yield* Catalog.decodeRow(ServerRow, undefined, "pg_settings"))
-  const [directory] = server.lists_wal ? yield* ask(session, walDirectoryQuery, WalDirectoryRow, "pg_ls_waldir") : []
+  const [directory] =
+    all && server.lists_wal ? yield* ask(session, walDirectoryQuery, WalDirectoryRow, "pg_ls_waldir") : []
   const { idle_timeout, idle_unit, keep_size } = server
   return {
     serverVersion,
@@ -193,15 +198,15 @@ export const lookAtSlots = Effect.fnUntraced(function* (
     serverTime: server.now,
     isInRecovery: server.in_recovery,
     walEnd: server.wal_end,
-    limitBytes: keep_size === null || keep_size < 0 ? undefined : keep_size * mebi,
+    limitBytes: keep_size === undefined || keep_size < 0 ? undefined : keep_size * mebi,
     idleTimeoutMillis: idle_timeout ? idle_timeout * (unitMillis[idle_unit ?? ""] ?? 1000) : undefined,
-    mostSlots: server.most_slots ?? undefined,
-    walDirectoryBytes: directory?.bytes ?? undefined,
+    mostSlots: server.most_slots,
+    walDirectoryBytes: directory?.bytes,
     slots,
     copies,
     lackedRights: [
       ...(server.reads_stats ? [] : (["pg_read_all_stats"] as const)),
-      ...(server.lists_wal ? [] : (["pg_ls_waldir"] as const))
+      ...(!all || server.lists_wal ? [] : (["pg_ls_waldir"] as const))
     ]
   }
 })
@@ -215,15 +220,15 @@ export const sampleOf = (
   ...seen,
   serverStart: look.serverStart,
   walEnd: look.walEnd,
-  restartLsn: slot.restart_lsn ?? undefined,
-  confirmedFlushLsn: slot.confirmed_flush_lsn ?? undefined,
-  walStatus: slot.wal_status ?? undefined,
-  invalidationReason: slot.invalidation_reason ?? undefined,
+  restartLsn: slot.restart_lsn,
+  confirmedFlushLsn: slot.confirmed_flush_lsn,
+  walStatus: slot.wal_status,
+  invalidationReason: slot.invalidation_reason,
   // Of a slot that keeps nothing the server counts from the beginning of all WAL.
-  safeBytes: slot.restart_lsn === null ? undefined : (slot.safe_wal_size ?? undefined),
+  safeBytes: slot.restart_lsn === undefined ? undefined : slot.safe_wal_size,
   limitBytes: look.limitBytes,
   idleMillis:
-    slot.active_pid !== null || slot.inactive_since === null
+    slot.active_pid !== undefined || slot.inactive_since === undefined
       ? undefined
       : Math.max(0, look.serverTime - slot.inactive_since),
   // A standby's copy of a slot is nobody's to use, and not given up for that.

@@ -4,7 +4,6 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
-import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "../MonotonicTime.ts"
@@ -40,6 +39,8 @@ export const look = (options: WatchOptions = {}): Effect.Effect<SlotOverview, Re
     (looked, seen) => next(undefined, looked, seen, options).overview
   )
 
+type Looked = Result.Result<SlotOverview, ReplicationError>
+
 /**
  * A look now, and one after the other from there on: every 2 seconds, unless `interval` says otherwise. What keeps it from looking is
  * an element as well, so that nobody takes the last overview for the present one; it goes on looking. Never ends.
@@ -58,19 +59,16 @@ export const watch = (
   options: WatchOptions = {}
 ): Stream.Stream<Result.Result<SlotOverview, ReplicationError>, never, WalSender> => {
   const { interval = "2 seconds" } = options
-  return Stream.unwrap(
-    Effect.map(Ref.make<OverviewHistory | undefined>(undefined), (kept) =>
-      Looks.every((session) => lookAtSlots(session), interval).pipe(
-        Stream.mapEffect(
-          Effect.fnUntraced(function* (looked) {
-            if (Result.isFailure(looked)) return Result.fail(looked.failure)
-            const before = yield* Ref.get(kept)
-            const after = next(before, looked.success, yield* seenNow(options), options)
-            yield* Ref.set(kept, after)
-            return Result.succeed(after.overview)
-          })
-        )
-      )
+  return Looks.every((session) => lookAtSlots(session), interval).pipe(
+    Stream.mapAccumEffect(
+      (): OverviewHistory | undefined => undefined,
+      Effect.fnUntraced(function* (before, looked): Effect.fn.Return<
+        readonly [OverviewHistory | undefined, ReadonlyArray<Looked>]
+      > {
+        if (Result.isFailure(looked)) return [before, [Result.fail(looked.failure)]]
+        const after = next(before, looked.success, yield* seenNow(options), options)
+        return [after, [Result.succeed(after.overview)]]
+      })
     )
   )
 }

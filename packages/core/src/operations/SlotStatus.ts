@@ -4,10 +4,11 @@
  */
 import * as Schema from "effect/Schema"
 import * as Lsn from "../Lsn.ts"
+import { isInvalidated } from "../server/SlotCatalog.ts"
 import { type BudgetHistory, WalBudget } from "./Budget.ts"
 import { FlagOrNull, NumberOrNull, orNull, TextOrNull } from "./OrNull.ts"
 import type { SlotLook, SlotRow } from "./SlotLook.ts"
-import { bytesBehind, isLost, ratesOver, timeBehind } from "./WalForecast.ts"
+import { bytesBehind, ratesOver, timeBehind } from "./WalForecast.ts"
 
 const LsnOrNull = orNull(Lsn.LsnFromString)
 
@@ -95,29 +96,29 @@ export const SlotStatus = Schema.Struct({
 export interface SlotStatus extends Schema.Schema.Type<typeof SlotStatus> {}
 
 const walSenderOf = (row: SlotRow): WalSenderStatus | undefined =>
-  row.active_pid === null
+  row.active_pid === undefined
     ? undefined
     : {
         pid: row.active_pid,
-        user: row.user_name ?? undefined,
-        applicationName: row.application_name ?? undefined,
-        clientAddress: row.client_addr ?? undefined,
-        state: row.state ?? undefined,
-        waitEvent: row.wait_event ?? undefined,
-        sentLsn: row.sent_lsn ?? undefined,
-        writeLsn: row.write_lsn ?? undefined,
-        flushLsn: row.flush_lsn ?? undefined,
-        replayLsn: row.replay_lsn ?? undefined,
-        writeLagMillis: row.write_lag ?? undefined,
-        flushLagMillis: row.flush_lag ?? undefined,
-        replayLagMillis: row.replay_lag ?? undefined,
-        syncState: row.sync_state ?? undefined,
-        connectedAt: row.backend_start ?? undefined,
-        reportedAt: row.reply_time ?? undefined
+        user: row.user_name,
+        applicationName: row.application_name,
+        clientAddress: row.client_addr,
+        state: row.state,
+        waitEvent: row.wait_event,
+        sentLsn: row.sent_lsn,
+        writeLsn: row.write_lsn,
+        flushLsn: row.flush_lsn,
+        replayLsn: row.replay_lsn,
+        writeLagMillis: row.write_lag,
+        flushLagMillis: row.flush_lag,
+        replayLagMillis: row.replay_lag,
+        syncState: row.sync_state,
+        connectedAt: row.backend_start,
+        reportedAt: row.reply_time
       }
 
 const decodingOf = (row: SlotRow): DecodingStatus | undefined =>
-  row.total_bytes === null
+  row.total_bytes === undefined
     ? undefined
     : {
         spillTransactions: row.spill_txns ?? 0,
@@ -140,15 +141,15 @@ const unreadBytes = 1024 * 1024
  * that; then what is not confirmed is WAL that nobody wants, as long as the walsender has read all.
  */
 const measuredLag = (look: SlotLook, row: SlotRow): number | undefined => {
-  if (row.flush_lag !== null) return row.flush_lag
-  const unread = bytesBehind(look.walEnd, row.sent_lsn ?? undefined)
+  if (row.flush_lag !== undefined) return row.flush_lag
+  const unread = bytesBehind(look.walEnd, row.sent_lsn)
   return row.state === "streaming" && unread !== undefined && unread < unreadBytes ? 0 : undefined
 }
 
 /** By what was looked at where that reaches back far enough; else by what the server measured, or since when nobody streams. */
 const lagOf = (look: SlotLook, row: SlotRow, { samples }: BudgetHistory): Lag => {
   const confirmed = row.confirmed_flush_lsn ?? row.restart_lsn
-  if (confirmed === null || isLost(samples.at(-1)!)) {
+  if (confirmed === undefined || isInvalidated(samples.at(-1)!)) {
     return { lagBytes: undefined, lagMillis: undefined, lagIsLonger: false }
   }
   const lagBytes = bytesBehind(look.walEnd, confirmed)
@@ -158,7 +159,8 @@ const lagOf = (look: SlotLook, row: SlotRow, { samples }: BudgetHistory): Lag =>
   if (measured !== undefined) {
     return { lagBytes, lagMillis: Math.round(Math.max(measured, seen.millis)), lagIsLonger: false }
   }
-  const idle = row.active_pid === null && row.inactive_since !== null ? look.serverTime - row.inactive_since : 0
+  const idle =
+    row.active_pid === undefined && row.inactive_since !== undefined ? look.serverTime - row.inactive_since : 0
   const millis = Math.round(Math.max(idle, seen.millis))
   return { lagBytes, lagMillis: millis > 0 ? millis : undefined, lagIsLonger: millis > 0 }
 }
@@ -170,17 +172,17 @@ export const presentMillis = 10_000
 export const slotStatusOf = (look: SlotLook, row: SlotRow, history: BudgetHistory): SlotStatus => ({
   name: row.slot_name,
   type: row.slot_type,
-  plugin: row.plugin ?? undefined,
-  database: row.database ?? undefined,
+  plugin: row.plugin,
+  database: row.database,
   temporary: row.temporary,
-  activePid: row.active_pid ?? undefined,
-  restartLsn: row.restart_lsn ?? undefined,
-  confirmedFlushLsn: row.confirmed_flush_lsn ?? undefined,
-  walStatus: row.wal_status ?? undefined,
-  invalidationReason: row.invalidation_reason ?? undefined,
-  failover: row.failover ?? undefined,
-  synced: row.synced ?? undefined,
-  inactiveSince: row.active_pid === null ? (row.inactive_since ?? undefined) : undefined,
+  activePid: row.active_pid,
+  restartLsn: row.restart_lsn,
+  confirmedFlushLsn: row.confirmed_flush_lsn,
+  walStatus: row.wal_status,
+  invalidationReason: row.invalidation_reason,
+  failover: row.failover,
+  synced: row.synced,
+  inactiveSince: row.active_pid === undefined ? row.inactive_since : undefined,
   ...lagOf(look, row, history),
   confirmedPerSecond: ratesOver(history.samples, presentMillis)?.confirmed,
   walSender: walSenderOf(row),

@@ -6,7 +6,6 @@
  */
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Ref from "effect/Ref"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -19,7 +18,7 @@ import { type BudgetHistory, type BudgetOptions, next, unseen, type WalBudget } 
 import { isAtLeast, Level } from "./BudgetLevel.ts"
 import { describe } from "./BudgetText.ts"
 import * as Looks from "./Looks.ts"
-import { lookAtSlots, sampleOf } from "./SlotLook.ts"
+import { lookAtSlots, type SlotLook, sampleOf } from "./SlotLook.ts"
 
 export { type BudgetHistory, type BudgetOptions, next, unseen, WalBudget } from "./Budget.ts"
 export { isAtLeast, Level, Reason, type Threshold, type Thresholds } from "./BudgetLevel.ts"
@@ -68,33 +67,30 @@ export const watch = (
   options: WatchOptions = {}
 ): Stream.Stream<WalBudget, ReplicationError, WalSender> => {
   const { freeBytes = Effect.succeed(undefined), interval = "10 seconds" } = options
+  const after = Effect.fnUntraced(function* (
+    before: BudgetHistory | undefined,
+    looked: Result.Result<SlotLook, ReplicationError>
+  ): Effect.fn.Return<BudgetHistory | undefined, ReplicationError> {
+    const at = yield* monotonicMillis
+    if (Result.isFailure(looked)) {
+      if (!looked.failure.isRetryable) return yield* looked.failure
+      yield* Effect.logDebug(`cannot look at slot ${slot}: ${looked.failure.message}`)
+      return before === undefined ? undefined : unseen(before, at, options)
+    }
+    const [row] = looked.success.slots
+    if (row === undefined) return yield* new SlotNotFound({ slot })
+    return next(before, slot, sampleOf(looked.success, row, { at, freeBytes: yield* freeBytes }), options)
+  })
   return Stream.unwrap(
-    Effect.gen(function* () {
-      const name = yield* Effect.fromResult(slotName(slot))
-      const kept = yield* Ref.make<BudgetHistory | undefined>(undefined)
-      return Looks.every((session) => lookAtSlots(session, name), interval).pipe(
-        Stream.mapEffect(
-          Effect.fnUntraced(function* (looked) {
-            const before = yield* Ref.get(kept)
-            const at = yield* monotonicMillis
-            if (Result.isFailure(looked)) {
-              if (!looked.failure.isRetryable) return yield* looked.failure
-              yield* Effect.logDebug(`cannot look at slot ${slot}: ${looked.failure.message}`)
-              const after = before === undefined ? undefined : unseen(before, at, options)
-              yield* Ref.set(kept, after)
-              return after?.budget
-            }
-            const [row] = looked.success.slots
-            if (row === undefined) return yield* new SlotNotFound({ slot })
-            const sample = sampleOf(looked.success, row, { at, freeBytes: yield* freeBytes })
-            const after = next(before, slot, sample, options)
-            yield* Ref.set(kept, after)
-            return after.budget
-          })
-        ),
-        Stream.filter((budget) => budget !== undefined)
+    Effect.map(Effect.fromResult(slotName(slot)), (name) =>
+      Looks.every((session) => lookAtSlots(session, name), interval).pipe(
+        Stream.mapAccumEffect(
+          (): BudgetHistory | undefined => undefined,
+          (before, looked) =>
+            Effect.map(after(before, looked), (history) => [history, history === undefined ? [] : [history.budget]])
+        )
       )
-    })
+    )
   )
 }
 
@@ -119,18 +115,15 @@ export interface Act<E, R> {
 export const onLevel =
   <E, R>(level: Level, { enter, leave }: Act<E, R>) =>
   <E2, R2>(budgets: Stream.Stream<WalBudget, E2, R2>): Stream.Stream<WalBudget, E | E2, R | R2> =>
-    Stream.unwrap(
-      Effect.map(Ref.make(false), (entered) =>
-        Stream.tap(
-          budgets,
-          Effect.fnUntraced(function* (budget) {
-            const isReached = isAtLeast(budget.level, level)
-            if ((yield* Ref.getAndSet(entered, isReached)) === isReached) return
-            if (isReached) yield* enter(budget)
-            else if (leave !== undefined) yield* leave(budget)
-          })
-        )
-      )
+    Stream.mapAccumEffect(
+      budgets,
+      () => false,
+      Effect.fnUntraced(function* (wasReached, budget) {
+        const isReached = isAtLeast(budget.level, level)
+        if (isReached && !wasReached) yield* enter(budget)
+        if (!isReached && wasReached && leave !== undefined) yield* leave(budget)
+        return [isReached, [budget]]
+      })
     )
 
 /**

@@ -10,6 +10,7 @@
  */
 import type { NonEmptyReadonlyArray } from "effect/Array"
 import * as Lsn from "../Lsn.ts"
+import { isInvalidated } from "../server/SlotCatalog.ts"
 
 /** What was seen of a slot and its server at one time. Bytes are numbers: they hold 9 PB. */
 export interface WalSample {
@@ -37,17 +38,10 @@ export interface WalSample {
   readonly freeBytes: number | undefined
 }
 
-/** Whether the server has given the slot up. */
-export const isLost = ({
-  invalidationReason,
-  walStatus
-}: Pick<WalSample, "invalidationReason" | "walStatus">): boolean =>
-  walStatus === "lost" || invalidationReason !== undefined
-
 /** Whether what lies between them is one slot's history on one run of one server: else no rate can be told of it. */
 const isContinued = (before: WalSample, after: WalSample): boolean => {
   if (before.serverStart !== after.serverStart || before.at > after.at || before.walEnd > after.walEnd) return false
-  if (isLost(before) && !isLost(after)) return false
+  if (isInvalidated(before) && !isInvalidated(after)) return false
   if (before.restartLsn === undefined || after.restartLsn === undefined) return before.restartLsn === after.restartLsn
   return before.restartLsn <= after.restartLsn
 }
@@ -154,7 +148,7 @@ export const forecast = (samples: NonEmptyReadonlyArray<WalSample>, recentMillis
   const whole = ratesOver(samples, Number.POSITIVE_INFINITY)
   const growth =
     recent?.growth === undefined || whole?.growth === undefined ? undefined : Math.max(recent.growth, whole.growth)
-  if (isLost(last)) {
+  if (isInvalidated(last)) {
     return { growth, written: recent?.written, millisUntilLost: undefined, millisUntilDiskFull: undefined }
   }
   const trusted = (whole?.millis ?? 0) >= recentMillis ? growth : undefined

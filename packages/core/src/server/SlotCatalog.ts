@@ -97,8 +97,11 @@ export const getReplicationSlot = Effect.fn("Replicant.getReplicationSlot")(func
 })
 
 /** Whether the server has given the slot up: nothing can be streamed from it any more. */
-export const isInvalidated = (slot: ReplicationSlot): boolean =>
-  slot.walStatus === "lost" || slot.invalidationReason !== undefined
+export const isInvalidated = ({
+  invalidationReason,
+  walStatus
+}: Pick<ReplicationSlot, "invalidationReason" | "walStatus">): boolean =>
+  walStatus === "lost" || invalidationReason !== undefined
 
 const look = (slot: string): Effect.Effect<ReplicationSlot, ReplicationError, WalSender> =>
   Effect.scoped(

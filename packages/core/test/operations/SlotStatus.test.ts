@@ -26,38 +26,38 @@ const row: SlotRow = {
   plugin: "pgoutput",
   database: "shop",
   temporary: false,
-  active_pid: null,
+  active_pid: undefined,
   restart_lsn: at(60),
   confirmed_flush_lsn: at(80),
   wal_status: "reserved",
-  safe_wal_size: null,
-  invalidation_reason: null,
-  failover: null,
-  synced: null,
-  inactive_since: null,
-  user_name: null,
-  application_name: null,
-  client_addr: null,
-  backend_start: null,
-  wait_event: null,
-  state: null,
-  sent_lsn: null,
-  write_lsn: null,
-  flush_lsn: null,
-  replay_lsn: null,
-  write_lag: null,
-  flush_lag: null,
-  replay_lag: null,
-  sync_state: null,
-  reply_time: null,
-  spill_txns: null,
-  spill_count: null,
-  spill_bytes: null,
-  stream_txns: null,
-  stream_count: null,
-  stream_bytes: null,
-  total_txns: null,
-  total_bytes: null
+  safe_wal_size: undefined,
+  invalidation_reason: undefined,
+  failover: undefined,
+  synced: undefined,
+  inactive_since: undefined,
+  user_name: undefined,
+  application_name: undefined,
+  client_addr: undefined,
+  backend_start: undefined,
+  wait_event: undefined,
+  state: undefined,
+  sent_lsn: undefined,
+  write_lsn: undefined,
+  flush_lsn: undefined,
+  replay_lsn: undefined,
+  write_lag: undefined,
+  flush_lag: undefined,
+  replay_lag: undefined,
+  sync_state: undefined,
+  reply_time: undefined,
+  spill_txns: undefined,
+  spill_count: undefined,
+  spill_bytes: undefined,
+  stream_txns: undefined,
+  stream_count: undefined,
+  stream_bytes: undefined,
+  total_txns: undefined,
+  total_bytes: undefined
 }
 
 const streaming = { active_pid: 9, state: "streaming", sent_lsn: at(100) }
@@ -85,7 +85,7 @@ describe("how far a consumer is behind", () => {
     assert.deepStrictEqual(lagOf({ confirmed_flush_lsn: at(100) }), { lagBytes: 0, lagMillis: 0, lagIsLonger: false }))
 
   it("of a physical slot is by what it keeps", () =>
-    assert.strictEqual(lagOf({ slot_type: "physical", confirmed_flush_lsn: null }).lagBytes, 2 * behind))
+    assert.strictEqual(lagOf({ slot_type: "physical", confirmed_flush_lsn: undefined }).lagBytes, 2 * behind))
 
   it("is known by one's own looks, whatever the server measured", () =>
     assert.deepStrictEqual(lagOf({ ...streaming, flush_lag: 5 }, { seconds: 7, end: 80 }), {
@@ -122,14 +122,15 @@ describe("how far a consumer is behind", () => {
   it("is not told of a slot that is lost, or was never used", () => {
     const nothing = { lagBytes: undefined, lagMillis: undefined, lagIsLonger: false }
     assert.deepStrictEqual(lagOf({ wal_status: "lost" }), nothing)
-    assert.deepStrictEqual(lagOf({ restart_lsn: null, confirmed_flush_lsn: null }), nothing)
+    assert.deepStrictEqual(lagOf({ restart_lsn: undefined, confirmed_flush_lsn: undefined }), nothing)
   })
 })
 
 describe("a slot that keeps nothing", () => {
   it("is well, whatever the server says is left of its limit", () =>
     assert.deepInclude(
-      statusOf({ restart_lsn: null, confirmed_flush_lsn: null, wal_status: null, safe_wal_size: -5 }).budget,
+      statusOf({ restart_lsn: undefined, confirmed_flush_lsn: undefined, wal_status: undefined, safe_wal_size: -5 })
+        .budget,
       {
         level: "ok",
         safeBytes: undefined,
