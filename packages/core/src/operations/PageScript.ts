@@ -14,12 +14,13 @@ const make = (tag, attributes = {}, ...children) => {
   return element
 }
 
-const scaled = (value, units, step) => {
-  let unit = 0
-  while (value >= step && unit < units.length - 1) { value /= step; unit++ }
-  return value.toFixed(unit === 0 ? 0 : 1) + " " + units[unit]
+const units = ["B", "kB", "MB", "GB", "TB", "PB"]
+/** As the commands write them: PostgreSQL's units of 1024. */
+const bytes = (count) => {
+  let value = count, unit = 0
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024
+  return (unit === 0 || value >= 100 ? Math.round(value) : Number(value.toFixed(1))) + " " + units[unit]
 }
-const bytes = (value) => scaled(value, ["B", "kB", "MB", "GB", "TB"], 1000)
 const rate = (value) => bytes(value) + "/s"
 const time = (seconds) =>
   seconds < 120 ? Math.round(seconds) + " s" : seconds < 7200 ? Math.round(seconds / 60) + " min" : (seconds / 3600).toFixed(1) + " h"
