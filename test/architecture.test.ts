@@ -3,7 +3,7 @@ import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
 import { packages } from "../scripts/packages.ts"
-import { houses, importsOf, type Sources, stripped, violations } from "./support/architecture.ts"
+import { houses, importsOf, loadedWith, type Sources, stripped, violations } from "./support/architecture.ts"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
 
@@ -29,6 +29,20 @@ describe("architecture", () => {
     assert.isAbove(sources.size, 20)
     assert.isAbove([...sources.values()].flatMap(importsOf).length, 100)
     assert.deepStrictEqual(violations(sources), [])
+  })
+
+  it("no entry and no command loads an HTTP server before somebody listens", () => {
+    const sources = new Map(packages.flatMap((name) => [...read(`packages/${name}/src`)]))
+    for (const entry of ["node/src/bin.ts", "node/src/index.ts", "core/src/index.ts", "core/src/operations.ts"]) {
+      const loaded = loadedWith(`packages/${entry}`, sources)
+      assert.isAbove(loaded.size, 50, entry)
+      assert.deepStrictEqual(
+        [...loaded].filter((name) => /http/i.test(name)),
+        [],
+        entry
+      )
+    }
+    assert.include([...loadedWith("packages/node/src/cli/Serve.ts", sources)], "node:http")
   })
 
   for (const path of ["package-lock.json", "test/pack/tools/package-lock.json"]) {

@@ -105,6 +105,8 @@ export interface Import {
   readonly specifier: string
   /** Erased at run time. */
   readonly isType: boolean
+  /** Loaded once it is needed. */
+  readonly isLazy: boolean
 }
 
 /** Every module that a source imports or re-exports from, dynamic imports included. */
@@ -113,10 +115,9 @@ export const importsOf = (source: string): ReadonlyArray<Import> => {
   const statements = code.matchAll(/^[ \t]*(?:import|export)\s(type\s)?[^"'`;=(]*?from\s+["']([^"']+)["']/gm)
   const effects = code.matchAll(/^[ \t]*import\s+()["']([^"']+)["']/gm)
   const dynamic = code.matchAll(/\bimport\s*\(\s*()["']([^"']+)["']/g)
-  return [...statements, ...effects, ...dynamic].map((match) => ({
-    specifier: match[2]!,
-    isType: match[1] !== undefined && match[1] !== ""
-  }))
+  const found = (matches: Iterable<RegExpExecArray>, isLazy: boolean) =>
+    [...matches].map((match) => ({ specifier: match[2]!, isType: match[1] !== undefined && match[1] !== "", isLazy }))
+  return [...found(statements, false), ...found(effects, false), ...found(dynamic, true)]
 }
 
 /** The path that a relative specifier leads to. */
@@ -127,6 +128,23 @@ const resolve = (from: string, specifier: string): string => {
     else if (part !== ".") parts.push(part)
   }
   return parts.join("/")
+}
+
+/** What is loaded with a module, at once: modules of the sources by their paths, of others their specifiers. */
+export const loadedWith = (path: string, sources: Sources): ReadonlySet<string> => {
+  const loaded = new Set<string>()
+  const load = (at: string): void => {
+    if (loaded.has(at)) return
+    loaded.add(at)
+    for (const { isLazy, isType, specifier } of importsOf(sources.get(at) ?? "")) {
+      if (isLazy || isType) continue
+      const [, name, entry = "index"] = /^@replicant\/([^/]+)(?:\/(\w+))?$/.exec(specifier) ?? []
+      const target = specifier.startsWith(".") ? resolve(at, specifier) : `packages/${name}/src/${entry}.ts`
+      load(sources.has(target) ? target : specifier)
+    }
+  }
+  load(path)
+  return loaded
 }
 
 /** The floors of the package that a module belongs to, its room there, and the floor of that room; -1 for none. */

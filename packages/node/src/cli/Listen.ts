@@ -2,25 +2,16 @@
  * `--listen [HOST:]PORT` of the commands that run a stream: `Operations.layer` over HTTP, for as long as the command lives. The
  * loopback unless a host is said, since nobody is asked who he is.
  */
-import { createServer } from "node:http"
 import { isIPv6 } from "node:net"
-import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
-import { Operations } from "@replicant/core/operations"
+import type { Operations } from "@replicant/core/operations"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
-import * as HttpRouter from "effect/http/HttpRouter"
-import * as HttpServer from "effect/http/HttpServer"
-import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { ListenFailed } from "./Report.ts"
+import type { Address } from "./Serve.ts"
 
-/** Where to listen. */
-export interface Address {
-  readonly host: string
-  /** 0 is any that is free. */
-  readonly port: number
-}
+export type { Address } from "./Serve.ts"
 
 const loopback = "127.0.0.1"
 
@@ -53,31 +44,10 @@ export const listening = Effect.fnUntraced(function* (
 ): Effect.fn.Return<void, ListenFailed, Scope.Scope> {
   if (Option.isNone(address)) return
   const wanted = address.value
-  const server = createServer()
-  const routes = HttpRouter.serve(Operations.layer({ streams: [stream] }), {
-    disableLogger: true,
-    disableListenLog: true
-  })
-  const context = yield* Layer.build(
-    Layer.provideMerge(
-      routes,
-      NodeHttpServer.layer(() => server, wanted)
-    )
-  ).pipe(
-    Effect.catchTag("ServeError", (error) =>
-      Effect.fail(new ListenFailed({ address: formatAddress(wanted), cause: error.cause }))
-    )
-  )
-  // Else a connection that has never asked anything would be waited for.
-  yield* Effect.addFinalizer(() =>
-    Effect.sync(() => {
-      server.close()
-      server.closeAllConnections()
-    })
-  )
-  const { port = wanted.port } = yield* HttpServer.HttpServer.pipe(
-    Effect.map(({ address }) => ("port" in address ? { port: address.port } : {})),
-    Effect.provide(context)
+  const { serve } = yield* Effect.promise(() => import("./Serve.ts"))
+  const port = yield* Effect.mapError(
+    serve(wanted, stream),
+    ({ cause }) => new ListenFailed({ address: formatAddress(wanted), cause })
   )
   yield* Effect.logInfo(`listening on http://${formatAddress({ host: wanted.host, port })}`)
 })
