@@ -1,7 +1,8 @@
 /**
  * Every metric there is: its name, kind, unit and meaning, and which label it has beside `slot`. The page `docs/metrics.md` is
  * made from here. Counters are moved where something happens, at the grain of a read; gauges and the two histograms are
- * computed when they are read, from the same `Observation` that health is made of, and are moved by nobody.
+ * computed when they are read, from the same `Observation` that health is made of, and are moved by nobody; but for two gauges of what
+ * no stream knows of itself.
  *
  * The unit stands among the attributes, where Effect's OTLP exporter looks for it and its Prometheus exporter leaves it out.
  */
@@ -111,6 +112,20 @@ export const snapshotBytes = counter("replicant_snapshot_bytes_total", {
   says: "Bytes of these rows, as the server sent them"
 })
 
+// Set as it changes.
+
+/** Whether this process is the one that follows the slot. */
+export const leaseHeld = gauge("replicant_lease_held", {
+  unit: "1",
+  says: "1 while this process holds the slot's lease, 0 while it stands by"
+})
+/** Dead letters, held back. */
+export const parkingStopped = gauge("replicant_parking_stopped", {
+  mayBeAbsent: true,
+  unit: "1",
+  says: "1 while Handler.park takes what fails for an outage, as too much was parked, and parks no more; 0 once that is over"
+})
+
 // Positions, computed when read.
 
 /** How far the stream came. */
@@ -134,12 +149,6 @@ export const serverLsn = position("replicant_server_lsn", "The end of the server
 
 // How far behind, computed when read.
 
-/** Dead letters, held back. */
-export const parkingStopped = gauge("replicant_parking_stopped", {
-  mayBeAbsent: true,
-  unit: "1",
-  says: "1 while Handler.park takes what fails for an outage, as too much was parked, and parks no more; 0 once that is over"
-})
 /** How far behind, in WAL. */
 export const lagBytes = gauge("replicant_lag_bytes", {
   unit: "By",
@@ -182,11 +191,6 @@ export const state = gauge("replicant_state", {
 })
 /** How long it has been so. */
 export const stateSeconds = gauge("replicant_state_seconds", { unit: "s", says: "How long it has been in that state" })
-/** Whether this process is the one that follows the slot. */
-export const leaseHeld = gauge("replicant_lease_held", {
-  unit: "1",
-  says: "1 while this process holds the slot's lease, 0 while it stands by"
-})
 /** Whether the server holds the stream back. */
 export const stalled = gauge("replicant_stalled", {
   unit: "1",
