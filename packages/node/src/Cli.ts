@@ -4,7 +4,7 @@
  */
 import { createRequire } from "node:module"
 import { Lsn } from "@replicant/core"
-import { identifySystem } from "@replicant/core/driver"
+import { formatVersion, identifySystem } from "@replicant/core/driver"
 import * as Cause from "effect/Cause"
 import * as CliConfig from "effect/cli/CliConfig"
 import * as CliError from "effect/cli/CliError"
@@ -55,11 +55,10 @@ const identify = Command.make("identify", {}, () =>
       }))
     ).pipe(Effect.provide(Root.walSender(shared)))
     const { database, serverVersion, systemId, timeline, xLogPos } = found
-    const version = `${Math.floor(serverVersion / 10_000)}.${serverVersion % 10_000}`
     yield* output.write(
       shared.json
         ? `${JSON.stringify(found)}\n`
-        : `system    ${systemId}\ntimeline  ${timeline}\nwal       ${xLogPos}\ndatabase  ${database}\nserver    PostgreSQL ${version}\n`
+        : `system    ${systemId}\ntimeline  ${timeline}\nwal       ${xLogPos}\ndatabase  ${database}\nserver    PostgreSQL ${formatVersion(serverVersion)}\n`
     )
   })
 ).pipe(Command.withDescription("Which server answers, and how far its WAL reaches"))

@@ -10,6 +10,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type { InvalidOption, ReplicationError } from "../ReplicationError.ts"
+import { formatVersion } from "../server/ServerVersion.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import type * as Check from "./Check.ts"
 import * as Connecting from "./Connecting.ts"
@@ -195,7 +196,7 @@ const look = Effect.fnUntraced(function* (
       context.who === undefined
         ? null
         : {
-            version: `${Math.floor(context.serverVersion / 10_000)}.${context.serverVersion % 10_000}`,
+            version: formatVersion(context.serverVersion),
             database: context.who.database,
             role: context.who.role,
             isStandby: context.who.isInRecovery

@@ -3,6 +3,7 @@
  * since one that is would wrap.
  */
 import { Lsn } from "@replicant/core"
+import { formatVersion } from "@replicant/core/driver"
 import { type SlotOverview, WalBudget } from "@replicant/core/operations"
 import type { Palette } from "./ChangeText.ts"
 import { cutTo, padTo, sparkline } from "./DisplayWidth.ts"
@@ -30,10 +31,8 @@ type Overview = SlotOverview.SlotOverview
 const joined = (...parts: ReadonlyArray<string | undefined>): string =>
   parts.filter((part) => part !== undefined && part !== "").join(", ")
 
-const versionOf = ({ isInRecovery, serverVersion }: Overview): string => {
-  const version = `${Math.floor(serverVersion / 10_000)}.${serverVersion % 10_000}`
-  return `PostgreSQL ${version}${isInRecovery ? ", standby" : ""}`
-}
+const versionOf = ({ isInRecovery, serverVersion }: Overview): string =>
+  `PostgreSQL ${formatVersion(serverVersion)}${isInRecovery ? ", standby" : ""}`
 
 /** The server in one line. */
 export const serverLine = (overview: Overview): string => {
