@@ -136,11 +136,7 @@ const flags = {
     Flag.withDescription("Writes to this file, where it differs; standard output when left out"),
     Flag.optional
   ),
-  check: Flag.Boolean("check").pipe(
-    Flag.withoutNegation,
-    Flag.withDescription("Writes nothing, and fails where the file differs"),
-    Flag.withDefault(false)
-  )
+  check: Root.switchFlag("check", "Writes nothing, and fails where the file differs")
 }
 
 export const command = Command.make("codegen", flags, (given) =>

@@ -2,15 +2,13 @@
  * `replicant copy`: published tables in another PostgreSQL, and then in step with it. It says on standard error what it makes
  * and how far it is; Ctrl-C and SIGTERM let what is being applied end, which is how it is meant to end.
  */
-import { SlotLease } from "@replicant/core"
-import { Operations } from "@replicant/core/operations"
 import * as Cause from "effect/Cause"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import * as SubscriptionRef from "effect/SubscriptionRef"
 import * as Copy from "../copy/Copy.ts"
 import * as PgConfig from "../pg/PgConfig.ts"
@@ -23,6 +21,7 @@ import { Output } from "./StandardOutput.ts"
 import { formatTotals } from "./Status.ts"
 import { showStream } from "./StreamLine.ts"
 import { formatCount } from "./Table.ts"
+import { underLease } from "./UnderLease.ts"
 
 interface CopyFlags {
   readonly from: Option.Option<Redacted.Redacted<string>>
@@ -48,8 +47,7 @@ interface CopyFlags {
 const targetVariable = "TARGET_URL"
 
 const target = Effect.fnUntraced(function* ({ to }: CopyFlags, shared: Root.Shared) {
-  const variable = process.env[targetVariable] ?? ""
-  const url = Option.orElse(to, () => (variable === "" ? Option.none() : Option.some(Redacted.make(variable))))
+  const url = Root.urlOf(to, targetVariable)
   if (Option.isNone(url)) {
     return yield* new UsageError({ message: "no target is named", remedy: `give --to URL, or set ${targetVariable}` })
   }
@@ -102,11 +100,10 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
     failover: flags.failover ? true : undefined
   })
   const { state, totals } = copy
-  const lease = flags.lease ? yield* SlotLease.make({ slot }) : undefined
-  const source = PgWalSender.layer(from)
-  const watched = yield* Effect.provide(Operations.examined(copy, { publications }), source)
-  yield* Listen.listening(flags.listen, lease === undefined ? watched : Operations.leased(watched, lease))
-  const running = lease === undefined ? copy.run : Effect.provide(lease.run(copy.run), source)
+  const running = Effect.provide(
+    underLease(copy.run, { stream: copy, plan: { publications }, flags }),
+    PgWalSender.layer(from)
+  )
   return yield* Effect.onExit(
     line.isTerminal
       ? Effect.raceFirst(running, showStream({ slot, state: SubscriptionRef.get(state), totals, shows: "all" }))
@@ -120,21 +117,11 @@ const runCommand = Effect.fnUntraced(function* (flags: CopyFlags) {
   )
 }, Effect.scoped)
 
-const flag = (name: string, description: string) =>
-  Flag.Boolean(name).pipe(Flag.withoutNegation, Flag.withDescription(description), Flag.withDefault(false))
-
-const url = (name: string, description: string) =>
-  Flag.Redacted(name).pipe(
-    Flag.withMetavar("postgres://user@host:port/database"),
-    Flag.withDescription(description),
-    Flag.optional
-  )
-
 export const command = Command.make(
   "copy",
   {
-    from: url("from", "The source; otherwise --url, DATABASE_URL and the PG variables name it"),
-    to: url("to", `The target; a password goes better into ${targetVariable}, which stands for it`),
+    from: Root.urlFlag("from", "The source; otherwise --url, DATABASE_URL and the PG variables name it"),
+    to: Root.urlFlag("to", `The target; a password goes better into ${targetVariable}, which stands for it`),
     publication: Flag.String("publication").pipe(
       Flag.withDescription("What is copied: a publication of the source; again for more"),
       Flag.atLeast(0)
@@ -145,14 +132,20 @@ export const command = Command.make(
       ),
       Flag.optional
     ),
-    create: flag(
+    create: Root.switchFlag(
       "create",
       "Make what is missing: the slot, the table replicant.copy_position and the replication origin"
     ),
-    truncate: flag("truncate", "Empty the target's tables before the first copy"),
-    changesOnly: flag("changes-only", "Copy no rows, the target has them already: apply what is committed from now on"),
-    fireTriggers: flag("fire-triggers", "Let triggers and foreign keys of the target act on what is written"),
-    anyTypes: flag(
+    truncate: Root.switchFlag("truncate", "Empty the target's tables before the first copy"),
+    changesOnly: Root.switchFlag(
+      "changes-only",
+      "Copy no rows, the target has them already: apply what is committed from now on"
+    ),
+    fireTriggers: Root.switchFlag(
+      "fire-triggers",
+      "Let triggers and foreign keys of the target act on what is written"
+    ),
+    anyTypes: Root.switchFlag(
       "any-types",
       "Take columns of whatever type at the target: its input functions decide, value by value"
     ),
@@ -160,8 +153,11 @@ export const command = Command.make(
       Flag.withDescription("Mark what is written with a replication origin; not with --no-origin"),
       Flag.withDefault(true)
     ),
-    localOnly: flag("local-only", "Leave out what was itself replicated to the source; in both directions for two-way"),
-    failover: flag("failover", "Keep the slot on the source's standbys too (PostgreSQL 17)"),
+    localOnly: Root.switchFlag(
+      "local-only",
+      "Leave out what was itself replicated to the source; in both directions for two-way"
+    ),
+    failover: Root.switchFlag("failover", "Keep the slot on the source's standbys too (PostgreSQL 17)"),
     connections: Flag.Int("connections").pipe(
       Flag.withDescription("How many connections read the first copy"),
       Flag.filter(
@@ -170,13 +166,13 @@ export const command = Command.make(
       ),
       Flag.withDefault(2)
     ),
-    forget: flag(
+    forget: Root.switchFlag(
       "forget",
       "Copy nothing: take away what a copy that is given up has left, its slots, its origin and its position; rows stay"
     ),
     listen: Listen.flag,
-    lease: flag("lease", "Copy while this process holds the slot's lease, and stand by while another does"),
-    dryRun: flag("dry-run", "With --forget: say what would go, and leave it")
+    lease: Root.switchFlag("lease", "Copy while this process holds the slot's lease, and stand by while another does"),
+    dryRun: Root.switchFlag("dry-run", "With --forget: say what would go, and leave it")
   },
   runCommand
 ).pipe(

@@ -8,7 +8,7 @@ import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Copy from "../copy/Copy.ts"
 import { isLocal } from "../pg/PgAuthentication.ts"
@@ -31,15 +31,6 @@ interface DoctorFlags {
   readonly sql: boolean
 }
 
-/** What a URL on the command line stands for, as DATABASE_URL does for `--url`. */
-const given = (
-  flag: Option.Option<Redacted.Redacted<string>>,
-  variable: string
-): Option.Option<Redacted.Redacted<string>> => {
-  const value = process.env[variable] ?? ""
-  return Option.orElse(flag, () => (value === "" ? Option.none() : Option.some(Redacted.make(value))))
-}
-
 /** What is free for whoever is not root, where the directory is on this machine and may be looked at. */
 const freeDisk = (directory: string): Effect.Effect<number | undefined> =>
   Effect.tryPromise(() => statfs(directory)).pipe(
@@ -56,7 +47,7 @@ const session = Effect.fnUntraced(function* (shared: Root.Shared, url: Option.Op
 const planOf = Effect.fnUntraced(function* (flags: DoctorFlags, shared: Root.Shared) {
   const from = yield* Root.connection(shared)
   const { database, host, sslmode } = yield* Effect.fromResult(PgConfig.resolve(from))
-  const target = yield* session(shared, given(flags.to, "TARGET_URL"))
+  const target = yield* session(shared, Root.urlOf(flags.to, "TARGET_URL"))
   const copySlot = target === undefined ? undefined : Copy.defaultSlot(database)
   return {
     publications: flags.publication,
@@ -67,7 +58,7 @@ const planOf = Effect.fnUntraced(function* (flags: DoctorFlags, shared: Root.Sha
     snapshot: flags.snapshot || target !== undefined,
     connection: { host, sslmode },
     target,
-    standby: yield* session(shared, given(flags.standby, "STANDBY_URL")),
+    standby: yield* session(shared, Root.urlOf(flags.standby, "STANDBY_URL")),
     freeDisk: isLocal(host) ? freeDisk : undefined
   } satisfies Doctor.Plan
 })
@@ -95,16 +86,6 @@ const runCommand = Effect.fnUntraced(function* (flags: DoctorFlags) {
   if (code !== exitCodes.ok) return yield* new Verdict({ exitCode: code, failure: undefined })
 })
 
-const url = (name: string, description: string) =>
-  Flag.Redacted(name).pipe(
-    Flag.withMetavar("postgres://user@host:port/database"),
-    Flag.withDescription(description),
-    Flag.optional
-  )
-
-const flag = (name: string, description: string) =>
-  Flag.Boolean(name).pipe(Flag.withoutNegation, Flag.withDescription(description), Flag.withDefault(false))
-
 export const command = Command.make(
   "doctor",
   {
@@ -122,11 +103,17 @@ export const command = Command.make(
       Flag.optional
     ),
     plugin: Flag.String("plugin").pipe(Flag.withDescription("The output plugin"), Flag.withDefault("pgoutput")),
-    create: flag("create", "The slot is made where it is not there: that it is missing is no fault"),
-    snapshot: flag("snapshot", "Rows that are there are copied first"),
-    to: url("to", "Look at the target of a copy, too, as replicant copy would need it; TARGET_URL stands for it"),
-    standby: url("standby", "Look at a standby, too; a password goes better into STANDBY_URL, which stands for it"),
-    sql: flag("sql", "Print what mends it as one SQL script, and run nothing")
+    create: Root.switchFlag("create", "The slot is made where it is not there: that it is missing is no fault"),
+    snapshot: Root.switchFlag("snapshot", "Rows that are there are copied first"),
+    to: Root.urlFlag(
+      "to",
+      "Look at the target of a copy, too, as replicant copy would need it; TARGET_URL stands for it"
+    ),
+    standby: Root.urlFlag(
+      "standby",
+      "Look at a standby, too; a password goes better into STANDBY_URL, which stands for it"
+    ),
+    sql: Root.switchFlag("sql", "Print what mends it as one SQL script, and run nothing")
   },
   runCommand
 ).pipe(

@@ -1,5 +1,6 @@
 /** `replicant lag`: one number for probes and scripts, with the exit codes of monitoring plugins. */
-import { SlotNotFound } from "@replicant/core"
+import { type ReplicationError, SlotNotFound } from "@replicant/core"
+import type { WalSender } from "@replicant/core/driver"
 import { SlotOverview } from "@replicant/core/operations"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
@@ -23,19 +24,30 @@ const find = (overview: SlotOverview.SlotOverview, slot: string) => {
   return found === undefined ? Effect.fail(new SlotNotFound({ slot })) : Effect.succeed(found)
 }
 
-/** The slot by one look; by some of them where its time is asked for and the first does not tell. */
-const lookFor = (slot: string, asks: "bytes" | "time") =>
-  asks === "bytes"
-    ? Effect.flatMap(SlotOverview.look(), (overview) => find(overview, slot))
-    : SlotOverview.watch({ interval: lookInterval }).pipe(
-        Stream.mapEffect(Result.match({ onFailure: Effect.fail, onSuccess: (overview) => find(overview, slot) })),
-        Stream.take(looks),
-        Stream.takeUntil(({ budget, lagIsLonger, lagMillis }) => {
-          return budget.level === "lost" || (lagMillis !== undefined && !lagIsLonger)
-        }),
-        Stream.runLast,
-        Effect.map(Option.getOrThrow)
-      )
+/**
+ * The slot by one look; by some of them where its time is asked for and the first does not tell. When the time is up, what was seen by
+ * then counts.
+ */
+export const lookFor = (
+  slot: string,
+  asks: "bytes" | "time",
+  timeout: number
+): Effect.Effect<SlotOverview.SlotStatus, LookFailed | ReplicationError, WalSender> =>
+  SlotOverview.watch({ interval: lookInterval }).pipe(
+    Stream.mapEffect(Result.match({ onFailure: Effect.fail, onSuccess: (overview) => find(overview, slot) })),
+    Stream.take(asks === "bytes" ? 1 : looks),
+    Stream.takeUntil(({ budget, lagIsLonger, lagMillis }) => {
+      return budget.level === "lost" || (lagMillis !== undefined && !lagIsLonger)
+    }),
+    Stream.interruptWhen(Effect.sleep(timeout)),
+    Stream.runLast,
+    Effect.flatMap(
+      Option.match({
+        onNone: () => Effect.fail(new LookFailed({ message: `the server has not answered within ${timeout} ms` })),
+        onSome: Effect.succeed
+      })
+    )
+  )
 
 const number = (value: number | undefined): string => (value === undefined ? "" : `${value}\n`)
 
@@ -43,11 +55,7 @@ export const command = Command.make(
   "lag",
   {
     slot: Flag.String("slot").pipe(Flag.withDescription("The slot whose consumer is measured")),
-    time: Flag.Boolean("time").pipe(
-      Flag.withoutNegation,
-      Flag.withDescription("Print seconds instead of bytes"),
-      Flag.withDefault(false)
-    ),
+    time: Root.switchFlag("time", "Print seconds instead of bytes"),
     warn: measureFlag("warn", "Exit code 1 from so much on: bytes or a time; again for both").pipe(Flag.atLeast(0)),
     critical: measureFlag("critical", "Exit code 2 from so much on").pipe(Flag.atLeast(0)),
     timeout: timeFlag("timeout", "Exit code 3 where nothing is known by then").pipe(Flag.withDefault(10_000))
@@ -57,12 +65,8 @@ export const command = Command.make(
       const shared = yield* Root.command
       const output = yield* Output
       const asksTime = time || [...warn, ...critical].some((limit) => "millis" in limit)
-      const lag = yield* lookFor(slot, asksTime ? "time" : "bytes").pipe(
+      const lag = yield* lookFor(slot, asksTime ? "time" : "bytes", timeout).pipe(
         Effect.provide(Root.walSender(shared)),
-        Effect.timeoutOrElse({
-          duration: timeout,
-          orElse: () => Effect.fail(new LookFailed({ message: `the server has not answered within ${timeout} ms` }))
-        }),
         Effect.catch((failure) => Effect.fail(new Verdict({ exitCode: probeCodes.unknown, failure })))
       )
       const { lagBytes, lagIsLonger, lagMillis } = lag

@@ -89,12 +89,9 @@ export const tableFlag = Flag.String("table").pipe(
   Flag.atLeast(0)
 )
 
-export const withoutIdentityFlag = Flag.Boolean("without-identity").pipe(
-  Flag.withoutNegation,
-  Flag.withDescription(
-    "Publish also what has no replica identity: its UPDATE and DELETE fail at the source from then on"
-  ),
-  Flag.withDefault(false)
+export const withoutIdentityFlag = Root.switchFlag(
+  "without-identity",
+  "Publish also what has no replica identity: its UPDATE and DELETE fail at the source from then on"
 )
 
 const operationFlag = (leftOut: string) =>
@@ -112,11 +109,7 @@ const create = Command.make(
       Flag.withDescription("Every table of a schema, also those made later (PostgreSQL 15); again for more"),
       Flag.atLeast(0)
     ),
-    allTables: Flag.Boolean("all-tables").pipe(
-      Flag.withoutNegation,
-      Flag.withDescription("Every table, also those made later; needs a superuser"),
-      Flag.withDefault(false)
-    ),
+    allTables: Root.switchFlag("all-tables", "Every table, also those made later; needs a superuser"),
     withoutIdentity: withoutIdentityFlag,
     operations: operationFlag("all four when left out")
   },

@@ -19,19 +19,24 @@ import * as PgWalSender from "../pg/PgWalSender.ts"
 import { type Palette, withColor, withoutColor } from "./ChangeText.ts"
 import { Output } from "./StandardOutput.ts"
 
-const url = Flag.Redacted("url").pipe(
-  Flag.withMetavar("postgres://user@host:port/database"),
-  Flag.withDescription(
-    "The server; others can see it in the list of processes: a password goes better into DATABASE_URL"
-  ),
-  Flag.optional
+/** A server. */
+export const urlFlag = (name: string, description: string) =>
+  Flag.Redacted(name).pipe(
+    Flag.withMetavar("postgres://user@host:port/database"),
+    Flag.withDescription(description),
+    Flag.optional
+  )
+
+/** What is off unless it is named. */
+export const switchFlag = (name: string, description: string) =>
+  Flag.Boolean(name).pipe(Flag.withoutNegation, Flag.withDescription(description), Flag.withDefault(false))
+
+const url = urlFlag(
+  "url",
+  "The server; others can see it in the list of processes: a password goes better into DATABASE_URL"
 )
 
-const json = Flag.Boolean("json").pipe(
-  Flag.withoutNegation,
-  Flag.withDescription("Machine-readable: JSON on standard output, one JSON object a line on standard error"),
-  Flag.withDefault(false)
-)
+const json = switchFlag("json", "Machine-readable: JSON on standard output, one JSON object a line on standard error")
 
 const color = Flag.Boolean("color").pipe(
   Flag.withDescription("Colour on a terminal; off with --no-color, and where NO_COLOR is set"),
@@ -58,6 +63,15 @@ const environment = (shared: Shared): Readonly<Record<string, string>> => {
     ...Object.fromEntries(defined),
     ...(Option.isSome(shared.url) ? { DATABASE_URL: Redacted.value(shared.url.value) } : {})
   }
+}
+
+/** What a flag says, or a variable stands for: a password does not belong on a command line. */
+export const urlOf = (
+  flag: Option.Option<Redacted.Redacted<string>>,
+  variable: string
+): Option.Option<Redacted.Redacted<string>> => {
+  const value = process.env[variable] ?? ""
+  return Option.orElse(flag, () => (value === "" ? Option.none() : Option.some(Redacted.make(value))))
 }
 
 /** Whether a database was named as a whole, by `--url` or DATABASE_URL. */

@@ -54,11 +54,7 @@ const toJson = (slot: Slot) => ({
 
 const name = Argument.String("name").pipe(Argument.withDescription("Lower-case letters, digits and underscores"))
 
-const watchFlag = Flag.Boolean("watch").pipe(
-  Flag.withoutNegation,
-  Flag.withDescription("Go on, as `replicant watch` does"),
-  Flag.withDefault(false)
-)
+const watchFlag = Root.switchFlag("watch", "Go on, as `replicant watch` does")
 
 const list = Command.make("list", { isWatch: watchFlag }, ({ isWatch }) =>
   Effect.gen(function* () {
@@ -103,11 +99,7 @@ const create = Command.make(
       Flag.withDescription("The output plugin: pgoutput, wal2json, …"),
       Flag.withDefault("pgoutput")
     ),
-    failover: Flag.Boolean("failover").pipe(
-      Flag.withoutNegation,
-      Flag.withDescription("Keep the slot on standbys too (PostgreSQL 17)"),
-      Flag.withDefault(false)
-    )
+    failover: Root.switchFlag("failover", "Keep the slot on standbys too (PostgreSQL 17)")
   },
   ({ failover, name: slot, plugin }) =>
     Effect.gen(function* () {
@@ -135,11 +127,7 @@ const drop = Command.make(
   "drop",
   {
     name,
-    wait: Flag.Boolean("wait").pipe(
-      Flag.withoutNegation,
-      Flag.withDescription("Wait until nobody streams from it"),
-      Flag.withDefault(false)
-    )
+    wait: Root.switchFlag("wait", "Wait until nobody streams from it")
   },
   ({ name: slot, wait }) =>
     Effect.gen(function* () {
@@ -167,11 +155,7 @@ const advance = Command.make(
   {
     name,
     to: Root.lsnFlag("to", "Everything committed before this position is skipped"),
-    yes: Flag.Boolean("yes").pipe(
-      Flag.withoutNegation,
-      Flag.withDescription("Skip what its consumer has not confirmed"),
-      Flag.withDefault(false)
-    )
+    yes: Root.switchFlag("yes", "Skip what its consumer has not confirmed")
   },
   ({ name: slot, to, yes }) =>
     Effect.gen(function* () {

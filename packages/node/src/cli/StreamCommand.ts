@@ -11,11 +11,9 @@ import {
   type ReplicationError,
   ReplicationSlot,
   SlotAlreadyExists,
-  SlotLease,
   TransactionSpill
 } from "@replicant/core"
 import { identifySystem, type WalSender } from "@replicant/core/driver"
-import { Operations } from "@replicant/core/operations"
 import * as Command from "effect/cli/Command"
 import * as Flag from "effect/cli/Flag"
 import * as Effect from "effect/Effect"
@@ -36,6 +34,7 @@ import { Output } from "./StandardOutput.ts"
 import { showStream } from "./StreamLine.ts"
 import { type StreamFlags, type StreamPlan, streamPlan } from "./StreamPlan.ts"
 import { isFrame } from "./StreamWindow.ts"
+import { underLease } from "./UnderLease.ts"
 
 /** How long a slot may be in use when the command starts: what was just killed takes a moment to let go of it. */
 const slotInUseMillis = 10_000
@@ -122,26 +121,6 @@ const checkStandby = ({ plugin, publication }: StreamPlan) =>
     ? Root.withConnection((connection) => Publication.checkPublications(connection, plugin.tells.publications))
     : Effect.void
 
-/** Follows while the lease is held, where `--lease` says so; listens meanwhile, also while it stands by. */
-const underLease = Effect.fnUntraced(function* <A, E, R>(
-  self: Effect.Effect<A, E, R>,
-  stream: Operations.Watched,
-  { plan, flags: { lease: isLeased, listen } }: { readonly plan: StreamPlan; readonly flags: StreamFlags }
-) {
-  const watched = yield* Operations.examined(stream, {
-    publications: plan.plugin.tells.publications,
-    plugin: plan.plugin.name
-  })
-  if (!isLeased) {
-    yield* Listen.listening(listen, watched)
-    return yield* self
-  }
-  const lease = yield* SlotLease.make({ slot: plan.slot })
-  yield* Listen.listening(listen, Operations.leased(watched, lease))
-  yield* checkStandby(plan)
-  return yield* lease.run(self)
-}, Effect.scoped)
-
 /** Keeps checkpoints where `--checkpoint` says. */
 const withCheckpoints = <A, E, R>(self: Effect.Effect<A, E, R>, { checkpoint }: StreamFlags) =>
   Option.match(checkpoint, {
@@ -197,10 +176,15 @@ const run = Effect.fnUntraced(function* (flags: StreamFlags) {
       showStream({ slot: plan.slot, state: SubscriptionRef.get(stream.state), totals, shows })
     )
   })
-  yield* underLease(Effect.scoped(withCheckpoints(following, flags)), stream, { plan, flags }).pipe(
-    Effect.provide(Root.walSender(shared)),
-    Effect.provide(TransactionSpill.layer())
-  )
+  const { name, tells } = plan.plugin
+  yield* Effect.gen(function* () {
+    if (flags.lease) yield* checkStandby(plan)
+    yield* underLease(Effect.scoped(withCheckpoints(following, flags)), {
+      stream,
+      plan: { publications: tells.publications, plugin: name },
+      flags
+    })
+  }).pipe(Effect.scoped, Effect.provide(Root.walSender(shared)), Effect.provide(TransactionSpill.layer()))
 })
 
 const untilLsn: Flag.Flag<Option.Option<Lsn.Lsn>> = Flag.optional(
@@ -222,9 +206,6 @@ const connections = Flag.Int("connections").pipe(
   Flag.optional
 )
 
-const flag = (name: string, description: string) =>
-  Flag.Boolean(name).pipe(Flag.withoutNegation, Flag.withDescription(description), Flag.withDefault(false))
-
 export const command = Command.make(
   "stream",
   {
@@ -238,9 +219,12 @@ export const command = Command.make(
       Flag.withDescription("The output plugin"),
       Flag.withDefault("pgoutput")
     ),
-    create: flag("create", "Make the slot if there is none, and for --table a publication of the slot's name"),
-    temporary: flag("temporary", "Use a slot that lives as long as this command, and leave nothing behind"),
-    failover: flag("failover", "Keep the slot on standbys too (PostgreSQL 17)"),
+    create: Root.switchFlag(
+      "create",
+      "Make the slot if there is none, and for --table a publication of the slot's name"
+    ),
+    temporary: Root.switchFlag("temporary", "Use a slot that lives as long as this command, and leave nothing behind"),
+    failover: Root.switchFlag("failover", "Keep the slot on standbys too (PostgreSQL 17)"),
     withoutIdentity: withoutIdentityFlag,
     snapshot: Flag.Literals("snapshot", ["initial", "only", "never"]).pipe(
       Flag.withDescription(
@@ -261,8 +245,11 @@ export const command = Command.make(
     ),
     untilLsn,
     limit,
-    pretty: flag("pretty", "For people instead of programs"),
-    boundaries: flag("boundaries", "Also a line for each begin, commit, origin and change of a table's shape"),
+    pretty: Root.switchFlag("pretty", "For people instead of programs"),
+    boundaries: Root.switchFlag(
+      "boundaries",
+      "Also a line for each begin, commit, origin and change of a table's shape"
+    ),
     streaming: Flag.Literals("streaming", ["on", "parallel"]).pipe(
       Flag.withDescription(
         "Let the server send large transactions before they commit; they are printed once they have"
@@ -270,8 +257,14 @@ export const command = Command.make(
       Flag.optional
     ),
     listen: Listen.flag,
-    lease: flag("lease", "Follow while this process holds the slot's lease, and stand by while another does"),
-    twoPhase: flag("two-phase", "Print prepared transactions when they are prepared, and then what became of them")
+    lease: Root.switchFlag(
+      "lease",
+      "Follow while this process holds the slot's lease, and stand by while another does"
+    ),
+    twoPhase: Root.switchFlag(
+      "two-phase",
+      "Print prepared transactions when they are prepared, and then what became of them"
+    )
   },
   run
 ).pipe(

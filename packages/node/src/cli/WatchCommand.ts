@@ -194,11 +194,7 @@ export const command = Command.make(
       Flag.withDescription("What is first: the greatest lag, what keeps the most WAL, the fastest; or by name"),
       Flag.withDefault("lag" as Order)
     ),
-    once: Flag.Boolean("once").pipe(
-      Flag.withoutNegation,
-      Flag.withDescription("Look once, as text"),
-      Flag.withDefault(false)
-    ),
+    once: Root.switchFlag("once", "Look once, as text"),
     walDirectory: Flag.String("wal-directory").pipe(
       Flag.withMetavar("DIR"),
       Flag.withDescription("Where pg_wal is on this machine: forecasts when its disk is full"),
