@@ -7,11 +7,11 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { slotName } from "../protocol/ReplicationCommand.ts"
 import { InvalidOption, type ReplicationError } from "../ReplicationError.ts"
-import type * as Tables from "../server/Tables.ts"
+import type { SqlSession } from "../server/WalSender.ts"
 import { type TableName, tableName } from "../table/TableName.ts"
 
 /** A session that takes SQL. Text comes back, as from a walsender. */
-export interface Session extends Tables.Session<ReplicationError> {
+export interface Session extends SqlSession {
   /** Whether another than the backend that answers let us in: a connection pooler, which may hand each statement to another. */
   readonly isPooled?: boolean | undefined
 }
@@ -77,6 +77,9 @@ export interface Asked extends Omit<Plan, "tables" | "thresholds" | "statusInter
   readonly statusInterval: number | undefined
   readonly thresholds: { readonly [Name in keyof Thresholds]-?: number }
 }
+
+/** What a plan takes at once: the stream and who asks about it; a first copy's readers, its keeper and who asks. */
+export const neededConnections = ({ connections, snapshot }: Asked): number => (snapshot === true ? connections : 0) + 2
 
 const millis = (input: Duration.Input): number => Duration.toMillis(Duration.fromInputUnsafe(input))
 

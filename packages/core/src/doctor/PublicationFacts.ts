@@ -2,13 +2,14 @@
 import * as Schema from "effect/Schema"
 import type { Operation } from "../server/Publication.ts"
 import { jsonArray } from "../server/TablesSql.ts"
+import { everyOperation } from "../table/PublicationCommand.ts"
 import * as Check from "./Check.ts"
 import type { Asked } from "./Plan.ts"
 
 const Publication = Schema.Struct({
   name: Schema.String,
   isAllTables: Schema.Boolean,
-  operations: Schema.Array(Schema.Literals(["insert", "update", "delete", "truncate"])),
+  operations: Schema.Array(Schema.Literals(everyOperation)),
   viaRoot: Schema.Boolean,
   /** Tables that it sends changes of. */
   tables: Schema.Number,
@@ -34,7 +35,7 @@ export const publications: Check.Fact<ReadonlyArray<Publication>> = {
       Schema.Array(Publication),
       jsonArray(
         `json_build_object('name', p.pubname, 'isAllTables', p.puballtables, 'viaRoot', p.pubviaroot,
-          'operations', to_json(array_remove(ARRAY[${(["insert", "update", "delete", "truncate"] as const).map(operation).join(", ")}], NULL)),
+          'operations', to_json(array_remove(ARRAY[${everyOperation.map(operation).join(", ")}], NULL)),
           'tables', (SELECT count(*) FROM pg_get_publication_tables(p.pubname::text)),
           'partitioned', CASE WHEN p.pubviaroot THEN '[]'::json ELSE ${jsonArray(
             "json_build_object('schema', n.nspname, 'name', c.relname) ORDER BY n.nspname, c.relname",

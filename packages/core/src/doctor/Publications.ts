@@ -1,5 +1,6 @@
 /** What is published: whether it is there, is all that is meant, and is what PostgreSQL can send. */
 import { qualifiedName, quoteIdentifier, quoteLiteral } from "../protocol/ReplicationCommand.ts"
+import { everyOperation } from "../table/PublicationCommand.ts"
 import * as Check from "./Check.ts"
 import { publications, sentBy, wantedOf } from "./PublicationFacts.ts"
 import { plural, some } from "./Remedies.ts"
@@ -82,9 +83,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     { publications },
     ({ publications }, context) =>
       wantedOf(publications, context).flatMap(({ name, operations }) => {
-        const lacking = (["insert", "update", "delete", "truncate"] as const).filter(
-          (operation) => !operations.includes(operation)
-        )
+        const lacking = everyOperation.filter((operation) => !operations.includes(operation))
         if (lacking.length === 0) return []
         return [
           {

@@ -3,6 +3,7 @@ import * as Schema from "effect/Schema"
 import { qualifiedName } from "../protocol/ReplicationCommand.ts"
 import { jsonArray } from "../server/TablesSql.ts"
 import * as Check from "./Check.ts"
+import { neededConnections } from "./Plan.ts"
 import { duration, plural, role, some } from "./Remedies.ts"
 import { tables } from "./TableFacts.ts"
 
@@ -120,7 +121,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     ({ rights }, context) => {
       const { who } = context
       if (who === undefined || who.isSuperuser) return []
-      const needed = forCopies(context) ? context.asked.connections + 2 : 2
+      const needed = neededConnections(context.asked)
       const ofRole = {
         what: `role ${role(who.role)}`,
         subject: role(who.role),

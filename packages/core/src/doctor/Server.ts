@@ -1,7 +1,8 @@
 /** The server itself: its version, its settings, and what is left of what it has room for. */
 import * as Check from "./Check.ts"
+import { neededConnections } from "./Plan.ts"
 import { reloaded, restarted } from "./Remedies.ts"
-import { amount, settings, walSenders } from "./ServerFacts.ts"
+import { amount, elements, settings, walSenders } from "./ServerFacts.ts"
 import { slots } from "./SlotFacts.ts"
 
 const page = "docs/postgres-setup.md#settings"
@@ -21,8 +22,6 @@ const halfYear = 183 * 86_400_000
 /** What a plan takes beside what is in use. */
 const neededSlots = ({ asked }: Check.Context, isThere: boolean): number =>
   asked.slot === undefined || isThere ? 0 : asked.snapshot === true ? 2 : 1
-
-const neededSenders = ({ asked }: Check.Context): number => (asked.snapshot === true ? asked.connections + 2 : 2)
 
 export const checks: ReadonlyArray<Check.Check> = [
   Check.make(
@@ -106,7 +105,7 @@ export const checks: ReadonlyArray<Check.Check> = [
       const most = amount(settings, "max_wal_senders")
       // A stream that runs already has its place: only the connection that asks about it is to come.
       const isStreaming = slots.some(({ activePid, name }) => name === context.asked.slot && activePid !== null)
-      const needed = neededSenders(context) - (isStreaming && context.asked.snapshot !== true ? 1 : 0)
+      const needed = neededConnections(context.asked) - (isStreaming && context.asked.snapshot !== true ? 1 : 0)
       if (most === undefined || walSenders.length + needed <= most) return []
       return [
         {
@@ -272,17 +271,16 @@ export const checks: ReadonlyArray<Check.Check> = [
     },
     { settings },
     ({ settings }, { asked: { plugin } }) => {
-      const allowed = settings.output_plugin_libraries?.value
-      if (allowed === undefined || plugin === "pgoutput" || plugin === "test_decoding") return []
-      const listed = allowed.split(",").map((name) => name.trim().replaceAll('"', ""))
-      if (listed.includes(plugin)) return []
+      if (plugin === "pgoutput" || plugin === "test_decoding") return []
+      const listed = elements(settings, "output_plugin_libraries")
+      if (settings.output_plugin_libraries === undefined || listed.includes(plugin)) return []
       return [
         {
           severity: "error",
           subject: "output_plugin_libraries",
           seen: `output_plugin_libraries does not list ${plugin}`,
           consequence: "making a slot with it, and streaming from one, is refused (42501)",
-          cure: reloaded("output_plugin_libraries", [...listed.filter((name) => name !== ""), plugin])
+          cure: reloaded("output_plugin_libraries", [...listed, plugin])
         }
       ]
     }

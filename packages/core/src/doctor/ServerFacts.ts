@@ -74,6 +74,13 @@ export const amount = (all: Settings, name: string): number | undefined => {
   return value < 0 ? value : value * (unitSizes[setting.unit ?? ""] ?? 1)
 }
 
+/** A setting that is a list of names, as its elements; none where it is not there. */
+export const elements = (all: Settings, name: string): ReadonlyArray<string> =>
+  (all[name]?.value ?? "")
+    .split(",")
+    .map((element) => element.trim().replaceAll('"', ""))
+    .filter((element) => element !== "")
+
 const Senders = Schema.Array(
   Schema.Struct({
     pid: Schema.Number,

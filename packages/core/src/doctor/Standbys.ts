@@ -2,8 +2,8 @@
 import * as Schema from "effect/Schema"
 import { quoteLiteral } from "../protocol/ReplicationCommand.ts"
 import * as Check from "./Check.ts"
-import { bytes, duration, reloaded, restarted, some } from "./Remedies.ts"
-import { amount, settings, standbySettings, walSenders } from "./ServerFacts.ts"
+import { bytes, duration, reloaded, restarted } from "./Remedies.ts"
+import { amount, elements, settings, standbySettings, walSenders } from "./ServerFacts.ts"
 import { isLost, slots, standbySlots, wanted } from "./SlotFacts.ts"
 
 const page = "docs/postgres-setup.md#failover"
@@ -39,16 +39,8 @@ const source: Check.Fact<typeof Standing.Type> = {
 
 const standby: Check.Fact<typeof Standing.Type> = { ...source, name: "standby-recovery", server: "standby" }
 
-/** The slots that `synchronized_standby_slots` names. */
-const listed = (value: string | undefined): ReadonlyArray<string> =>
-  (value ?? "")
-    .split(",")
-    .map((name) => name.trim().replaceAll('"', ""))
-    .filter((name) => name !== "" && name !== "*")
-
-const isAsked = ({ asked }: Check.Context): boolean => asked.standby !== undefined
-
-const atStandby = { page, server: "standby", applies: isAsked } as const
+/** Looked for where a standby is named: each needs a fact of it. */
+const atStandby = { page, server: "standby" } as const
 
 /** What a standby must have as much of as its primary, or a promotion leaves slots and streams without room. */
 const sizes = ["max_replication_slots", "max_wal_senders"]
@@ -94,7 +86,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     },
     { settings, slots },
     ({ settings, slots }, context) => {
-      const named = listed(settings.synchronized_standby_slots?.value)
+      const named = elements(settings, "synchronized_standby_slots").filter((name) => name !== "*")
       const isWaiting = slots.some(({ isFailover, isLogical }) => isLogical && isFailover)
       const without = named.flatMap((name) => {
         const slot = slots.find((each) => each.name === name)
@@ -139,7 +131,7 @@ export const checks: ReadonlyArray<Check.Check> = [
     ({ slots, walSenders }, context) => {
       if (context.serverVersion < 170_000 || context.asked.slot === undefined) return []
       const hasStandby =
-        isAsked(context) ||
+        context.asked.standby !== undefined ||
         walSenders.some(({ isPhysical }) => isPhysical) ||
         slots.some(({ isLogical, isTemporary }) => !isLogical && !isTemporary)
       return wanted(slots, context)
@@ -322,16 +314,17 @@ export const checks: ReadonlyArray<Check.Check> = [
     { id: "standby.room", about: "the standby has less room for slots and streams than its primary", ...atStandby },
     { settings, standbySettings },
     ({ settings, standbySettings }) => {
-      const smaller = sizes.filter((name) => (amount(standbySettings, name) ?? 0) < (amount(settings, name) ?? 0))
-      if (smaller.length === 0) return []
-      return smaller.map((name) => ({
-        severity: "warning",
-        subject: name,
-        seen: `${some([name])} is ${amount(standbySettings, name)} at the standby, and ${amount(settings, name)} at its primary`,
-        consequence:
-          "after a promotion there may be no room for what runs now; with too few walsenders it does not even start",
-        cure: restarted(name, String(amount(settings, name)))
-      }))
+      const sizeOf = (of: typeof settings, name: string) => amount(of, name) ?? 0
+      return sizes
+        .filter((name) => sizeOf(standbySettings, name) < sizeOf(settings, name))
+        .map((name) => ({
+          severity: "warning",
+          subject: name,
+          seen: `${name} is ${sizeOf(standbySettings, name)} at the standby, and ${sizeOf(settings, name)} at its primary`,
+          consequence:
+            "after a promotion there may be no room for what runs now; with too few walsenders it does not even start",
+          cure: restarted(name, String(sizeOf(settings, name)))
+        }))
     }
   )
 ]

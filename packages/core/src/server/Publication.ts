@@ -15,6 +15,7 @@ import {
   ServerError,
   UnsupportedByServer
 } from "../ReplicationError.ts"
+import { everyOperation } from "../table/PublicationCommand.ts"
 import { type TableName, tableName } from "../table/TableName.ts"
 import * as Catalog from "./Catalog.ts"
 import type { ReplicantConnection } from "./WalSender.ts"
@@ -22,7 +23,7 @@ import type { ReplicantConnection } from "./WalSender.ts"
 export { type TableName, tableName }
 
 /** A kind of change that a publication may leave out. */
-export type Operation = "insert" | "update" | "delete" | "truncate"
+export type Operation = (typeof everyOperation)[number]
 
 /** What to publish. */
 export type PublicationTarget =
@@ -193,7 +194,7 @@ export const setupPublication = Effect.fn("Replicant.setupPublication")(function
   connection: ReplicantConnection,
   options: PublicationOptions
 ): Effect.fn.Return<Publication, ReplicationError> {
-  const { name, operations = ["insert", "update", "delete", "truncate"], target } = options
+  const { name, operations = everyOperation, target } = options
   const find = Effect.map(listPublications(connection), (all) => all.find((publication) => publication.name === name))
   const found = yield* find
   if (found === undefined) {

@@ -22,6 +22,7 @@ import {
   type CommandContext,
   checkedTables,
   createPublicationCommand,
+  everyOperation,
   type TablePublicationOptions
 } from "../table/PublicationCommand.ts"
 import type { Any } from "../table/Table.ts"
@@ -30,8 +31,6 @@ import * as Catalog from "./Catalog.ts"
 import * as Publication from "./Publication.ts"
 import * as Tables from "./Tables.ts"
 import type { ReplicantConnection } from "./WalSender.ts"
-
-const everyOperation: ReadonlyArray<Publication.Operation> = ["insert", "update", "delete", "truncate"]
 
 /** What a check asks for, beside the tables. */
 export interface CheckPublicationOptions {

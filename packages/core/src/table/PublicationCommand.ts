@@ -91,9 +91,13 @@ const tableClause = (
     return clause
   })
 
-const all = ["insert", "update", "delete", "truncate"] as const
+/** What a publication sends where nothing is left out. */
+export const everyOperation = ["insert", "update", "delete", "truncate"] as const
 
-const parameters = ({ operations = all, publishViaPartitionRoot = false }: TablePublicationOptions): string =>
+const parameters = ({
+  operations = everyOperation,
+  publishViaPartitionRoot = false
+}: TablePublicationOptions): string =>
   `(publish = '${operations.join(", ")}', publish_via_partition_root = ${publishViaPartitionRoot})`
 
 /** The name, quoted, and a clause for each table, or why not. */

@@ -16,8 +16,9 @@ import {
 } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import * as ReplicationOrigin from "./ReplicationOrigin.ts"
-import { coverTables, filledTables, type TableCoverage } from "./TableCoverage.ts"
+import { coverTables, type TableCoverage } from "./TableCoverage.ts"
 import {
+  filledTables,
   mismatches,
   missingGrants,
   type SourceTable,

@@ -27,14 +27,16 @@ export const functions = [
   "pg_replication_origin_xact_setup(pg_lsn, timestamptz)"
 ]
 
+/** SQL for whether the role may. */
+export const mayUseOrigins = functions
+  .map((name) => `pg_catalog.has_function_privilege('pg_catalog.${name}', 'EXECUTE')`)
+  .join(" AND ")
+
 /** What the role lacks, told before anything is tried. */
 export const checkRights = Effect.fnUntraced(function* (
   session: TargetSession
 ): Effect.fn.Return<void, SessionError | TargetDenied> {
-  const allowed = functions.map((name) => `pg_catalog.has_function_privilege('pg_catalog.${name}', 'EXECUTE')`)
-  const [row] = yield* session.query(
-    `SELECT ${allowed.join(" AND ")} AS may, pg_catalog.quote_ident(current_user) AS role`
-  )
+  const [row] = yield* session.query(`SELECT ${mayUseOrigins} AS may, pg_catalog.quote_ident(current_user) AS role`)
   if (row?.may === "t") return
   return yield* new TargetDenied({
     detail: `the target's role ${row?.role} may not use replication origins`,

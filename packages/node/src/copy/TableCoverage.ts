@@ -13,7 +13,7 @@ import * as SubscriptionRef from "effect/SubscriptionRef"
 import { type CopyError, TableNotCopied, TargetNotEmpty } from "./CopyError.ts"
 import * as CopyPosition from "./CopyPosition.ts"
 import * as CoveredTables from "./CoveredTables.ts"
-import { tableKey } from "./TargetCatalog.ts"
+import { filledTables, tableKey } from "./TargetCatalog.ts"
 import type { TargetSession } from "./TargetSession.ts"
 
 /** What is published, but for what the copy keeps for itself. */
@@ -21,16 +21,6 @@ const published = (source: ReplicantConnection, publications: ReadonlyArray<stri
   Effect.map(PublishedEntries.listEntries(source, publications), (entries) =>
     entries.filter((entry) => !CopyPosition.isPositionTable(entry))
   )
-
-/** Those of these tables that hold rows. */
-export const filledTables = Effect.fnUntraced(function* (target: TargetSession, keys: Iterable<string>) {
-  const filled: Array<string> = []
-  for (const key of keys) {
-    const [row] = yield* target.query(`SELECT EXISTS (SELECT FROM ${key}) AS filled`)
-    if (row?.filled === "t") filled.push(key)
-  }
-  return filled
-})
 
 /** What decides what becomes of a table that joins. */
 export interface CoverageOptions {

@@ -142,3 +142,22 @@ export const missingGrants = ({ role, tables }: TargetTables): ReadonlyArray<str
     .filter(({ denied }) => denied.length > 0)
     .map(({ denied, label }) => `GRANT ${denied.join(", ")} ON ${label} TO ${to}`)
 }
+
+/** So many tables are looked into by one statement: each takes a lock, and there is room for some thousands. */
+const atATime = 500
+
+/** Those of these tables that hold rows. */
+export const filledTables = Effect.fnUntraced(function* (
+  { query }: Pick<TargetQueries, "query">,
+  keys: Iterable<string>
+): Effect.fn.Return<ReadonlyArray<string>, SessionError> {
+  const all = Array.from(keys)
+  const filled: Array<string> = []
+  for (let at = 0; at < all.length; at += atATime) {
+    const asked = all.slice(at, at + atATime)
+    const looks = asked.map((key, place) => `SELECT ${place} AS place WHERE EXISTS (SELECT FROM ${key})`)
+    const places = new Set(Array.from(yield* query(looks.join(" UNION ALL ")), ({ place }) => Number(place)))
+    filled.push(...asked.filter((_, place) => places.has(place)))
+  }
+  return filled
+})

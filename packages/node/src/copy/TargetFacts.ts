@@ -6,7 +6,14 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as CopyPosition from "./CopyPosition.ts"
 import * as ReplicationOrigin from "./ReplicationOrigin.ts"
-import { type SourceTable, sourceTables, type TargetTables, tableKey, targetTables } from "./TargetCatalog.ts"
+import {
+  filledTables,
+  type SourceTable,
+  sourceTables,
+  type TargetTables,
+  tableKey,
+  targetTables
+} from "./TargetCatalog.ts"
 import type { SessionError } from "./TargetSession.ts"
 
 /** A doctor's session fails in core's own ways, and never as one that a copy writes by. */
@@ -72,9 +79,7 @@ export const state: Doctor.Fact<
         'mayUseTable', coalesce(has_table_privilege(to_regclass('replicant.copy_position')::oid, 'SELECT')
           AND has_table_privilege(to_regclass('replicant.copy_position')::oid, 'INSERT')
           AND has_table_privilege(to_regclass('replicant.copy_position')::oid, 'UPDATE'), false),
-        'mayUseOrigins', ${ReplicationOrigin.functions
-          .map((name) => `has_function_privilege('pg_catalog.${name}', 'EXECUTE')`)
-          .join(" AND ")},
+        'mayUseOrigins', ${ReplicationOrigin.mayUseOrigins},
         'origins', ${Doctor.jsonArray("o.roname ORDER BY o.roname", "FROM pg_replication_origin o")},
         'originLimit', current_setting('${
           session.serverVersion >= 180_000 ? "max_active_replication_origins" : "max_replication_slots"
@@ -99,32 +104,21 @@ export const position: Doctor.Fact<CopyPosition.CopyPosition | undefined> = {
   grants: (role) => [`GRANT USAGE ON SCHEMA replicant TO ${role}`, `GRANT SELECT ON replicant.copy_position TO ${role}`]
 }
 
-/** So many tables are looked into by one statement: each takes a lock, and there is room for some thousands. */
-const atATime = 500
-
 /** The tables that hold rows, of those that we may read. */
 export const filled: Doctor.Fact<ReadonlyArray<string>> = {
   name: "target-rows",
   what: "whether the target's tables are empty",
   server: "target",
   needs: [found],
-  read: Effect.fnUntraced(function* ({ known, session }): Effect.fn.Return<ReadonlyArray<string>, ReplicationError> {
+  read: ({ known, session }) => {
     const tables = [...known(found).tables].filter(([, { denied }]) => !denied.includes("SELECT"))
-    const keys: Array<string> = []
-    for (let at = 0; at < tables.length; at += atATime) {
-      const looks = tables
-        .slice(at, at + atATime)
-        .map(([key], index) => `SELECT ${at + index} AS place WHERE EXISTS (SELECT FROM ${key})`)
-      const places = yield* Doctor.ask(
+    return asCore(
+      filledTables(
         session,
-        "tables",
-        Schema.Array(Schema.Number),
-        Doctor.jsonArray("x.place", `FROM (${looks.join(" UNION ALL ")}) x`)
+        tables.map(([key]) => key)
       )
-      for (const place of places) keys.push(tables[place]![0])
-    }
-    return keys
-  })
+    )
+  }
 }
 
 const Habits = Schema.Struct({

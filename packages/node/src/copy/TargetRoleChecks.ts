@@ -8,7 +8,8 @@ import { position, state } from "./TargetFacts.ts"
 
 const page = "docs/copy.md#what-it-checks-before-the-first-row"
 
-const atTarget = { page, server: "target", applies: ({ asked }: Doctor.Context) => asked.target !== undefined } as const
+/** Looked for where a target is named: each needs a fact of it. */
+const atTarget = { page, server: "target" } as const
 
 /** The slot's name, where a copy has one. */
 const slotOf = ({ asked }: Doctor.Context): string => asked.slot ?? ""

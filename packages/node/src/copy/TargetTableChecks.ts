@@ -7,7 +7,8 @@ import { filled, found, habits, position, published } from "./TargetFacts.ts"
 
 const page = "docs/copy.md#what-it-checks-before-the-first-row"
 
-const atTarget = { page, server: "target", applies: ({ asked }: Doctor.Context) => asked.target !== undefined } as const
+/** Looked for where a target is named: each needs a fact of it. */
+const atTarget = { page, server: "target" } as const
 
 const alterTarget = "pg_dump --schema-only of the source has the definitions"
 

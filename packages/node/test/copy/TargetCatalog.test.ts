@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
 import type { CatalogTable } from "../../src/codegen/TableModule.ts"
 import {
+  filledTables,
   mismatches,
   missingGrants,
   type TargetColumn,
@@ -82,4 +84,28 @@ describe("TargetCatalog", () => {
     const denied = missingGrants(tables(table({ denied: ["INSERT", "DELETE"] })))
     assert.deepStrictEqual(denied, ['GRANT INSERT, DELETE ON "public"."t" TO "me"'])
   })
+})
+
+describe("the tables that hold rows", () => {
+  it.effect("are found by a statement for each five hundred, in the order in which they are asked about", () =>
+    Effect.gen(function* () {
+      const keys = Array.from({ length: 1001 }, (_, index) => `"public"."t${index}"`)
+      const asked: Array<string> = []
+      const query = (text: string) =>
+        Effect.sync(() => {
+          asked.push(text)
+          // Each statement has found its last table, and the first one its second as well.
+          const last = { place: String(text.split(" UNION ALL ").length - 1) }
+          return asked.length === 1 ? [last, { place: "1" }] : [last]
+        })
+      assert.deepStrictEqual(yield* filledTables({ query }, keys), [
+        '"public"."t1"',
+        '"public"."t499"',
+        '"public"."t999"',
+        '"public"."t1000"'
+      ])
+      assert.lengthOf(asked, 3)
+      assert.strictEqual(asked[2], 'SELECT 0 AS place WHERE EXISTS (SELECT FROM "public"."t1000")')
+    })
+  )
 })
