@@ -31,6 +31,7 @@ const onNewest = [
   "test/DoctorRights.test.ts",
   "test/Operations.test.ts",
   "test/OperationsPage.test.ts",
+  "test/Prometheus.test.ts",
   ...faults(
     "BlackHoles",
     "Bytes",

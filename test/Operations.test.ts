@@ -1,15 +1,13 @@
 /** What a probe is told of streams on a real server: over HTTP, by a program and by the commands. */
-import { createServer } from "node:http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe } from "@effect/vitest"
 import { LogicalStream, nextLsn } from "@replicant/core"
 import { Doctor, Metrics, Operations } from "@replicant/core/operations"
 import { FaultProxy } from "@replicant/node/testing"
-import { Effect, Latch, Layer, Schema } from "effect"
-import { HttpRouter } from "effect/http"
+import { Effect, Latch, Schema } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
-import { type Replicant, startReplicant } from "./support/Replicant.ts"
+import { listensOn, served } from "./support/Listening.ts"
+import { startReplicant } from "./support/Replicant.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
 
@@ -55,25 +53,6 @@ const failingOf = Effect.fnUntraced(function* (url: string, what: string) {
     { what: `${what}, for as long as its threshold` }
   )
 })
-
-/** Serves what the page tells a program to serve, on a port that is free. */
-const served = Effect.fnUntraced(function* (stream: Operations.Watched) {
-  const server = createServer()
-  yield* Layer.build(
-    HttpRouter.serve(Operations.layer({ streams: [stream] }), { disableListenLog: true }).pipe(
-      Layer.provide(NodeHttpServer.layer(() => server, { host: "127.0.0.1", port: 0 }))
-    )
-  )
-  const address = server.address()
-  return `http://127.0.0.1:${address !== null && typeof address === "object" ? address.port : 0}`
-})
-
-/** Where a command says that it listens. */
-const listensOn = (running: Replicant) =>
-  eventually(
-    Effect.sync(() => /^note: listening on (http:\S+)$/m.exec(running.stderr())?.[1]),
-    { what: "it listens" }
-  )
 
 describe("Operations", () => {
   onServer(

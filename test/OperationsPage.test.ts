@@ -1,32 +1,18 @@
 /** The page of `Operations`, in a real browser, of streams on a real server. */
-import { createServer } from "node:http"
-import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { LogicalStream, nextLsn, Pgoutput } from "@replicant/core"
 import { Operations } from "@replicant/core/operations"
 import { FaultProxy } from "@replicant/node/testing"
-import { Effect, Exit, Latch, Layer, Scope } from "effect"
-import { HttpRouter } from "effect/http"
+import { Effect, Exit, Latch, Scope } from "effect"
 import type { Page } from "playwright-core"
 import { hasBrowser, openPage } from "./support/Browser.ts"
 import { eventually } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
+import { served } from "./support/Listening.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
 
 const secret = "whatever a row may hold"
-
-const served = Effect.fnUntraced(function* (stream: Operations.Watched) {
-  const server = createServer()
-  const options = { host: "127.0.0.1", port: 0, gracefulShutdownTimeout: "10 millis" } as const
-  yield* Layer.build(
-    HttpRouter.serve(Operations.layer({ streams: [stream] }), { disableListenLog: true }).pipe(
-      Layer.provide(NodeHttpServer.layer(() => server, options))
-    )
-  )
-  const address = server.address()
-  return `http://127.0.0.1:${address !== null && typeof address === "object" ? address.port : 0}`
-})
 
 const text = (page: Page, selector: string) => Effect.promise(() => page.locator(selector).innerText())
 
