@@ -3,10 +3,10 @@ import { assert, describe, it } from "@effect/vitest"
 import type { Doctor } from "@replicant/core/operations"
 import { Copy, PgWalSender } from "@replicant/node"
 import { Effect, Redacted } from "effect"
-import { alteredBytes } from "./support/AlteredBytes.ts"
 import { copyOptions, startCopy } from "./support/Copying.ts"
 import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
 import { eventually } from "./support/eventually.ts"
+import { makeIntruder } from "./support/Intruder.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { once, onServer } from "./support/Servers.ts"
 import { standbyOf, trustingServer } from "./support/Standby.ts"
@@ -118,8 +118,8 @@ describe("a doctor of a copy", () => {
         const target = yield* makeWorkspace(server, { sql: table, encoding: "LATIN1" })
         yield* source.sql(`SELECT pg_create_logical_replication_slot('${source.slot}', 'pgoutput')`)
         // A pooler answers with a key of its own, and hands the session to a backend of another pid.
-        const port = yield* alteredBytes(server.port, {
-          down: (bytes) => {
+        const { port } = yield* makeIntruder(server, {
+          toClient: (bytes) => {
             const at = bytes.indexOf(Buffer.from([0x4b, 0, 0, 0, 12]))
             if (at >= 0) bytes.writeInt32BE(1, at + 5)
             return bytes

@@ -7,10 +7,9 @@ import type { Doctor } from "@replicant/core/operations"
 import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
 import { Effect, Redacted, Schedule } from "effect"
-import { alteredBytes } from "./support/AlteredBytes.ts"
 import { makeCertificates } from "./support/Certificates.ts"
-import { cures, examine, findingsOf, silent, subjectsOf } from "./support/Doctoring.ts"
-import { eventually } from "./support/eventually.ts"
+import { cures, examine, findingsOf, silent, subjectsOf, untilFound } from "./support/Doctoring.ts"
+import { makeIntruder } from "./support/Intruder.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 
 const tables = `
@@ -88,11 +87,7 @@ describe("a doctor of a role", () => {
         Effect.retry(connect, { schedule: Schedule.spaced("20 millis") })
       )
       yield* Effect.provide(one, PgWalSender.layer({ url: Redacted.make(server.url()) }))
-      const full = yield* eventually(
-        Effect.map(examine(url, {}), (report) =>
-          findingsOf(report, "server.connections-left").length > 0 ? report : undefined
-        )
-      )
+      const full = yield* untilFound(examine(url, {}), "server.connections-left")
       assert.strictEqual(findingsOf(full, "server.connections-left")[0]?.severity, "error")
     })
   )
@@ -153,8 +148,8 @@ describe("a doctor of the way to a server", () => {
     Effect.gen(function* () {
       const server = yield* serverOf()
       // Such a one drops the parameter that asks for a walsender: here another, as long, stands in its place.
-      const port = yield* alteredBytes(server.port, {
-        up: (bytes) =>
+      const { port } = yield* makeIntruder(server, {
+        toServer: (bytes) =>
           Buffer.from(bytes.toString("latin1").replace("replication\0database", "search_path\0database"), "latin1")
       })
       const url = server.url().replace(`:${server.port}/`, `:${port}/`)

@@ -6,7 +6,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { Doctor } from "@replicant/core/operations"
 import { PgServer } from "@replicant/node/testing"
 import { Clock, Effect } from "effect"
-import { cures, examine, findingsOf, found, silent, subjectsOf } from "./support/Doctoring.ts"
+import { cures, examine, findingsOf, found, silent, subjectsOf, untilFound } from "./support/Doctoring.ts"
 import { eventually } from "./support/eventually.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 
@@ -60,10 +60,9 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
         ...since(18, { idle_replication_slot_timeout: "0" })
       })
       yield* server.reload
-      const pending = yield* eventually(
-        Effect.map(examine(server.url(), { statusInterval: "3 seconds" }), (report) =>
-          findingsOf(report, "server.restart-pending").length > 0 ? report : undefined
-        )
+      const pending = yield* untilFound(
+        examine(server.url(), { statusInterval: "3 seconds" }),
+        "server.restart-pending"
       )
       assert.includeMembers([...subjectsOf(pending, "server.restart-pending")], ["max_wal_senders", "wal_level"])
       found(pending, "server.wal-sender-timeout-short", "server.slot-limit-off")
@@ -127,14 +126,7 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       yield* server.query(made("slot"))
       silent(yield* examine(server.url(), { slot: "slot" }), "slot.near-loss", "slot.lost")
       const onward = server.query("SELECT pg_logical_emit_message(false, '', 'x'); SELECT pg_switch_wal()")
-      const near = yield* eventually(
-        Effect.andThen(
-          onward,
-          Effect.map(examine(server.url(), { slot: "slot" }), (report) =>
-            findingsOf(report, "slot.near-loss").length > 0 ? report : undefined
-          )
-        )
-      )
+      const near = yield* untilFound(Effect.andThen(onward, examine(server.url(), { slot: "slot" })), "slot.near-loss")
       assert.match(findingsOf(near, "slot.near-loss")[0]?.seen ?? "", /given up/)
       yield* Effect.repeat(onward, { times: 6 })
       yield* server.query("CHECKPOINT")
@@ -179,20 +171,13 @@ describe(`a doctor at a server of PostgreSQL ${version}`, () => {
       yield* server.query("CREATE PUBLICATION young FOR TABLE t")
       found(yield* younger("young"), "publication.younger")
       if (version >= 18) {
-        yield* eventually(
-          Effect.map(younger("p"), (report) => findingsOf(report, "slot.idle-timeout").length > 0),
-          { what: "the slot is near its timeout" }
-        )
+        yield* untilFound(younger("p"), "slot.idle-timeout")
       }
 
       const session = yield* server.connect()
       yield* session.query("BEGIN; INSERT INTO t VALUES (1)")
       const plan: Doctor.Plan = { slot: "slot", snapshot: true, thresholds: { oldTransaction: 0 } }
-      const busy = yield* eventually(
-        Effect.map(examine(server.url(), plan), (report) =>
-          findingsOf(report, "transaction.blocks-slot").length > 0 ? report : undefined
-        )
-      )
+      const busy = yield* untilFound(examine(server.url(), plan), "transaction.blocks-slot")
       found(busy, "transaction.old")
       assert.notInclude(JSON.stringify(busy), "INSERT INTO")
       // It exists already: nobody waits.

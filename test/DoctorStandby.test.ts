@@ -4,7 +4,7 @@ import type { Doctor } from "@replicant/core/operations"
 import { PgWalSender } from "@replicant/node"
 import type { PgServerShape } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"
-import { cures, examine, findingsOf, found, silent } from "./support/Doctoring.ts"
+import { cures, examine, findingsOf, found, silent, untilFound } from "./support/Doctoring.ts"
 import { eventually } from "./support/eventually.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { standbyOf, trustingServer } from "./support/Standby.ts"
@@ -95,11 +95,7 @@ describe(`a doctor of a standby of PostgreSQL ${version}`, () => {
         yield* primary.query("ALTER SYSTEM SET synchronized_standby_slots = 'nobody, standby'")
         yield* primary.reload
         yield* primary.query("SELECT pg_create_logical_replication_slot('own', 'pgoutput')")
-        const waiting = yield* eventually(
-          Effect.map(examine(primary.url(), { slot: "own" }), (report) =>
-            findingsOf(report, "standby.synchronized-slots").length > 0 ? report : undefined
-          )
-        )
+        const waiting = yield* untilFound(examine(primary.url(), { slot: "own" }), "standby.synchronized-slots")
         assert.strictEqual(findingsOf(waiting, "standby.synchronized-slots")[0]?.severity, "error")
         found(waiting, "slot.failover")
         for (const sql of cures(waiting, "standby.synchronized-slots")) yield* primary.query(sql)

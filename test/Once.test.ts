@@ -2,7 +2,6 @@
  * Exactly once into a database of the consumer's own, of each kind: a program is killed while it books, and its ledger, which
  * would show what was booked twice, has every row once.
  */
-import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -12,6 +11,7 @@ import { Array, Effect } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { clientOf, makeLedger, readLedger, type Target } from "./support/Ledger.ts"
 import { hasMariaDb, startMariaDb } from "./support/MariaDb.ts"
+import { startReplicant } from "./support/Replicant.ts"
 import type { OnceProgram } from "./support/runOnce.ts"
 import { once, onServer } from "./support/Servers.ts"
 import { isFree, makeSlot } from "./support/Slot.ts"
@@ -21,18 +21,7 @@ import { writeAlong } from "./support/writeAlong.ts"
 const program = fileURLToPath(new URL("support/runOnce.ts", import.meta.url))
 
 /** Runs it until the scope ends: then it is killed. */
-const start = (options: OnceProgram) =>
-  Effect.acquireRelease(
-    Effect.sync(() =>
-      spawn(process.execPath, [program, JSON.stringify(options)], { stdio: ["ignore", "ignore", "inherit"] })
-    ),
-    (child) =>
-      Effect.callback<void>((resume) => {
-        if (child.exitCode !== null) return resume(Effect.void)
-        child.once("exit", () => resume(Effect.void))
-        child.kill("SIGKILL")
-      })
-  )
+const start = (options: OnceProgram) => startReplicant([JSON.stringify(options)], {}, program)
 
 /** Killed over and over amid its work, and once left to end it. */
 const bookAll = Effect.fnUntraced(
@@ -54,7 +43,8 @@ const bookAll = Effect.fnUntraced(
           if (target.kind === "postgres" && round % 2 === 0) {
             // Its own database lets it down, in place of a kill.
             yield* workspace.sql(
-              "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ledger'"
+              `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE application_name = 'ledger' AND datname = current_database()`
             )
             const cut = (yield* readLedger).length
             yield* eventually(

@@ -11,8 +11,9 @@ import { caughtUp, copyOptions, markTable, startCopy } from "./support/Copying.t
 import { eventually, patience } from "./support/eventually.ts"
 import { follow } from "./support/Follow.ts"
 import { followSnapshot, snapshotRows } from "./support/FollowSnapshot.ts"
-import { followTable, makeSlot } from "./support/FollowTable.ts"
+import { followTable } from "./support/FollowTable.ts"
 import { once, onServer, type Server } from "./support/Servers.ts"
+import { makeSlot } from "./support/Slot.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 const limit = 200

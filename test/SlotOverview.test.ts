@@ -9,6 +9,7 @@ import { eventually } from "./support/eventually.ts"
 import { follow, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { once, onServer } from "./support/Servers.ts"
+import { makeSlot } from "./support/Slot.ts"
 import { standbyOf, trustingServer } from "./support/Standby.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
 
@@ -156,7 +157,7 @@ describe("the budget of a slot", () => {
           settings: { max_slot_wal_keep_size: "64MB", min_wal_size: "32MB", max_wal_size: "32MB" }
         })
         const workspace = yield* makeWorkspace(server, { sql: table })
-        yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+        yield* makeSlot(workspace)
         const seen: Array<WalBudget.WalBudget> = []
         const freeBytes = Effect.succeed(10 * 1024 ** 3)
         yield* WalBudget.watch(workspace.slot, { interval: "20 millis", forecastAfter: "100 millis", freeBytes }).pipe(
@@ -203,7 +204,7 @@ describe("the budget of a slot", () => {
       Effect.gen(function* () {
         const server = yield* PgServer.make(PostgresVersion.serverOptions())
         const workspace = yield* makeWorkspace(server, { sql: table })
-        yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+        yield* makeSlot(workspace)
         const seen: Array<Result.Result<SlotOverview.SlotOverview, unknown>> = []
         yield* SlotOverview.watch({ interval: "50 millis" }).pipe(
           Stream.runForEach((looked) => Effect.sync(() => seen.push(looked))),

@@ -9,9 +9,10 @@ import { Deferred, Effect, Fiber, Redacted, SubscriptionRef } from "effect"
 import { eventually, patience } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
 import { rowText, snapshotRows, takeSnapshot } from "./support/FollowSnapshot.ts"
-import { followTable, makeSlot, type TableTarget } from "./support/FollowTable.ts"
+import { followTable, type TableTarget } from "./support/FollowTable.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { onServer } from "./support/Servers.ts"
+import { makeSlot } from "./support/Slot.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 /** The table as it is now, through the same decoders. */

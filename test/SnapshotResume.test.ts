@@ -14,6 +14,7 @@ import { walSender } from "./support/Follow.ts"
 import { rowText, type SnapshotOptions, snapshotOptions } from "./support/FollowSnapshot.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { onServer, type Server } from "./support/Servers.ts"
+import { makeSlot } from "./support/Slot.ts"
 import { sqlClient } from "./support/sqlClient.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
@@ -509,7 +510,7 @@ describe("a copy with a store", () => {
           const again = yield* killedAfter({ workspace, store, target }, 5)
           assert.deepStrictEqual(tags(again.seen, "SnapshotStarted", "SnapshotResumed"), ["SnapshotStarted"])
         }
-        yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+        yield* makeSlot(workspace)
         const refused = yield* run({ workspace, store, target })
         assert.strictEqual((yield* refused.failure)._tag, "SlotAlreadyExists")
         yield* workspace.sql(`SELECT pg_drop_replication_slot('${workspace.slot}')`)

@@ -17,6 +17,7 @@ import { eventually } from "../support/eventually.ts"
 import { follow, logicalOptions, walSender } from "../support/Follow.ts"
 import { PgoutputPrinter } from "../support/PgoutputText.ts"
 import type { Server } from "../support/Servers.ts"
+import { makeSlot } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
 const streamsEarly = `
@@ -53,7 +54,7 @@ const optionsOf = (workspace: Workspace, plugin: Omit<Pgoutput.Options, "publica
  */
 const makeBehind = Effect.fnUntraced(function* (server: Server) {
   const workspace = yield* makeWorkspace(server, { sql: `${streamsEarly} CREATE TABLE t (i int PRIMARY KEY, p text)` })
-  yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+  yield* makeSlot(workspace)
   yield* workspace.sql("INSERT INTO t VALUES (1, 'before')")
   const session = yield* workspace.session
   yield* session.query(`BEGIN; SAVEPOINT a; ${rows(10, 14)}; RELEASE a; ${rows(100, 3000)}`)

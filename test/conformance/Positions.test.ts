@@ -18,6 +18,7 @@ import {
   startCommand,
   startRaw
 } from "../support/RawWalSender.ts"
+import { makeSlot } from "../support/Slot.ts"
 import { type Said, tapWalSender, type WalSenderTap } from "../support/WalSenderTap.ts"
 import { makeWorkspace, type Workspace, type WorkspaceServer } from "../support/Workspace.ts"
 
@@ -28,7 +29,7 @@ const ids = (changes: ReadonlyArray<Change>) => insertedRows(changes).map((row) 
 /** A table, and a slot that knows of it. */
 const withSlot = Effect.fnUntraced(function* (server: WorkspaceServer, sql = "CREATE TABLE t (id int PRIMARY KEY)") {
   const workspace = yield* makeWorkspace(server, { sql })
-  yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+  yield* makeSlot(workspace)
   return workspace
 })
 

@@ -12,6 +12,7 @@ import { follow, insertedRows, walSender } from "../support/Follow.ts"
 import { nextReport } from "../support/limits.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { connectRaw, type Heard, isA, type RawStream, startCommand, startRaw } from "../support/RawWalSender.ts"
+import { makeSlot } from "../support/Slot.ts"
 import { type Said, tapWalSender } from "../support/WalSenderTap.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
@@ -74,7 +75,7 @@ describe("a fast shutdown", () => {
     Effect.gen(function* () {
       const server = yield* ownServer()
       const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      yield* makeSlot(workspace)
 
       yield* Effect.scoped(
         Effect.gen(function* () {
@@ -186,7 +187,7 @@ describe("wal_sender_timeout", () => {
   scenario("walsender-timeout", "asks a silent client for a reply at half time, then ends without a word", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      yield* makeSlot(workspace)
       const connection = yield* connectRaw(workspace.url(), impatient)
       const raw = yield* startRaw(connection, startCommand(workspace.slot, workspace.publication))
       yield* raw.hears("its acceptance", isA("CopyBothResponse"))
@@ -211,7 +212,7 @@ describe("wal_sender_timeout", () => {
   scenario("walsender-timeout", "leaves a client alone that sends status unasked, though it reads nothing", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      yield* makeSlot(workspace)
       // More than fits the buffers of both sockets, so that the server has to wait for its client.
       const rows = 20_000
       yield* workspace.sql(`INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, ${rows}) i`)
@@ -273,7 +274,7 @@ describe("a slot that is given up", () => {
     Effect.gen(function* () {
       const server = yield* ownServer(starving)
       const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      yield* makeSlot(workspace)
       const raw = yield* idle(workspace)
       yield* giveUp(workspace)
       yield* raw.hears("the end of the connection", isA("Closed"))

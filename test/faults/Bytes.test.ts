@@ -16,7 +16,7 @@ import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import { replicant } from "../support/Replicant.ts"
 import { once } from "../support/Servers.ts"
-import { confirmed, isFree } from "../support/Slot.ts"
+import { confirmed, isFree, makeSlot } from "../support/Slot.ts"
 import { makeWorkspace } from "../support/Workspace.ts"
 
 /** Passes a stream on frame by frame, and mangles the first whose payload has `text` in it. */
@@ -213,7 +213,7 @@ describe("names that mean harm", () => {
     (server) =>
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql })
-        yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+        yield* makeSlot(workspace)
         const environment = { DATABASE_URL: workspace.url() }
         const args = ["stream", "--slot", workspace.slot, "--publication", workspace.publication, "--boundaries"]
         for (const format of [[], ["--pretty"]]) {

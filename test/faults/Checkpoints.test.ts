@@ -10,6 +10,7 @@ import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import type { Server } from "../support/Servers.ts"
+import { makeSlot } from "../support/Slot.ts"
 import { makeWorkspace } from "../support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
@@ -25,7 +26,7 @@ describe("a checkpoint of the consumer's own", () => {
   fault("V2", "is where the stream starts, however far back the slot is", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      yield* makeSlot(workspace)
       for (const id of [1, 2, 3]) yield* workspace.sql(`INSERT INTO t VALUES (${id})`)
       const reader = yield* follow(workspace, { handler: () => Effect.succeed(undefined) })
       yield* reader.saw("Commit", 3)
@@ -40,7 +41,7 @@ describe("a checkpoint of the consumer's own", () => {
   fault("V9", "of another cluster, or beyond the server's WAL, fails before anything is started", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      yield* makeSlot(workspace)
       const endLsn = lsnOf("0/1")
       const other = yield* failureOf(workspace, { checkpoint: { endLsn, systemId: "1" } })
       assert.deepInclude(other, { _tag: "SystemMismatch", property: "systemId", expected: "1" })

@@ -9,6 +9,7 @@ import { walSender } from "../support/Follow.ts"
 import { replicant, startReplicant } from "../support/Replicant.ts"
 import { canary, errorOf, leaks, listened, quoting, secretId, secrets, statements } from "../support/Secrets.ts"
 import { once } from "../support/Servers.ts"
+import { makeSlot } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 
 describe("an initial snapshot lets no row value out", () => {
@@ -183,7 +184,7 @@ describe("the command lets no secret out", () => {
       (server) =>
         Effect.gen(function* () {
           const workspace = yield* makeWorkspace(server, { sql: secrets })
-          yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+          yield* makeSlot(workspace)
           for (const format of [[], ["--pretty"], ["--boundaries"], ["--streaming", "on"]]) {
             for (const statement of statements) yield* workspace.sql(statement)
             const until = yield* workspace.currentWalLsn
@@ -210,7 +211,7 @@ describe("the command lets no secret out", () => {
             sql: secrets,
             publication: "FOR TABLE secrets WHERE (decode(word, 'base64') IS NOT NULL)"
           })
-          yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+          yield* makeSlot(workspace)
           yield* workspace.sql(`INSERT INTO secrets VALUES (1, '${canary}!')`)
           const host = "127.0.0.1"
           const failures: ReadonlyArray<readonly [args: ReadonlyArray<string>, env: Readonly<Record<string, string>>]> =

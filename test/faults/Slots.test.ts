@@ -16,7 +16,7 @@ import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
-import { untilConfirmed } from "../support/Slot.ts"
+import { makeSlot, untilConfirmed } from "../support/Slot.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
 import { watchState } from "../support/watchState.ts"
 
@@ -281,7 +281,7 @@ describe("a slot that is invalidated", () => {
     Effect.gen(function* () {
       const server = yield* smallServer()
       const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      yield* makeSlot(workspace)
       const seen: Array<string | undefined> = []
       const watching = ReplicationSlot.walStatusChanges(workspace.slot, { interval: "10 millis" }).pipe(
         Stream.runForEach((slot) => Effect.sync(() => seen.push(slot.walStatus))),

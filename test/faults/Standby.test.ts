@@ -12,11 +12,13 @@ import {
   withLogicalStream
 } from "@replicant/core"
 import type { PgServerShape } from "@replicant/node/testing"
-import { Deferred, Effect, Fiber, Option, Schedule } from "effect"
+import { Deferred, Effect, Fiber, Schedule } from "effect"
+import { textStore } from "../../packages/core/test/support/textStore.ts"
 import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
 import { once } from "../support/Servers.ts"
+import { makeSlot } from "../support/Slot.ts"
 import {
   appendSetting,
   copyOf,
@@ -278,13 +280,6 @@ describe("a standby", () => {
   )
 })
 
-/** A store over texts, to look into and to write to. */
-const storeOf = (texts: Map<string, string>): CheckpointStore.CheckpointStore["Service"] => ({
-  load: (key) => Effect.sync(() => Option.fromUndefinedOr(texts.get(key))),
-  save: (key, text) => Effect.sync(() => void texts.set(key, text)),
-  remove: (key) => Effect.sync(() => void texts.delete(key))
-})
-
 describe("a first copy whose source is failed over", () => {
   fault(
     "V7",
@@ -317,9 +312,9 @@ describe("a first copy whose source is failed over", () => {
             ),
             Deferred.await(reached)
           ).pipe(
-            Effect.provideService(CheckpointStore.CheckpointStore, storeOf(texts)),
+            Effect.provideService(CheckpointStore.CheckpointStore, textStore(texts)),
             Effect.provide(walSender(workspace)),
-            Effect.timeout("60 seconds")
+            Effect.timeout(patience)
           )
           return seen[0]
         })
@@ -376,9 +371,9 @@ describe("a first copy whose source is failed over", () => {
           const error = yield* Effect.flip(
             withLogicalStream({ ...options, snapshot }, (change) => Effect.succeed(nextLsn(change)))
           ).pipe(
-            Effect.provideService(CheckpointStore.CheckpointStore, storeOf(texts)),
+            Effect.provideService(CheckpointStore.CheckpointStore, textStore(texts)),
             Effect.provide(walSender(workspace)),
-            Effect.timeout("60 seconds")
+            Effect.timeout(patience)
           )
           assert.deepInclude(error, { _tag: "SystemMismatch", property: "timeline", expected: "1", found: "2" })
         }
@@ -428,7 +423,7 @@ describe("another server behind the name", () => {
     Effect.gen(function* () {
       const server = yield* trustingServer()
       const workspace = yield* makeWorkspace(server, { sql: table })
-      yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+      yield* makeSlot(workspace)
       const old = yield* copyOf(server, { slots: "kept" })
       const moving = movingWalSender(server.url(workspace.database))
       const stream = yield* followAt(workspace, moving.layer, undefined)

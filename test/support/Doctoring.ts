@@ -3,6 +3,7 @@ import { assert } from "@effect/vitest"
 import { Doctor } from "@replicant/core/operations"
 import { PgWalSender } from "@replicant/node"
 import { Effect, Redacted } from "effect"
+import { eventually } from "./eventually.ts"
 
 /** What a doctor says of a server, as the superuser or whom the URL names. */
 export const examine = (url: string, plan: Doctor.Plan, extra?: ReadonlyArray<Doctor.Check>) =>
@@ -29,6 +30,13 @@ export const silent = (report: Doctor.Report, ...ids: ReadonlyArray<string>): vo
     assert.deepStrictEqual(findingsOf(report, id), [])
   }
 }
+
+/** Asks until one check has found something. */
+export const untilFound = <E, R>(report: Effect.Effect<Doctor.Report, E, R>, id: string) =>
+  eventually(
+    Effect.map(report, (now) => (findingsOf(now, id).length > 0 ? now : undefined)),
+    { what: `${id} is found` }
+  )
 
 /** Each of these checks found something. */
 export const found = (report: Doctor.Report, ...ids: ReadonlyArray<string>): void => {

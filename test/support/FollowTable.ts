@@ -50,10 +50,6 @@ export interface FollowTableOptions {
   readonly before?: ((change: Snapshot.ChangeAfterSnapshot) => Effect.Effect<void>) | undefined
 }
 
-/** Makes the workspace's slot, from which nothing but what follows comes. */
-export const makeSlot = (workspace: Workspace) =>
-  workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
-
 export const followTable = Effect.fnUntraced(function* (
   workspace: Workspace,
   options: FollowTableOptions

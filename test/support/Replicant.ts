@@ -30,7 +30,7 @@ const environment = (extra: Readonly<Record<string, string>>): NodeJS.ProcessEnv
   ...extra
 })
 
-/** Starts the program, or another module of ours in its place; the scope kills it if it still runs. */
+/** Starts the program, or another module of ours in its place; the scope kills it if it still runs, and waits until it is gone. */
 export const startReplicant = Effect.fnUntraced(function* (
   args: ReadonlyArray<string>,
   env: Readonly<Record<string, string>> = {},
@@ -44,8 +44,10 @@ export const startReplicant = Effect.fnUntraced(function* (
       spawn(process.execPath, [module, ...args], { env: environment(env), stdio: ["ignore", "pipe", "pipe"] })
     ),
     (running) =>
-      Effect.sync(() => {
-        if (running.exitCode === null && running.signalCode === null) running.kill("SIGKILL")
+      Effect.callback<void>((resume) => {
+        if (running.exitCode !== null || running.signalCode !== null) return resume(Effect.void)
+        running.once("exit", () => resume(Effect.void))
+        running.kill("SIGKILL")
       })
   )
   child.stdout.setEncoding("utf8").on("data", (text: string) => {

@@ -1,5 +1,5 @@
 /** What a test does with the slot of its workspace, and wants to know of it. */
-import { type Change, Lsn } from "@replicant/core"
+import { Lsn, type Snapshot } from "@replicant/core"
 import { Effect } from "effect"
 import { eventually } from "./eventually.ts"
 import type { Workspace } from "./Workspace.ts"
@@ -13,7 +13,7 @@ export const confirmed = (workspace: Workspace) =>
   Effect.map(workspace.findSlot(), (slot) => Lsn.fromString(slot?.confirmed_flush_lsn ?? "") ?? Lsn.zero)
 
 /** Waits until the last commit among these is confirmed, and so comes to nobody again. */
-export const untilConfirmed = (workspace: Workspace, changes: ReadonlyArray<Change>) => {
+export const untilConfirmed = (workspace: Workspace, changes: ReadonlyArray<Snapshot.ChangeAfterSnapshot>) => {
   const last = changes.findLast((change) => change._tag === "Commit")
   return eventually(
     Effect.map(confirmed(workspace), (lsn) => last !== undefined && lsn >= last.endLsn),

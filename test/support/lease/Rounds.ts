@@ -3,8 +3,10 @@
  * meets with something, and it is measured when the other has its first row. Whoever is gone has a successor that stands by
  * before the next round.
  */
+import { Lsn } from "@replicant/core"
 import { Effect, Fiber, type Scope } from "effect"
 import { eventually } from "../eventually.ts"
+import { confirmed, makeSlot } from "../Slot.ts"
 import type { Workspace } from "../Workspace.ts"
 import { type Contender, type Entry, type Ledger, makeLedger, startContender, systemMillis } from "./Contender.ts"
 
@@ -34,17 +36,12 @@ interface Play {
   readonly ledger: Ledger
   readonly term: number
   /** Of each row where WAL ended once it was committed. */
-  readonly ends: Map<number, bigint>
+  readonly ends: Map<number, Lsn.Lsn>
   owner: Contender
   standby: Contender
   starts: number
   confirmedTooFar: number
   late: number
-}
-
-const toBytes = (lsn: string): bigint => {
-  const [high = "0", low = "0"] = lsn.split("/")
-  return (BigInt(`0x${high}`) << 32n) | BigInt(`0x${low}`)
 }
 
 /** Writes a row every few milliseconds until it is told to end. */
@@ -55,7 +52,7 @@ const write = Effect.fnUntraced(function* ({ ends, workspace }: Pick<Play, "ends
     id++
     yield* session.query(`INSERT INTO t VALUES (${id})`)
     const [row] = yield* session.query("SELECT pg_current_wal_insert_lsn() AS lsn")
-    ends.set(id, toBytes(String(row?.lsn)))
+    ends.set(id, Lsn.fromString(String(row?.lsn))!)
   })
   // A row is written whole: what is interrupted is the pause.
   const fiber = yield* Effect.forkScoped(Effect.forever(Effect.andThen(Effect.uninterruptible(one), Effect.sleep(8))))
@@ -64,10 +61,9 @@ const write = Effect.fnUntraced(function* ({ ends, workspace }: Pick<Play, "ends
 
 /** Looks whether anything is confirmed that nobody has. */
 const look = Effect.fnUntraced(function* (play: Play) {
-  const slot = yield* play.workspace.findSlot()
-  const confirmed = toBytes(slot?.confirmed_flush_lsn ?? "0/0")
+  const confirmedTo = yield* confirmed(play.workspace)
   const handled = new Set(play.ledger.read().flatMap(({ ids }) => ids))
-  for (const [id, end] of play.ends) if (end <= confirmed && !handled.has(id)) play.confirmedTooFar++
+  for (const [id, end] of play.ends) if (end <= confirmedTo && !handled.has(id)) play.confirmedTooFar++
 })
 
 const newcomer = (play: Pick<Play, "ledger" | "starts" | "term" | "workspace">) =>
@@ -143,7 +139,7 @@ export const playRounds = Effect.fnUntraced(function* (
 ): Effect.fn.Return<Verdict, unknown, Scope.Scope> {
   const { onRound, rounds, term } = options
   yield* workspace.sql("CREATE TABLE t (id int PRIMARY KEY)")
-  yield* workspace.sql(`SELECT pg_create_logical_replication_slot('${workspace.slot}', 'pgoutput')`)
+  yield* makeSlot(workspace)
   const ledger = yield* makeLedger
   const owner = yield* startContender(workspace, ledger, { name: "contender_a", term })
   yield* owner.becomes("Held")

@@ -1,8 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import type { CheckpointStore } from "../../src/checkpoint/CheckpointService.ts"
 import { all, type Coverage, compare, coverageKey, resumed, TableCoverage } from "../../src/copying/CoveredTables.ts"
+import { textStore } from "../support/textStore.ts"
 
 const entry = (name: string, text = `${name}/1`, attached: ReadonlyArray<string> = []) => ({
   schema: "public",
@@ -19,12 +19,9 @@ const wholes = (coverage: Coverage) =>
 
 const names = (tables: ReadonlyArray<{ readonly name: string }>) => tables.map(({ name }) => name)
 
-/** A store over texts, of which some keys cannot be kept. */
-const storeOf = (texts: Map<string, string>, keeps = true): CheckpointStore["Service"] => ({
-  load: (key) => Effect.sync(() => Option.fromUndefinedOr(texts.get(key))),
-  save: (key, text) => Effect.sync(() => void (keeps && texts.set(key, text))),
-  remove: (key) => Effect.sync(() => void texts.delete(key))
-})
+/** A store that may keep nothing of what is saved. */
+const storeOf = (texts: Map<string, string>, keeps: boolean): CheckpointStore["Service"] =>
+  keeps ? textStore(texts) : { ...textStore(texts), save: () => Effect.void }
 
 const coverageIn = (texts: Map<string, string>, keeps = true) =>
   new TableCoverage({ slot: "orders", publications: ["shop"], store: storeOf(texts, keeps) })
