@@ -79,7 +79,7 @@ export interface Consumer {
   /** Lets a loaded program begin. */
   readonly begin: Effect.Effect<void>
   readonly kill: (signal: NodeJS.Signals) => Effect.Effect<void>
-  /** Its exit code, or the signal it died of. */
+  /** Its exit code, or the signal it died of, once it is gone and all that it said is here. */
   readonly ended: Effect.Effect<number | NodeJS.Signals | null, unknown>
   /** Bytes of memory at its most, once it has left in good order. */
   readonly peakBytes: () => number
@@ -112,6 +112,10 @@ export const loadConsumer = Effect.fnUntraced(function* (
     })
   }
   child.stdin.on("error", () => undefined)
+  let isClosed = false
+  child.once("close", () => {
+    isClosed = true
+  })
   yield* eventually(
     Effect.sync(() => said.includes("@loaded")),
     { what: "the consumer is loaded" }
@@ -122,8 +126,8 @@ export const loadConsumer = Effect.fnUntraced(function* (
     begin: Effect.sync(() => void child.stdin.write("\n")),
     kill: (signal) => Effect.sync(() => void child.kill(signal)),
     ended: eventually(
-      Effect.sync(() => (isRunning(child) ? undefined : { how: child.exitCode ?? child.signalCode })),
-      { what: `the consumer ended; it said ${said}` }
+      Effect.sync(() => (isClosed ? { how: child.exitCode ?? child.signalCode } : undefined)),
+      { what: "the consumer ended" }
     ).pipe(Effect.map(({ how }) => how)),
     peakBytes: () => Number(/@left (\d+)/.exec(said)?.[1] ?? Number.NaN),
     cpuMillis: () => Number(/@left \d+ (\d+)/.exec(said)?.[1] ?? Number.NaN) / 1000

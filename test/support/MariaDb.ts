@@ -43,7 +43,7 @@ export const startMariaDb = Effect.gen(function* () {
   )
   yield* eventually(
     Effect.sync(() => existsSync(socketPath)),
-    { deadline: "60 seconds", what: "MariaDB listens" }
+    { what: "MariaDB listens" }
   )
   return { socketPath, database: "ledger" } satisfies MariaDb
 })

@@ -103,7 +103,7 @@ export const killSink = Effect.fnUntraced(function* (kills: Kills, tell: (line: 
     const before = yield* eventually(stored, { what: "the engine answers" })
     yield* eventually(
       Effect.map(stored, (now) => now > before),
-      { what: `the sink gets on; it said ${sink.said()}`, deadline: "2 minutes" }
+      { what: `the sink gets on; it said ${sink.said()}` }
     )
   })
   const victims: ReadonlyArray<readonly [keyof Kills, Effect.Effect<unknown, unknown>]> = [
@@ -127,7 +127,7 @@ export const killSink = Effect.fnUntraced(function* (kills: Kills, tell: (line: 
   const committed = Number(row?.n)
   yield* eventually(
     Effect.map(stored, (now) => now >= committed),
-    { what: `all is stored; the sink said ${sink.said()}`, deadline: "2 minutes" }
+    { what: `all is stored; the sink said ${sink.said()}` }
   )
   return judge(committed, yield* readBack(redis.url, stream))
 })

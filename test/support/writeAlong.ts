@@ -7,7 +7,7 @@ export const rowsFrom = (id: number): number => 1 + (id % 4)
 
 /**
  * Commits transactions of one to four rows, one every few milliseconds, until it is told to end; that tells the last
- * id.
+ * id. None is cut off by that: it would be in doubt whether its rows are still to come.
  */
 export const writeAlong = Effect.fnUntraced(function* (workspace: Workspace) {
   const session = yield* workspace.session
@@ -19,7 +19,9 @@ export const writeAlong = Effect.fnUntraced(function* (workspace: Workspace) {
       next = last + 1
     })
   })
-  const fiber = yield* Effect.forkScoped(Effect.forever(Effect.andThen(write, Effect.sleep("8 millis"))))
+  const fiber = yield* Effect.forkScoped(
+    Effect.forever(Effect.andThen(Effect.uninterruptible(write), Effect.sleep("8 millis")))
+  )
   return Effect.andThen(
     Fiber.interrupt(fiber),
     Effect.map(workspace.sql("SELECT max(id) AS id FROM t"), ([row]) => Number(row?.id))

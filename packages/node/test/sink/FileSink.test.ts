@@ -126,31 +126,37 @@ describe("FileSink", () => {
   it.live("has each message once and in order, whenever its writer is killed", () =>
     Effect.gen(function* () {
       const directory = yield* makeDirectory
-      const count = 3000
-      let [kills, durable] = [0, -1]
       const program = fileURLToPath(new URL("runFileSink.ts", import.meta.url))
-      const once = Effect.callback<number | null>((resume) => {
-        const child = spawn(process.execPath, [program, directory, String(count)], {
-          stdio: ["ignore", "pipe", "inherit"]
+      let durable = -1
+      /** Appends until there are so many, or until it is killed: so many later, at whatever it does then. */
+      const run = (options: { readonly until: number; readonly killedAfter?: number | undefined }) =>
+        Effect.callback<number | null>((resume) => {
+          const end = durable + (options.killedAfter ?? Number.POSITIVE_INFINITY)
+          const child = spawn(process.execPath, [program, directory, String(options.until)], {
+            stdio: ["ignore", "pipe", "inherit"]
+          })
+          child.stdout.setEncoding("utf8").on("data", (text: string) => {
+            for (const line of text.split("\n")) if (/^\d+$/.test(line)) durable = Math.max(durable, Number(line))
+            if (durable >= end) child.kill("SIGKILL")
+          })
+          child.on("close", (code) => resume(Effect.succeed(code)))
         })
-        child.stdout.setEncoding("utf8").on("data", (text: string) => {
-          for (const line of text.split("\n")) if (/^\d+$/.test(line)) durable = Math.max(durable, Number(line))
-          // At whatever it does then.
-          if (kills < 4 && durable >= (kills + 1) * 500 && child.kill("SIGKILL")) kills++
-        })
-        child.on("close", (code) => resume(Effect.succeed(code)))
-      })
-      let code: number | null = null
-      while (code === null) {
-        code = yield* once
-        const stored = (yield* ids(directory)).map(numberOf)
+      const stored = Effect.gen(function* () {
+        const numbers = (yield* ids(directory)).map(numberOf)
         assert.deepStrictEqual(
-          stored,
-          Array.from({ length: stored.length }, (_, n) => n)
+          numbers,
+          Array.from({ length: numbers.length }, (_, n) => n)
         )
-        assert.isAbove(stored.length, durable, "what was said to be durable is there")
+        assert.isAbove(numbers.length, durable, "what was said to be durable is there")
+        return numbers.length
+      })
+      for (let kills = 0; kills < 4; kills++) {
+        assert.isNull(yield* run({ until: Number.POSITIVE_INFINITY, killedAfter: 500 }))
+        yield* stored
       }
-      assert.deepStrictEqual([code, kills, (yield* ids(directory)).length], [0, 4, count])
+      const count = (yield* stored) + 500
+      assert.strictEqual(yield* run({ until: count }), 0)
+      assert.strictEqual(yield* stored, count)
     })
   )
 })
