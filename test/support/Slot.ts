@@ -21,10 +21,13 @@ export const untilConfirmed = (workspace: Workspace, changes: ReadonlyArray<Snap
   )
 }
 
-/** Waits until there is none. A slot whose making fails goes with its walsender, a moment after the error. */
-export const untilGone = (workspace: Workspace) =>
+/**
+ * Waits until there is none, of the workspace's name unless told otherwise. A slot whose making fails, and a temporary one,
+ * goes with its walsender, a moment after the client knows.
+ */
+export const untilGone = (workspace: Workspace, name?: string) =>
   eventually(
-    Effect.map(workspace.findSlot(), (slot) => slot === undefined),
+    Effect.map(workspace.findSlot(name), (slot) => slot === undefined),
     { what: "no slot is left" }
   )
 
