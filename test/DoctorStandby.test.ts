@@ -4,7 +4,7 @@ import type { Doctor } from "@replicant/core/operations"
 import { PgWalSender } from "@replicant/node"
 import type { PgServerShape } from "@replicant/node/testing"
 import { Effect, Redacted } from "effect"
-import { cures, examine, findingsOf, found, silent, untilFound } from "./support/Doctoring.ts"
+import { cures, examine, findingsOf, found, silent, untilFound, untilSilent } from "./support/Doctoring.ts"
 import { eventually } from "./support/eventually.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { standbyOf, trustingServer } from "./support/Standby.ts"
@@ -33,14 +33,9 @@ describe(`a doctor of a standby of PostgreSQL ${version}`, () => {
           { what: "the slot is kept in step" }
         )
       }
-      const well = yield* eventually(
-        Effect.map(withStandby(primary, standby), (report) =>
-          findingsOf(report, "standby.lag").length === 0 ? report : undefined
-        ),
-        { what: "the standby receives" }
-      )
-      silent(
-        well,
+      // What a standby has received, and told of, comes to be known bit by bit.
+      const well = yield* untilSilent(
+        withStandby(primary, standby),
         "standby.promoted",
         "standby.stranger",
         "standby.feedback",
@@ -81,12 +76,7 @@ describe(`a doctor of a standby of PostgreSQL ${version}`, () => {
         ...cures(ill, "standby.slot-sync")
       ]
       for (const sql of mends) yield* standby.query(sql)
-      yield* eventually(
-        Effect.map(withStandby(primary, standby), (report) =>
-          ["standby.feedback", "standby.lag", "standby.slot-sync"].every((id) => findingsOf(report, id).length === 0)
-        ),
-        { what: "the standby is well again" }
-      )
+      yield* untilSilent(withStandby(primary, standby), "standby.feedback", "standby.lag", "standby.slot-sync")
 
       const other = yield* trustingServer({ max_wal_senders: 3 })
       found(yield* withStandby(primary, other), "standby.stranger", "standby.promoted", "standby.room")
@@ -99,14 +89,8 @@ describe(`a doctor of a standby of PostgreSQL ${version}`, () => {
         assert.strictEqual(findingsOf(waiting, "standby.synchronized-slots")[0]?.severity, "error")
         found(waiting, "slot.failover")
         for (const sql of cures(waiting, "standby.synchronized-slots")) yield* primary.query(sql)
-        const [row] = yield* primary.query("SELECT pg_reload_conf(); SHOW synchronized_standby_slots")
-        void row
-        yield* eventually(
-          Effect.map(
-            examine(primary.url(), {}),
-            (report) => findingsOf(report, "standby.synchronized-slots").length === 0
-          )
-        )
+        yield* primary.reload
+        yield* untilSilent(examine(primary.url(), {}), "standby.synchronized-slots")
       }
       yield* promote
       found(yield* withStandby(primary, standby), "standby.promoted")

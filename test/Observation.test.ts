@@ -2,10 +2,11 @@
 import { assert, describe } from "@effect/vitest"
 import { LogicalStream, Lsn, nextLsn } from "@replicant/core"
 import type { Health, Observation } from "@replicant/core/operations"
-import { FaultProxy } from "@replicant/node/testing"
+import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Effect, Latch } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
+import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
@@ -13,6 +14,9 @@ const tables = "CREATE TABLE items (id int PRIMARY KEY); CREATE TABLE others (id
 const onlyItems = "FOR TABLE items"
 
 const health = { handlerStuck: { degraded: 1, failing: 3 } } satisfies Health.Thresholds
+
+/** On which nobody else writes: what is not published moves the server's WAL, too. */
+const quietServer = PgServer.make({ ...PostgresVersion.serverOptions(), settings: { autovacuum: "off" } })
 
 interface Told {
   readonly confirmed: Lsn.Lsn
@@ -63,8 +67,9 @@ describe("what is observed of a stream", () => {
   onServer(
     "postgres",
     "is what the server says of its slot, while it moves, is idle, and has a handler that is stuck",
-    (server) =>
+    () =>
       Effect.gen(function* () {
+        const server = yield* quietServer
         const workspace = yield* makeWorkspace(server, { sql: tables, publication: onlyItems })
         const gate = yield* Latch.make(true)
         const stream = yield* LogicalStream.make({ ...logicalOptions(workspace), health })
@@ -134,40 +139,38 @@ describe("what is observed of a stream", () => {
       })
   )
 
-  onServer(
-    "postgres",
-    "is never well while the server is lost, and tells since when it knows nothing of it",
-    (server) =>
-      Effect.gen(function* () {
-        const workspace = yield* makeWorkspace(server, { sql: tables, publication: onlyItems })
-        const proxy = yield* FaultProxy.make(server)
-        const stream = yield* LogicalStream.make(logicalOptions(workspace))
-        yield* stream
-          .run((change) => Effect.succeed(nextLsn(change)))
-          .pipe(Effect.provide(walSender(workspace, { host: proxy.host, port: proxy.port })), Effect.forkScoped)
-        const isOk = Effect.map(stream.health, ({ status }) => status === "ok")
-        yield* eventually(isOk, { what: "it is well" })
-        yield* proxy.refuse
-        yield* proxy.cut("rst")
-        yield* eventually(
-          Effect.map(isOk, (ok) => !ok),
-          { what: "it is not well" }
-        )
-        yield* workspace.sql("INSERT INTO items VALUES (1)")
-        const lost = yield* eventually(
-          Effect.gen(function* () {
-            assert.isFalse(yield* isOk)
-            const seen = yield* stream.observe
-            return seen.lagBytes === undefined && seen.attempts >= 3 ? seen : false
-          }),
-          { what: "it knows that it knows nothing" }
-        )
-        assert.isAbove(lost.lagSeconds, 0)
-        assert.isAbove(lost.serverUnknownSeconds, 0)
-        assert.strictEqual(lost.lastFailure?.tag, "ConnectionError")
-        yield* proxy.pass
-        yield* eventually(isOk, { what: "it is well again" })
-        yield* compared(workspace, stream.observe, "nothing is behind", (seen) => seen.lagBytes === 0)
-      })
+  onServer("postgres", "is never well while the server is lost, and tells since when it knows nothing of it", () =>
+    Effect.gen(function* () {
+      const server = yield* quietServer
+      const workspace = yield* makeWorkspace(server, { sql: tables, publication: onlyItems })
+      const proxy = yield* FaultProxy.make(server)
+      const stream = yield* LogicalStream.make(logicalOptions(workspace))
+      yield* stream
+        .run((change) => Effect.succeed(nextLsn(change)))
+        .pipe(Effect.provide(walSender(workspace, { host: proxy.host, port: proxy.port })), Effect.forkScoped)
+      const isOk = Effect.map(stream.health, ({ status }) => status === "ok")
+      yield* eventually(isOk, { what: "it is well" })
+      yield* proxy.refuse
+      yield* proxy.cut("rst")
+      yield* eventually(
+        Effect.map(isOk, (ok) => !ok),
+        { what: "it is not well" }
+      )
+      yield* workspace.sql("INSERT INTO items VALUES (1)")
+      const lost = yield* eventually(
+        Effect.gen(function* () {
+          assert.isFalse(yield* isOk)
+          const seen = yield* stream.observe
+          return seen.lagBytes === undefined && seen.attempts >= 3 ? seen : false
+        }),
+        { what: "it knows that it knows nothing" }
+      )
+      assert.isAbove(lost.lagSeconds, 0)
+      assert.isAbove(lost.serverUnknownSeconds, 0)
+      assert.strictEqual(lost.lastFailure?.tag, "ConnectionError")
+      yield* proxy.pass
+      yield* eventually(isOk, { what: "it is well again" })
+      yield* compared(workspace, stream.observe, "nothing is behind", (seen) => seen.lagBytes === 0)
+    })
   )
 })

@@ -8,10 +8,11 @@ import {
   nextLsn,
   type Replication,
   ReplicationSlot,
+  WalSender,
   withLogicalStream
 } from "@replicant/core"
 import { FaultProxy, PgServer } from "@replicant/node/testing"
-import { Deferred, Effect, Fiber, Schedule, Stream } from "effect"
+import { Deferred, Effect, Fiber, Latch, Layer, Schedule, Stream } from "effect"
 import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
@@ -34,10 +35,23 @@ const terminate = (workspace: Workspace) =>
     `SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
   )
 
-const dropSlot = (workspace: Workspace) =>
-  eventually(Effect.as(workspace.sql(`SELECT pg_drop_replication_slot('${workspace.slot}')`), true), {
-    what: "the slot is dropped"
+/** Ends whoever streams from the slot, and drops it before they are let in again. */
+const dropSlot = (workspace: Workspace, door: Latch.Latch) =>
+  Effect.gen(function* () {
+    yield* door.close
+    yield* terminate(workspace)
+    yield* eventually(Effect.as(workspace.sql(`SELECT pg_drop_replication_slot('${workspace.slot}')`), true), {
+      what: "the slot is dropped"
+    })
+    yield* door.open
   })
+
+/** Whose connections wait while a door is closed. */
+const behind = (door: Latch.Latch, workspace: Workspace) =>
+  Layer.effect(
+    WalSender,
+    Effect.map(WalSender, (real) => WalSender.of({ ...real, connect: door.whenOpen(real.connect) }))
+  ).pipe(Layer.provide(walSender(workspace)))
 
 /** What a stream that begins now fails with, and what it did until then. */
 const watchedFailure = Effect.fnUntraced(function* (workspace: Workspace, options: Partial<Replication.Options>) {
@@ -99,7 +113,8 @@ describe("a slot in use", () => {
           { what: "the first one waits" }
         )
         yield* workspace.sql("INSERT INTO t VALUES (3)")
-        yield* second.saw("Insert", 2)
+        yield* second.saw("Commit", 2)
+        yield* untilConfirmed(workspace, second.changes)
         assert.strictEqual(yield* activePid(workspace), newPid)
         yield* second.stop
         yield* workspace.sql("INSERT INTO t VALUES (4)")
@@ -133,9 +148,9 @@ describe("a slot that is missing", () => {
   fault(["S1", "V8"], "is a failure for who has streamed from it, and never made anew", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const stream = yield* follow(workspace, { options: { reconnect: Schedule.spaced("300 millis") } })
-      yield* terminate(workspace)
-      yield* dropSlot(workspace)
+      const door = yield* Latch.make(true)
+      const stream = yield* follow(workspace, { layer: behind(door, workspace) })
+      yield* dropSlot(workspace, door)
       assert.deepInclude(yield* stream.failure, { _tag: "SlotNotFound", slot: workspace.slot })
       const checkpoint = { endLsn: lsnOf("0/1") }
       assert.deepInclude(yield* failureOf(workspace, { checkpoint }), { _tag: "SlotNotFound" })
@@ -162,15 +177,16 @@ describe("a slot that is missing", () => {
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const handled = yield* Deferred.make<void>()
+      const door = yield* Latch.make(true)
       const stream = yield* follow(workspace, {
-        options: { slotPolicy: { missing: "recreate" }, reconnect: Schedule.spaced("300 millis") },
+        layer: behind(door, workspace),
+        options: { slotPolicy: { missing: "recreate" } },
         handler: (change) => Effect.as(change._tag === "Gap" ? Deferred.await(handled) : Effect.void, nextLsn(change))
       })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)
       const done = stream.changes.find((change) => change._tag === "Commit")!.endLsn
-      yield* terminate(workspace)
-      yield* dropSlot(workspace)
+      yield* dropSlot(workspace, door)
       yield* workspace.sql("INSERT INTO t VALUES (2)")
       yield* stream.saw("Gap", 1)
       yield* workspace.sql("INSERT INTO t VALUES (3)")
@@ -279,7 +295,8 @@ describe("a slot that is invalidated", () => {
 
   fault("S10", "has warned before, where somebody watches", () =>
     Effect.gen(function* () {
-      const server = yield* smallServer()
+      // No checkpoint comes by itself, which would lose the slot before it was seen to be near that.
+      const server = yield* smallServer({ max_wal_size: "8GB" })
       const workspace = yield* makeWorkspace(server, { sql: table })
       yield* makeSlot(workspace)
       const seen: Array<string | undefined> = []

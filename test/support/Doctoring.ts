@@ -31,6 +31,17 @@ export const silent = (report: Doctor.Report, ...ids: ReadonlyArray<string>): vo
   }
 }
 
+/** Asks until none of these checks finds anything. */
+export const untilSilent = <E, R>(report: Effect.Effect<Doctor.Report, E, R>, ...ids: ReadonlyArray<string>) =>
+  eventually(
+    Effect.map(report, (now) => {
+      const loud = ids.find((id) => findingsOf(now, id).length > 0)
+      if (loud === undefined) silent(now, ...ids)
+      return loud === undefined ? now : undefined
+    }),
+    { what: `nothing is found of ${ids.join(", ")}` }
+  )
+
 /** Asks until one check has found something. */
 export const untilFound = <E, R>(report: Effect.Effect<Doctor.Report, E, R>, id: string) =>
   eventually(
