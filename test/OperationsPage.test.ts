@@ -14,7 +14,8 @@ import { makeWorkspace } from "./support/Workspace.ts"
 
 const secret = "whatever a row may hold"
 
-const text = (page: Page, selector: string) => Effect.promise(() => page.locator(selector).innerText())
+/** What is not there yet, or is being drawn anew, is a failure like others: it is looked again. */
+const text = (page: Page, selector: string) => Effect.tryPromise(() => page.locator(selector).innerText())
 
 const shows = (page: Page, selector: string, pattern: RegExp, what: string) =>
   eventually(
@@ -24,7 +25,7 @@ const shows = (page: Page, selector: string, pattern: RegExp, what: string) =>
 
 const badge = "section .badge"
 /** What an expression comes to there: a browser's names are not known here. */
-const evaluated = (page: Page, expression: string) => Effect.promise(() => page.evaluate<unknown>(expression))
+const evaluated = (page: Page, expression: string) => Effect.tryPromise(() => page.evaluate<unknown>(expression))
 const colour = (page: Page) => evaluated(page, `getComputedStyle(document.querySelector("${badge}")).color`)
 const ground = (page: Page) => evaluated(page, "getComputedStyle(document.body).backgroundColor")
 
@@ -104,12 +105,13 @@ describe("the page of Operations", () => {
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, {
         sql: `CREATE TABLE items (id int PRIMARY KEY, note text);
-          INSERT INTO items SELECT n, '${secret}' FROM generate_series(1, 5000) n; ANALYZE items`
+          INSERT INTO items SELECT n, '${secret}' FROM generate_series(1, 100000) n; ANALYZE items`
       })
       const stream = yield* LogicalStream.make({
         slot: workspace.slot,
         plugin: Pgoutput.make({ publications: [workspace.publication] }),
         snapshot: "initial",
+        // It goes on for longer than anybody waits: however seldom a browser draws, it sees it move.
         copy: { rateLimit: { rows: 400 } }
       })
       const { complaints, page } = yield* openPage(yield* served(stream))

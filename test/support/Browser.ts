@@ -1,7 +1,8 @@
 /** A real browser of a test's own: Debian's Chromium, without a window. */
 import { existsSync } from "node:fs"
-import { Effect } from "effect"
+import { Duration, Effect } from "effect"
 import { chromium, type Page } from "playwright-core"
+import { patience } from "./eventually.ts"
 
 const program = "/usr/bin/chromium"
 
@@ -14,11 +15,14 @@ export interface Opened {
   readonly complaints: ReadonlyArray<string>
 }
 
+/** Milliseconds, as {@link patience}. */
+const timeout = Duration.toMillis(patience)
+
 /** Opens a page; the scope closes the browser. */
 export const openPage = Effect.fnUntraced(function* (url: string) {
   const browser = yield* Effect.acquireRelease(
     // Without the sandbox it runs as root, too, as in a container; it sees nothing but our own page.
-    Effect.promise(() => chromium.launch({ executablePath: program, args: ["--no-sandbox"] })),
+    Effect.promise(() => chromium.launch({ executablePath: program, args: ["--no-sandbox"], timeout })),
     (launched) => Effect.promise(() => launched.close())
   )
   const complaints: Array<string> = []
@@ -27,6 +31,6 @@ export const openPage = Effect.fnUntraced(function* (url: string) {
     if (message.type() === "error" || message.type() === "warning") complaints.push(message.text())
   })
   page.on("pageerror", (error) => complaints.push(String(error)))
-  yield* Effect.promise(() => page.goto(url, { waitUntil: "domcontentloaded" }))
+  yield* Effect.promise(() => page.goto(url, { waitUntil: "domcontentloaded", timeout }))
   return { page, complaints } satisfies Opened
 })
