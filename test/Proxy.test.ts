@@ -264,15 +264,14 @@ describe("FaultProxy", () => {
   it.live("delays what is sent each way, however much it is", () =>
     Effect.gen(function* () {
       const { client, proxy } = yield* setup
-      yield* proxy.latency("100 millis")
+      yield* proxy.latency("1 second")
       const text = "x".repeat(5_000_000)
       const before = yield* Clock.currentTimeMillis
       yield* client.send(text)
       yield* receives(client, `hello${text}`)
       const took = (yield* Clock.currentTimeMillis) - before
-      assert.isAtLeast(took, 200)
-      // As reads of 64 KiB one after the other it would be 76 times that.
-      assert.isBelow(took, 10_000)
+      // As reads of 64 KiB one after the other it would be 76 times that, for which nobody has the patience.
+      assert.isAtLeast(took, 2000)
     })
   )
 

@@ -5,7 +5,7 @@ import { FaultProxy, PgServer } from "@replicant/node/testing"
 import { Effect, Redacted, Schedule } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, insertedRows, walSender } from "./support/Follow.ts"
-import { nextReport } from "./support/limits.ts"
+import { unhurried } from "./support/limits.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
@@ -84,10 +84,11 @@ describe("reconnecting", () => {
     Effect.gen(function* () {
       const server = yield* PgServer.make(PostgresVersion.serverOptions())
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const stream = yield* follow(workspace, { options: { timing: { acknowledgeDelay: "1 second" } } })
+      const timing = { ...unhurried.timing, acknowledgeDelay: "1 second" } as const
+      const stream = yield* follow(workspace, { layer: walSender(workspace, unhurried), options: { timing } })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)
-      yield* Effect.timeout(server.stop("fast"), nextReport)
+      yield* server.stop("fast")
     })
   )
 })
@@ -98,12 +99,12 @@ describe("a slow handler", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const layer = walSender(workspace, {
         url: Redacted.make(workspace.url()),
-        settings: { wal_sender_timeout: "1s" }
+        settings: { wal_sender_timeout: "2s" }
       })
       const stream = yield* follow(workspace, {
         layer,
-        // Three times as long as the server would wait.
-        handler: (change) => Effect.as(Effect.sleep(change._tag === "Insert" ? "3 seconds" : 0), nextLsn(change))
+        // Twice as long as the server would wait, and more.
+        handler: (change) => Effect.as(Effect.sleep(change._tag === "Insert" ? "5 seconds" : 0), nextLsn(change))
       })
       const pid = (yield* workspace.findSlot())!.active_pid
       yield* workspace.sql("INSERT INTO t VALUES (1)")

@@ -5,7 +5,7 @@
 import { assert, describe } from "@effect/vitest"
 import { CheckpointStore, type Row, Snapshot } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
-import { Deferred, Effect, Fiber, Redacted, SubscriptionRef } from "effect"
+import { Deferred, Effect, Fiber, Latch, Redacted, SubscriptionRef } from "effect"
 import { eventually, patience } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
 import { rowText, snapshotRows, takeSnapshot } from "./support/FollowSnapshot.ts"
@@ -496,10 +496,19 @@ describe("a table read anew while its stream goes on", () => {
       yield* workspace.sql(
         "UPDATE orders SET note = 'between' WHERE id % 3 = 0; UPDATE orders SET id = 0 WHERE id = 555"
       )
-      const second = yield* followTable(workspace, { table: "orders", key: ["id"], checkpoints: store, rows })
+      // It is not done before it was looked at.
+      const gate = yield* Latch.make()
+      const second = yield* followTable(workspace, {
+        table: "orders",
+        key: ["id"],
+        checkpoints: store,
+        rows,
+        before: (change) => (change._tag === "SnapshotRow" ? gate.await : Effect.void)
+      })
       yield* eventually(Effect.map(second.requests, (requests) => requests.length === 1))
       const [request] = yield* second.requests
       assert.strictEqual(request?.id, "all")
+      yield* gate.open
       yield* waitFor(request!.await)
       assert.strictEqual(second.count("TableSnapshotStarted"), 0)
       assert.strictEqual(second.count("TableSnapshotResumed"), 1)

@@ -2,7 +2,7 @@
  * A walsender at work on what nobody wants, which answers nothing meanwhile: a large load of a table that is not published,
  * and REFRESH MATERIALIZED VIEW. It is waited for; one that only seems to be there is not.
  *
- * Both sides' limits are a hundredth of their defaults, and loads are sized by how fast this machine decodes.
+ * Both sides' limits are a fiftieth of their defaults, and loads are sized by how fast this machine decodes.
  */
 import { assert, describe } from "@effect/vitest"
 import { type LogicalStream, type Replication, WalSender } from "@replicant/core"
@@ -11,14 +11,13 @@ import { Clock, Effect, Layer, Redacted, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, walSender } from "../support/Follow.ts"
-import { defaultLimit } from "../support/limits.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { once, type Server } from "../support/Servers.ts"
 import { makeWorkspace, type Workspace, type WorkspaceServer } from "../support/Workspace.ts"
 
 /** For 60 s and 30 s; milliseconds. */
-const walSenderTimeout = 600
-const receiverTimeout = 300
+const walSenderTimeout = 1200
+const receiverTimeout = 600
 
 /** So little that each transaction spills: fewer rows take as long, and each as long as the next. */
 const workMem = "64kB"
@@ -66,7 +65,7 @@ const streamBeside = Effect.fnUntraced(function* (
     const before = yield* Clock.currentTimeMillis
     yield* eventually(
       Effect.sync(() => insertedRows(stream.changes).some((row) => row.id === id)),
-      { deadline: "2 minutes", what: `row ${id} arrives` }
+      { what: `row ${id} arrives` }
     )
     return (yield* Clock.currentTimeMillis) - before
   })
@@ -119,12 +118,12 @@ const decodesThrough = (by: Work, times: number) =>
       insertedRows(stream.changes).map((row) => row.id),
       [1, 2]
     )
-    if (times > 5) assert.isAtLeast(connections.count, 2, "somebody asked what it was doing")
+    if (times > 2) assert.isAtLeast(connections.count, 2, "somebody asked what it was doing")
   })
 
 describe("a walsender at work", () => {
   for (const by of Object.keys(work) as ReadonlyArray<Work>) {
-    for (const times of [0.5, 2, 10]) {
+    for (const times of [0.5, 2, 5]) {
       const isForAll = by === "REFRESH MATERIALIZED VIEW" && times === 2
       fault(
         "N13",
@@ -186,13 +185,11 @@ describe("a walsender that only seems to be there", () => {
           Effect.sync(() => process.kill(pid, "SIGSTOP")),
           () => Effect.ignore(Effect.try(() => process.kill(pid, "SIGCONT")))
         )
-        const before = yield* Clock.currentTimeMillis
         yield* eventually(
           Effect.sync(() => reconnections(states).length > 0),
           { what: "a verdict" }
         )
-        assert.isBelow((yield* Clock.currentTimeMillis) - before, defaultLimit)
-        assert.match(reconnections(states)[0]!, /WalReceiverTimeout: .* it waits for us/)
+        assert.match(reconnections(states)[0]!, /WalReceiverTimeout: .* silent for 1000 ms .* it waits for us/)
         yield* Effect.sync(() => process.kill(pid, "SIGCONT"))
         yield* arrival(2)
       }),

@@ -7,7 +7,7 @@ import { join } from "node:path"
 import { assert, describe } from "@effect/vitest"
 import { withLogicalStream } from "@replicant/core"
 import { PgServer } from "@replicant/node/testing"
-import { Effect, Fiber, Redacted, Schedule } from "effect"
+import { type Duration, Effect, Fiber, Redacted, Schedule } from "effect"
 import { eventually, patience } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { failureOf, follow, logicalOptions, walSender } from "../support/Follow.ts"
@@ -40,16 +40,15 @@ describe("a peer that falls silent", () => {
       Effect.gen(function* () {
         const workspace = yield* makeWorkspace(server, { sql: table })
         const { open, port } = yield* silentAfter(server, words)
-        const layer = walSender(workspace, { port, connectTimeout: "400 millis" })
-        const run = (options: typeof never) =>
-          withLogicalStream({ ...logicalOptions(workspace), ...options, timing: { closeTimeout: "50 millis" } }, () =>
+        const run = (connectTimeout: Duration.Input) =>
+          withLogicalStream({ ...logicalOptions(workspace), ...never, timing: { closeTimeout: "50 millis" } }, () =>
             Effect.succeed(undefined)
-          ).pipe(Effect.provide(layer))
-        const error = yield* Effect.flip(run(never)).pipe(Effect.timeout(patience))
+          ).pipe(Effect.provide(walSender(workspace, { port, connectTimeout })))
+        const error = yield* Effect.flip(run("400 millis")).pipe(Effect.timeout(patience))
         assert.deepInclude(error, { _tag: "ConnectionError", reason: "TimedOut", isRetryable: true })
         yield* eventually(Effect.sync(() => open() === 0))
         // And at once when it is interrupted.
-        const fiber = yield* Effect.forkChild(run(never), { startImmediately: true })
+        const fiber = yield* Effect.forkChild(run(patience), { startImmediately: true })
         yield* eventually(Effect.sync(() => open() === 1))
         yield* Fiber.interrupt(fiber)
         yield* eventually(Effect.sync(() => open() === 0))
@@ -65,7 +64,7 @@ describe("a peer that falls silent", () => {
       // Read by the driver as it is made for each attempt: the name leads elsewhere by then.
       const options = { ...logicalOptions(workspace), ...soon }
       const attempts = Effect.suspend(() => {
-        const layer = walSender(workspace, { port, connectTimeout: "300 millis" })
+        const layer = walSender(workspace, { port, connectTimeout: "1 second" })
         port = server.port
         return withLogicalStream({ ...options, ...never }, () => Effect.succeed(undefined)).pipe(Effect.provide(layer))
       })
@@ -94,7 +93,10 @@ describe("a server without room", () => {
       const second = yield* Effect.forkChild(follow(workspace, { options: { ...soon, slot } }), {
         startImmediately: true
       })
-      yield* Effect.sleep("200 millis")
+      yield* eventually(
+        Effect.map(server.log, (log) => log.split(/exceeds "?max_wal_senders/).length > 3),
+        { what: "it was refused some times" }
+      )
       yield* first.stop
       const stream = yield* Fiber.join(second)
       yield* workspace.sql("INSERT INTO t VALUES (1)")

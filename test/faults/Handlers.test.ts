@@ -8,7 +8,7 @@ import { makeLedger, startConsumer } from "../support/Consumer.ts"
 import { eventually } from "../support/eventually.ts"
 import { type FaultId, fault } from "../support/Faults.ts"
 import { failureOf, follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
-import { confirmed, makeSlot } from "../support/Slot.ts"
+import { confirmed, isFree, makeSlot } from "../support/Slot.ts"
 import { makeWorkspace } from "../support/Workspace.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
@@ -42,7 +42,7 @@ describe("a handler that is wrong", () => {
         assert(Exit.isFailure(exit))
         assert.strictEqual(Cause.squash(exit.cause), boom)
         assert.strictEqual(Cause.hasDies(exit.cause), what === "defect")
-        assert.isFalse((yield* workspace.findSlot())?.active)
+        yield* eventually(isFree(workspace), { what: "the slot is free" })
         const again = yield* follow(workspace)
         yield* again.saw("Commit", 3)
         assert.deepStrictEqual(
@@ -64,7 +64,7 @@ describe("a handler that is wrong", () => {
         })
         yield* workspace.sql("INSERT INTO t VALUES (1)")
         assert.strictEqual((yield* stream.failure)._tag, "TimeoutError")
-        assert.isFalse((yield* workspace.findSlot())?.active)
+        yield* eventually(isFree(workspace), { what: "the slot is free" })
         const again = yield* follow(workspace)
         yield* again.saw("Commit", 1)
       })
@@ -142,8 +142,10 @@ describe("handlers in parallel", () => {
         const total = 200
         yield* workspace.sql(`DO $$ BEGIN FOR i IN 1..${total} LOOP INSERT INTO t VALUES (i); COMMIT; END LOOP; END $$`)
         const finished = new Map<Lsn.Lsn, number>()
-        let rounds = 0
+        /** So many more are finished in a round, and it is left amid the rest. */
+        const share = 25
         while (finished.size < total) {
+          const goal = finished.size + share
           const layer = Replication.layer(logicalOptions(workspace)).pipe(Layer.provide(walSender(workspace)))
           const done = yield* confirmed(workspace)
           const part = Effect.gen(function* () {
@@ -154,6 +156,7 @@ describe("handlers in parallel", () => {
                   Effect.gen(function* () {
                     assert.isTrue(transaction.nextLsn.lsn > done, "not again what was confirmed")
                     yield* Effect.sleep(Math.random() * 20)
+                    if (finished.size === goal) return yield* Effect.never
                     for (const row of insertedRows(transaction.changes)) {
                       finished.set(transaction.nextLsn.lsn, row.id as number)
                     }
@@ -165,11 +168,10 @@ describe("handlers in parallel", () => {
             )
           }).pipe(Effect.provide(layer))
           const enough = eventually(
-            Effect.sync(() => finished.size >= Math.min(total, 25 * (rounds + 1))),
+            Effect.sync(() => finished.size === goal),
             { what: "some are finished" }
           )
           yield* Effect.raceFirst(part, enough)
-          rounds++
           const end = yield* confirmed(workspace)
           const ids = [...finished].filter(([lsn]) => lsn <= end).map(([, id]) => id)
           assert.deepStrictEqual(
@@ -178,7 +180,6 @@ describe("handlers in parallel", () => {
             "a prefix, without a gap"
           )
         }
-        assert.isAtLeast(rounds, 5)
         assert.strictEqual(finished.size, total)
       })
   )
@@ -232,7 +233,7 @@ describe("a consumer that is slow", () => {
         yield* ledger.openGate
         yield* eventually(
           Effect.map(ledger.read, (handled) => handled.length === count),
-          { deadline: 40_000 + megabytes * 100, what: "all is handled" }
+          { deadline: 60_000 + megabytes * 500, what: "all is handled" }
         )
         yield* consumer.kill("SIGTERM")
         yield* consumer.ended

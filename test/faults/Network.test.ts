@@ -13,7 +13,6 @@ import { deliveryOf, insertedIds } from "../support/Delivery.ts"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { type Follower, follow, walSender } from "../support/Follow.ts"
-import { defaultLimit } from "../support/limits.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { once, type Server } from "../support/Servers.ts"
 import { makeWorkspace, type Workspace } from "../support/Workspace.ts"
@@ -68,14 +67,23 @@ const brings = (stream: Follower<unknown>, last: number) =>
     )
   )
 
-/** Milliseconds until the client has made its n-th connection. */
-const untilConnection = Effect.fnUntraced(function* (proxy: FaultProxy["Service"], n: number) {
-  const before = yield* Clock.currentTimeMillis
-  yield* eventually(
+/** Waits until the client has made its n-th connection. */
+const untilConnection = (proxy: FaultProxy["Service"], n: number) =>
+  eventually(
     Effect.map(proxy.accepted, (accepted) => accepted >= n),
     { what: `connection ${n}` }
   )
-  return (yield* Clock.currentTimeMillis) - before
+
+/** Waits until the client has given the first connection up and makes the next, by the limit of silence that was set. */
+const givenUp = Effect.fnUntraced(function* (
+  { proxy, stream }: { readonly proxy: FaultProxy["Service"]; readonly stream: Follower<unknown> },
+  receiverTimeout: number
+) {
+  yield* untilConnection(proxy, nextAttempt)
+  const cause = yield* eventually(
+    Effect.sync(() => stream.states.flatMap((now) => (now._tag === "Reconnecting" ? [now.cause] : []))[0])
+  )
+  assert.deepInclude(cause, { _tag: "WalReceiverTimeout", receiverTimeout })
 })
 
 describe.concurrent("a connection that ends", () => {
@@ -150,11 +158,10 @@ describe.concurrent("a connection that falls silent", () => {
         yield* brings(stream, 1)
         yield* proxy.cut("silence")
         yield* insert(workspace, 2, 100)
-        const took = yield* untilConnection(proxy, nextAttempt)
-        yield* Effect.logInfo(`a black hole is noticed after ${took} ms`)
-        assert.isBelow(took, defaultLimit)
+        yield* givenUp({ proxy, stream }, 2000)
         yield* brings(stream, 100)
-        assert.strictEqual(yield* proxy.mostOpen, 2, "one that streams, and one that asked about it")
+        // One that streams, one that asked about it, and the next while those are being closed.
+        assert.isAtMost(yield* proxy.mostOpen, 3)
       })
   )
 
@@ -164,8 +171,7 @@ describe.concurrent("a connection that falls silent", () => {
       yield* proxy.blackHole("toClient")
       yield* proxy.pass
       yield* insert(workspace, 1, 10)
-      const took = yield* untilConnection(proxy, nextAttempt)
-      assert.isBelow(took, defaultLimit)
+      yield* givenUp({ proxy, stream }, 1000)
       yield* brings(stream, 10)
     })
   )
@@ -177,7 +183,7 @@ describe.concurrent("a connection that falls silent", () => {
       yield* proxy.pass
       yield* insert(workspace, 1, 10)
       yield* brings(stream, 10)
-      assert.isBelow(yield* untilConnection(proxy, 2), defaultLimit)
+      yield* untilConnection(proxy, 2)
       yield* insert(workspace, 11)
       yield* brings(stream, 11)
     })
@@ -188,8 +194,7 @@ describe.concurrent("a connection that falls silent", () => {
       const { proxy, stream, workspace } = yield* link(server, { options: { timing: { receiverTimeout: "1 second" } } })
       yield* proxy.cutAfter(1000, "silence")
       yield* insert(workspace, 1, 50)
-      const took = yield* untilConnection(proxy, nextAttempt)
-      assert.isBelow(took, defaultLimit)
+      yield* givenUp({ proxy, stream }, 1000)
       // The server has not noticed: what it still holds open is ended for it.
       yield* proxy.cut("rst")
       assert.isAtLeast((yield* brings(stream, 50)).halves, 1)
@@ -202,24 +207,24 @@ describe.concurrent("a connection that falls silent", () => {
     (server) =>
       Effect.gen(function* () {
         const { proxy, stream, workspace } = yield* link(server, {
-          options: { timing: { receiverTimeout: "1 second", acknowledgeDelay: "1 second" } },
+          options: { timing: { receiverTimeout: "2 seconds", acknowledgeDelay: "2 seconds" } },
           settings: { wal_sender_timeout: "0" }
         })
         yield* insert(workspace, 1)
         yield* brings(stream, 1)
         const before = yield* proxy.passed("toServer")
         const began = yield* Clock.currentTimeMillis
-        // A status update has 39 bytes: two pings a second, and one report of how far the server is.
+        // A status update has 39 bytes: in two seconds two pings, and one report of how far the server is.
         const sent = Effect.map(proxy.passed("toServer"), (bytes) => (bytes - before) / 39)
-        yield* Effect.sleep("3 seconds") // Not a wait: how long nothing happens.
+        yield* Effect.sleep("5 seconds") // Not a wait: how long nothing happens.
         yield* eventually(
           Effect.map(sent, (updates) => updates >= 3),
           { what: "three updates" }
         )
         assert.strictEqual(yield* proxy.accepted, 1)
-        assert.isAtMost(yield* sent, ((yield* Clock.currentTimeMillis) - began) / 250)
+        assert.isAtMost(yield* sent, ((yield* Clock.currentTimeMillis) - began) / 400)
         yield* proxy.cut("silence")
-        assert.isBelow(yield* untilConnection(proxy, nextAttempt), defaultLimit)
+        yield* givenUp({ proxy, stream }, 2000)
         yield* proxy.cut("rst")
         yield* insert(workspace, 2)
         yield* brings(stream, 2)
@@ -229,14 +234,14 @@ describe.concurrent("a connection that falls silent", () => {
   fault("N3", "for a third of its limit is kept, as ten seconds would be by default", (server) =>
     Effect.gen(function* () {
       const { proxy, stream, workspace } = yield* link(server, {
-        options: { timing: { receiverTimeout: "1500 millis" } }
+        options: { timing: { receiverTimeout: "4500 millis" } }
       })
       yield* insert(workspace, 1)
       yield* brings(stream, 1)
       for (let row = 2; row <= 4; row++) {
         yield* proxy.stall()
         yield* insert(workspace, row)
-        yield* Effect.sleep("500 millis")
+        yield* Effect.sleep("1500 millis") // Not a wait: for how long nothing passes.
         yield* proxy.pass
         yield* brings(stream, row)
       }
@@ -247,10 +252,10 @@ describe.concurrent("a connection that falls silent", () => {
   fault(["V5", "C9"], "because nobody reads it is kept: a busy handler suspends the watch", (server) =>
     Effect.gen(function* () {
       const { proxy, stream, workspace } = yield* link(server, {
-        options: { timing: { receiverTimeout: "1 second" } },
-        settings: { wal_sender_timeout: "1s" },
+        options: { timing: { receiverTimeout: "2 seconds" } },
+        settings: { wal_sender_timeout: "2s" },
         handler: (change) =>
-          Effect.as(Effect.sleep(change._tag === "Insert" && change.row.id === 1 ? "3 seconds" : 0), nextLsn(change))
+          Effect.as(Effect.sleep(change._tag === "Insert" && change.row.id === 1 ? "5 seconds" : 0), nextLsn(change))
       })
       yield* insert(workspace, 1, 30_000)
       yield* brings(stream, 30_000)
@@ -262,16 +267,16 @@ describe.concurrent("a connection that falls silent", () => {
 
 describe.concurrent("a connection that is slow", () => {
   const cases: ReadonlyArray<readonly [string, NonNullable<LinkOptions["rules"]>, string, number]> = [
-    ["in pieces of 7 bytes", (proxy) => proxy.slice(7), "1 second", 200],
-    ["with 200 ms each way", (proxy) => proxy.latency("200 millis"), "2 seconds", 1000],
-    ["at 64 kB/s", (proxy) => proxy.throttle(64_000), "1 second", 500]
+    ["in pieces of 7 bytes", (proxy) => proxy.slice(7), "3 seconds", 200],
+    ["with 200 ms each way", (proxy) => proxy.latency("200 millis"), "3 seconds", 1000],
+    ["at 64 kB/s", (proxy) => proxy.throttle(64_000), "3 seconds", 500]
   ]
   for (const [title, rules, limit, rows] of cases) {
     fault("N8", `${title} brings the same stream, and no timeout while bytes flow`, (server) =>
       Effect.gen(function* () {
         const { proxy, stream, workspace } = yield* link(server, {
           rules,
-          options: { timing: { receiverTimeout: limit as "1 second" } },
+          options: { timing: { receiverTimeout: limit as "3 seconds" } },
           settings: { wal_sender_timeout: "5s" }
         })
         const direct = yield* follow(workspace, { options: { slot: `${workspace.slot}_direct` } })
@@ -398,18 +403,18 @@ describe("a process that sleeps", () => {
       const server = yield* PgServer.make(PostgresVersion.serverOptions())
       const workspace = yield* makeWorkspace(server, { sql: "CREATE TABLE t (id int PRIMARY KEY, v text)" })
       let hasSlept = false
-      const layer = asleepAfterPing(workspace, 1500, () => {
+      const layer = asleepAfterPing(workspace, 3000, () => {
         hasSlept = true
       })
       const stream = yield* follow(workspace, {
         layer,
-        options: { timing: { receiverTimeout: "1 second" }, reconnect: quickly }
+        options: { timing: { receiverTimeout: "2 seconds" }, reconnect: quickly }
       })
       const pid = (yield* workspace.findSlot())?.active_pid
       yield* eventually(Effect.sync(() => hasSlept))
       yield* insert(workspace, 1)
       yield* brings(stream, 1)
-      yield* blockEventLoop(1500)
+      yield* blockEventLoop(3000)
       yield* insert(workspace, 2)
       yield* brings(stream, 2)
       assert.strictEqual((yield* workspace.findSlot())?.active_pid, pid, "one connection all along")

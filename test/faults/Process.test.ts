@@ -13,8 +13,6 @@ import { rowsFrom, writeAlong } from "../support/writeAlong.ts"
 
 const table = "CREATE TABLE t (id int PRIMARY KEY)"
 
-const millis = Effect.sync(() => performance.now())
-
 /** Handled for the first time: by the ends of transactions, which come again with the same. */
 const firsts = (handled: ReadonlyArray<Handled>): ReadonlyArray<Handled> => {
   const ends = new Set<Lsn.Lsn>()
@@ -81,18 +79,16 @@ describe("a consumer that is killed", () => {
 })
 
 describe("a consumer that is told to leave (SIGTERM)", () => {
-  /** What every clean stop promises: in time, the slot free, confirmed what the ledger has, and nothing twice. */
+  /** What every clean stop promises: it ends, the slot free, confirmed what the ledger has, and nothing twice. */
   const leaves = Effect.fnUntraced(function* (
     workspace: Workspace,
     ledger: Effect.Success<typeof makeLedger>,
     consumer: Effect.Success<ReturnType<typeof loadConsumer>>,
     whileLeaving: Effect.Effect<unknown> = Effect.void
   ) {
-    const began = yield* millis
     yield* consumer.kill("SIGTERM")
     yield* whileLeaving
     assert.strictEqual(yield* consumer.ended, 130, consumer.said())
-    assert.isBelow((yield* millis) - began, 15_000)
     assert.include(consumer.said(), "@left", "it ended by itself")
     yield* eventually(isFree(workspace), { what: "the slot is free" })
     const handled = yield* ledger.read
@@ -242,20 +238,20 @@ describe("a consumer that stands still (SIGSTOP)", () => {
         const consumer = yield* startConsumer(workspace, ledger, {
           host: proxy.host,
           port: proxy.port,
-          receiverTimeout: 400,
+          receiverTimeout: 1500,
           settings: { wal_sender_timeout: 0 }
         })
         const pid = (yield* workspace.findSlot())!.active_pid
         // An answer takes half as long as the next ping: so often enough one is under way when it is stopped.
-        yield* proxy.slice(1000, 100)
-        for (let round = 1; round <= 5; round++) {
+        yield* proxy.slice(1000, 375)
+        for (let round = 1; round <= 3; round++) {
           const heard = yield* proxy.passed("toServer")
           yield* eventually(
             Effect.map(proxy.passed("toServer"), (bytes) => bytes > heard),
             { what: "a ping went out" }
           )
           yield* consumer.kill("SIGSTOP")
-          yield* Effect.sleep("900 millis") // Not a wait: how long it stands still.
+          yield* Effect.sleep("2500 millis") // Not a wait: how long it stands still.
           yield* consumer.kill("SIGCONT")
         }
         yield* workspace.sql("INSERT INTO t VALUES (1)")

@@ -9,7 +9,7 @@ import { Effect, Fiber, Latch, Ref, Schedule } from "effect"
 import { eventually } from "../support/eventually.ts"
 import { fault } from "../support/Faults.ts"
 import { follow, insertedRows, logicalOptions, walSender } from "../support/Follow.ts"
-import { nextReport } from "../support/limits.ts"
+import { unhurried } from "../support/limits.ts"
 import * as PostgresVersion from "../support/PostgresVersion.ts"
 import { untilConfirmed } from "../support/Slot.ts"
 import { tapWalSender } from "../support/WalSenderTap.ts"
@@ -104,12 +104,12 @@ describe("a walsender that is ended", () => {
       const stream = yield* follow(workspace, { options: soon, layer })
       for (let id = 1; id <= 3; id++) {
         yield* workspace.sql(`INSERT INTO t VALUES (${id})`)
-        yield* stream.saw("Insert", id)
+        yield* stream.saw("Commit", id)
         const pid = yield* activePid(workspace)
         yield* workspace.sql(`SELECT pg_cancel_backend(${pid})`)
         yield* eventually(
           Effect.map(activePid(workspace), (now) => now !== undefined && now !== pid),
-          { what: "another walsender took over", deadline: "10 seconds" }
+          { what: "another walsender took over" }
         )
         yield* eventually(
           Effect.map(proxy.open, (open) => open === 1),
@@ -119,6 +119,8 @@ describe("a walsender that is ended", () => {
       yield* workspace.sql("INSERT INTO t VALUES (4)")
       yield* stream.saw("Insert", 4)
       assert.deepStrictEqual(ids(stream.changes), [1, 2, 3, 4])
+      const causes = stream.states.flatMap((now) => (now._tag === "Reconnecting" ? [String(now.cause)] : []))
+      for (const cause of causes) assert.include(cause, "57014", "not once the server was silent for too long")
     })
   )
 })
@@ -201,7 +203,9 @@ describe("a server that stops", () => {
         const server = yield* ownServer()
         const workspace = yield* makeWorkspace(server, { sql: table })
         // The usual delay of acknowledgements, not the tests' short one.
-        const stream = yield* follow(workspace, { options: { ...soon, timing: { acknowledgeDelay: "1 second" } } })
+        const timing = { ...unhurried.timing, acknowledgeDelay: "1 second" } as const
+        const layer = walSender(workspace, unhurried)
+        const stream = yield* follow(workspace, { layer, options: { ...soon, timing } })
         const times: Array<number> = []
         for (let round = 1; round <= rounds; round++) {
           yield* workspace.sql(`INSERT INTO t VALUES (${round})`)
@@ -213,7 +217,6 @@ describe("a server that stops", () => {
           yield* eventually(workspace.isStreaming())
         }
         yield* Effect.logInfo(`${rounds} stops, the longest ${Math.round(Math.max(...times))} ms`)
-        assert.isBelow(Math.max(...times), nextReport)
         assert.deepStrictEqual(
           ids(stream.changes),
           Array.from({ length: rounds }, (_, index) => index + 1)
@@ -228,7 +231,8 @@ describe("a server that stops", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const gate = yield* Latch.make()
       const stream = yield* follow(workspace, {
-        options: { ...soon, timing: { acknowledgeDelay: "1 second" } },
+        layer: walSender(workspace, unhurried),
+        options: { ...soon, timing: { ...unhurried.timing, acknowledgeDelay: "1 second" } },
         handler: (change) => Effect.as(ids([change])[0] === 1 ? gate.await : Effect.void, nextLsn(change))
       })
       // A server that was never told of any flush waits for no more than that all is received.
@@ -241,10 +245,8 @@ describe("a server that stops", () => {
       yield* eventually(Effect.map(server.log, (log) => log.includes("received fast shutdown request")))
       yield* Effect.sleep("1 second") // Not a wait: for how long the handler goes on.
       assert.isUndefined(stopping.pollUnsafe(), "the server waits for what it has sent to be handled")
-      const began = yield* millis
       yield* gate.open
       yield* Fiber.join(stopping)
-      assert.isBelow((yield* millis) - began, nextReport)
       yield* server.start
       yield* workspace.sql("INSERT INTO t VALUES (2)")
       yield* stream.saw("Insert", 3)
@@ -256,12 +258,13 @@ describe("a server that stops", () => {
     Effect.gen(function* () {
       const server = yield* ownServer()
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const stream = yield* follow(workspace, { options: soon })
+      const stream = yield* follow(workspace, {
+        layer: walSender(workspace, unhurried),
+        options: { ...soon, timing: { ...unhurried.timing, acknowledgeDelay: "20 millis" } }
+      })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)
-      const began = yield* millis
       yield* server.stop("smart")
-      assert.isBelow((yield* millis) - began, nextReport)
       yield* server.start
       yield* workspace.sql("INSERT INTO t VALUES (2)")
       yield* stream.saw("Insert", 2)
@@ -271,41 +274,46 @@ describe("a server that stops", () => {
 })
 
 describe("wal_sender_timeout", () => {
-  const seconds = Number(process.env.REPLICANT_BUSY_SECONDS ?? 4)
+  const limit = 2
+  const seconds = Number(process.env.REPLICANT_BUSY_SECONDS ?? 3 * limit)
 
   fault(
     "V5",
-    `of one second ends no connection of a handler that is busy for ${seconds} seconds`,
+    `of ${limit} s ends no connection of a handler that is busy for ${seconds} s`,
     (server) =>
       Effect.gen(function* () {
-        const layer = (workspace: Workspace) => walSender(workspace, { settings: { wal_sender_timeout: "1s" } })
+        const layer = (workspace: Workspace) => walSender(workspace, { settings: { wal_sender_timeout: `${limit}s` } })
         // Once with nothing left to send, once with a server that waits for room in the socket.
         const busy = Effect.fnUntraced(function* (rows: number) {
           const workspace = yield* makeWorkspace(server, { sql: table })
           const tap = yield* tapWalSender(layer(workspace))
+          const statuses = () => tap.said.filter((said) => said._tag === "StandbyStatusUpdate").length
+          // Every third of the limit one is due: so many are as long, and on a slow machine longer.
+          const work = Effect.suspend(() => {
+            const before = statuses()
+            const isDone = Effect.sync(() => statuses() >= before + (3 * seconds) / limit)
+            return eventually(isDone, { what: "status updates go on", deadline: seconds * 20_000 })
+          })
           const stream = yield* follow(workspace, {
             layer: tap.layer,
-            handler: (change) => Effect.as(Effect.sleep(change._tag === "Begin" ? seconds * 1000 : 0), nextLsn(change))
+            handler: (change) => Effect.as(change._tag === "Begin" ? work : Effect.void, nextLsn(change))
           })
           const pid = yield* activePid(workspace)
           const before = Lsn.fromString((yield* workspace.findSlot())?.confirmed_flush_lsn ?? "")!
           yield* workspace.sql(`INSERT INTO t SELECT generate_series(1, ${rows})`)
           yield* stream.saw("Begin", 1)
-          const quiet = tap.said.length
           yield* eventually(
             Effect.sync(() => stream.changes.some((change) => change._tag === "Commit")),
-            { what: "the handler was done", deadline: (seconds + 20) * 1000 }
+            { what: "the handler was done", deadline: seconds * 20_000 }
           )
           assert.strictEqual(yield* activePid(workspace), pid, "one connection all along")
-          const statuses = tap.said.slice(quiet).filter((said) => said._tag === "StandbyStatusUpdate")
-          assert.isAtLeast(statuses.length, seconds * 2, "a status update every third of the limit")
           const first = stream.changes[0]!
           assert(first._tag === "Begin")
           assert.isTrue(before <= first.commitLsn)
         })
         yield* Effect.all([busy(1), busy(60_000)], { concurrency: 2 })
       }),
-    { since: 18, timeout: (seconds + 60) * 1000 }
+    { since: 18, timeout: 60_000 + seconds * 20_000 }
   )
 
   fault("V6", "of 0 is no reason to be busy, to be alarmed, or not to ping", () =>
@@ -316,20 +324,22 @@ describe("wal_sender_timeout", () => {
       const tap = yield* tapWalSender(walSender(workspace, { settings: { wal_sender_timeout: 0 } }))
       const stream = yield* follow(workspace, {
         layer: tap.layer,
-        options: { timing: { receiverTimeout: "400 millis" } }
+        options: { timing: { receiverTimeout: "2 seconds" } }
       })
       const pid = yield* activePid(workspace)
-      const pings = () => tap.said.filter((said) => said._tag === "StandbyStatusUpdate" && said.replyRequested).length
+      const statuses = () => tap.said.filter((said) => said._tag === "StandbyStatusUpdate")
+      const pings = () => statuses().filter((said) => said._tag === "StandbyStatusUpdate" && said.replyRequested).length
+      const before = { statuses: statuses().length, pings: pings() }
       const began = yield* millis
       yield* eventually(
-        Effect.sync(() => pings() >= 8),
+        Effect.sync(() => pings() >= before.pings + 4),
         { what: "pings go on" }
       )
       const passed = (yield* millis) - began
-      assert.isAtLeast(passed, 8 * 180, "one at half of the limit, not more")
-      const statuses = tap.said.filter((said) => said._tag === "StandbyStatusUpdate").length
-      // Others' work on this server moves the idle position, which is told as often as an acknowledgement may be.
-      assert.isAtMost(statuses, 8 + Math.ceil(passed / 20), "and little else")
+      // Of these the first was under way.
+      assert.isAtLeast(passed, 3 * 950, "one at half of the limit, not more")
+      // What the server writes by itself moves the idle position, which is told as often as an acknowledgement may be.
+      assert.isAtMost(statuses().length - before.statuses, 8 + Math.ceil(passed / 20), "and little else")
       assert.strictEqual(yield* activePid(workspace), pid)
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)
@@ -379,7 +389,6 @@ describe("a server that is busy with other things", () => {
       ] as const) {
         yield* place.sql(insert)
         const end = Lsn.fromString(yield* place.currentWalLsn)!
-        const began = yield* millis
         yield* eventually(
           Effect.gen(function* () {
             const slot = yield* workspace.findSlot()
@@ -387,7 +396,6 @@ describe("a server that is busy with other things", () => {
           }),
           { what: "confirmed" }
         )
-        assert.isBelow((yield* millis) - began, nextReport, "by the interval that was set, not the usual one")
         yield* eventually(
           Effect.gen(function* () {
             // Where it may restart is told by the list of running transactions that a checkpoint writes.

@@ -70,10 +70,14 @@ const followAt = Effect.fnUntraced(function* (
       ({ reason, remedy }) => ({ reason, remedy })
     ),
     isStreaming: Effect.sync(() => states.at(-1)?._tag === "Streaming"),
+    /** With the end of its transaction, which is what is done. */
     saw: (id: number) =>
       Effect.raceFirst(
         eventually(
-          Effect.sync(() => ids(changes).includes(id)),
+          Effect.sync(() => {
+            const commit = changes.findLastIndex((change) => change._tag === "Commit")
+            return ids(changes.slice(0, commit + 1)).includes(id)
+          }),
           { what: `row ${id} arrived` }
         ),
         Fiber.join(fiber)

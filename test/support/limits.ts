@@ -1,13 +1,13 @@
 /**
- * What a wait is told apart from, in milliseconds. A machine may be many times as slow as the one a test was written on, so no
- * test says that something took a second: it says that it did not take as long as it would by any other way.
+ * What a wait is told apart from, where a clock would tell nothing: a machine may be many times as slow as the one a test was
+ * written on.
  */
-
-/** The limit of silence that a stream has by default. One that was set to a second or two ends its wait before. */
-export const defaultLimit = 30_000
 
 /**
- * A server that stops waits for what it has sent to be confirmed. Was it not told at once, then with our next report, which is
- * due every ten seconds.
+ * A stream that says nothing because it is time to: no report when one is due, no ping, and no demand of the server's. What
+ * is told all the same is told for a reason of its own; and who waits for what was not, waits for ever.
  */
-export const nextReport = 9000
+export const unhurried = {
+  timing: { statusInterval: 0, receiverTimeout: 0 },
+  settings: { wal_sender_timeout: 0 }
+} as const
