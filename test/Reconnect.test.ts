@@ -84,7 +84,7 @@ describe("reconnecting", () => {
     Effect.gen(function* () {
       const server = yield* PgServer.make(PostgresVersion.serverOptions())
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const timing = { ...unhurried.timing, acknowledgeDelay: "1 second" } as const
+      const { timing } = unhurried
       const stream = yield* follow(workspace, { layer: walSender(workspace, unhurried), options: { timing } })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)

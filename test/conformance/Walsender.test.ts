@@ -119,7 +119,7 @@ describe("a fast shutdown", () => {
     Effect.gen(function* () {
       const server = yield* ownServer()
       const workspace = yield* makeWorkspace(server, { sql: table })
-      const timing = { ...unhurried.timing, acknowledgeDelay: "20 millis" } as const
+      const { timing } = unhurried
       const stream = yield* follow(workspace, { layer: walSender(workspace, unhurried), options: { timing } })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)

@@ -202,10 +202,8 @@ describe("a server that stops", () => {
         const rounds = Number(process.env.REPLICANT_STOP_ROUNDS ?? 8)
         const server = yield* ownServer()
         const workspace = yield* makeWorkspace(server, { sql: table })
-        // The usual delay of acknowledgements, not the tests' short one.
-        const timing = { ...unhurried.timing, acknowledgeDelay: "1 second" } as const
         const layer = walSender(workspace, unhurried)
-        const stream = yield* follow(workspace, { layer, options: { ...soon, timing } })
+        const stream = yield* follow(workspace, { layer, options: { ...soon, timing: unhurried.timing } })
         const times: Array<number> = []
         for (let round = 1; round <= rounds; round++) {
           yield* workspace.sql(`INSERT INTO t VALUES (${round})`)
@@ -260,7 +258,7 @@ describe("a server that stops", () => {
       const workspace = yield* makeWorkspace(server, { sql: table })
       const stream = yield* follow(workspace, {
         layer: walSender(workspace, unhurried),
-        options: { ...soon, timing: { ...unhurried.timing, acknowledgeDelay: "20 millis" } }
+        options: { ...soon, timing: unhurried.timing }
       })
       yield* workspace.sql("INSERT INTO t VALUES (1)")
       yield* stream.saw("Commit", 1)
