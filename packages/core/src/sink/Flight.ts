@@ -16,6 +16,7 @@ import * as Metric from "effect/Metric"
 import * as Option from "effect/Option"
 import type * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
+import type { Handled } from "../change/NextLsn.ts"
 import * as Metrics from "../replication/Metrics.ts"
 import { Final, retrying } from "../replication/Reconnect.ts"
 import type { SnapshotError } from "../snapshot/SnapshotError.ts"
@@ -59,6 +60,8 @@ export class Flight {
   private readonly kept: Size
   /** Acknowledgements that are on their way. */
   private settling = 0
+  /** The end of what is durable, until PostgreSQL has been told: telling is cut off where an append fails meanwhile. */
+  private untold: Handled
   private isClosing = false
   private failure: Cause.Cause<Failure> | undefined
   /** What the engine has made durable last, as far as is known. */
@@ -167,8 +170,7 @@ export class Flight {
       if (problem !== undefined) return yield* problem
       this.epoch = epoch
       this.last = held?.id
-      this.pending.resume(held?.id)
-      yield* this.settle
+      yield* this.told(this.pending.resume(held?.id))
       this.work.openUnsafe()
     }
   )
@@ -215,19 +217,28 @@ export class Flight {
   }
 
   /** Acknowledges what is durable, from the front. */
-  private readonly settle: Effect.Effect<void, Final<SnapshotError>> = Effect.suspend(() => {
-    const end = this.pending.settle()
+  private readonly settle: Effect.Effect<void, Final<SnapshotError>> = Effect.suspend(() =>
+    this.told(this.pending.settle())
+  )
+
+  /** Acknowledges an end, and what was left untold before it. */
+  private told(end: Handled): Effect.Effect<void, Final<SnapshotError>> {
     this.work.openUnsafe()
-    const told = end === undefined ? Effect.void : this.session.acknowledgeThrough(end)
+    this.untold = end ?? this.untold
+    const { untold } = this
+    const telling = untold === undefined ? Effect.void : this.session.acknowledgeThrough(untold)
+    const isTold = Effect.sync(() => {
+      if (this.untold === untold) this.untold = undefined
+    })
     this.settling++
     return Effect.ensuring(
-      Effect.mapError(told, (error) => new Final({ error })),
+      Effect.mapError(Effect.andThen(telling, isTold), (error) => new Final({ error })),
       Effect.sync(() => {
         this.settling--
         this.moved.openUnsafe()
       })
     )
-  })
+  }
 
   /** Takes what a read became, and waits while there is too much; or until all of it is durable. */
   readonly add = Effect.fnUntraced(

@@ -33,6 +33,8 @@ export class Pending {
   private sent = 0
   private messages = 0
   private characters = 0
+  /** What stands in the place of another. */
+  private readonly replacements = new WeakSet<Message>()
   /** Of one batch. */
   private readonly most: Size
 
@@ -99,8 +101,11 @@ export class Pending {
     return end
   }
 
-  /** A new writer: nothing is under way, and what stands at its mark or before is durable. */
-  resume(mark: string | undefined): void {
+  /**
+   * A new writer: nothing is under way, and what stands at its mark or before is durable. Gives the end of that, as it is dropped
+   * at once: a batch that is durable and still in the list could be given messages, which then were never appended.
+   */
+  resume(mark: string | undefined): Handled {
     this.sent = 0
     for (const batch of this.batches) {
       if (mark !== undefined)
@@ -110,16 +115,21 @@ export class Pending {
         )
       batch.isDurable = batch.messages.length === 0
     }
+    return this.settle()
   }
 
-  /** Puts another message in the place of one, if there is another. */
+  /** Puts another message in the place of one, if there is another: one for each place, as that may be rejected as well. */
   replace(id: string, other: (message: Message) => Message | undefined): boolean {
     for (const batch of this.batches) {
       const at = batch.messages.findIndex((message) => message.id === id)
       if (at < 0) continue
-      const replaced = other(batch.messages[at]!)
-      if (replaced !== undefined) this.exchange(batch, batch.messages.with(at, { ...replaced, id }))
-      return replaced !== undefined
+      const rejected = batch.messages[at]!
+      const replacement = this.replacements.has(rejected) ? undefined : other(rejected)
+      if (replacement === undefined) return false
+      const placed = { ...replacement, id }
+      this.replacements.add(placed)
+      this.exchange(batch, batch.messages.with(at, placed))
+      return true
     }
     return false
   }
@@ -128,10 +138,10 @@ export class Pending {
     return messages === 0 || (messages < this.most.messages && characters < this.most.characters)
   }
 
-  /** The last batch, if it is not under way and can take more; else a new one. */
+  /** The last batch, if it has yet to be appended and can take more; else a new one. */
   private unsent(): Batch {
     const last = this.batches.at(-1)
-    const isUnsent = last !== undefined && this.batches.length > this.sent
+    const isUnsent = last !== undefined && !last.isDurable && this.batches.length > this.sent
     if (isUnsent && this.hasRoom(last.messages.length, last.characters)) return last
     const batch: Batch = { messages: [], characters: 0, end: undefined, isDurable: false }
     this.batches.push(batch)

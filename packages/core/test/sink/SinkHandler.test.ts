@@ -5,38 +5,17 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
-import type { Change } from "../../src/change/Change.ts"
-import { nextLsn } from "../../src/change/Change.ts"
-import type { NextLsn } from "../../src/change/NextLsn.ts"
 import { CheckpointStore, memory as checkpointMemory } from "../../src/checkpoint/CheckpointService.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
-import { Sink } from "../../src/sink/Sink.ts"
 import { type SinkError, SinkRejected } from "../../src/sink/SinkError.ts"
-import { handler, type Options, run } from "../../src/sink/SinkHandler.ts"
+import { handler, run } from "../../src/sink/SinkHandler.ts"
 import { type Append, Memory, MemoryEngine, memory } from "../../src/sink/SinkMemory.ts"
 import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import { insert, TestWalSender, tx } from "../../src/testing/index.ts"
-import { connect, item, Transactions } from "../handling/delivering.ts"
+import { item, Transactions } from "../handling/delivering.ts"
 import * as shop from "../table/shop.ts"
-
-const turns = Effect.forEach(Array.from({ length: 100 }), () => Effect.yieldNow, { discard: true })
-const lsns = (units: ReadonlyArray<NextLsn>) => units.map(({ lsn }) => lsn)
-const endOf = (changes: ReadonlyArray<Change>) => nextLsn(changes.at(-1)!)!.lsn
-const system = { systemId: "7", timeline: 1, xLogPos: Lsn.fromString("1/0")!, database: "shop", isInRecovery: false }
-
-/** A session of a sink, and the engine behind it. What the session failed with is in `failures`. */
-const sinking = Effect.fnUntraced(function* (engine: MemoryEngine, options: Options = {}, more: object = { system }) {
-  const failures: Array<unknown> = []
-  const fail = (error: unknown) => Effect.sync(() => void failures.push(error))
-  const sink = engine.connect()
-  const made = yield* Effect.provideService(connect(handler(options), { fail, ...more }), Sink, sink)
-  const give = (changes: ReadonlyArray<Change>) => Effect.provideService(made.give(changes), Sink, sink)
-  const keys = Effect.map(engine.messages, (messages) => messages.map(({ key }) => key))
-  return { acknowledged: made.acknowledged, failures, give, keys }
-})
-
-const keysOf = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, index) => `["${from + index}"]`)
+import { endOf, keysOf, lsns, sinking, system, turns } from "./sinking.ts"
 
 describe("Sink.handler", () => {
   it.effect("acknowledges a transaction when the engine has it, and not before", () =>
