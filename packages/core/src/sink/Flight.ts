@@ -73,10 +73,12 @@ export class Flight {
   private attempt = 0
   private epoch: string | undefined
 
-  constructor(sink: SinkShape, session: Session<SinkError>, options: FlightOptions) {
+  /** `noted` is what the engine had made durable last, as far as is known from before. */
+  constructor(sink: SinkShape, session: Session<SinkError>, options: FlightOptions, noted?: string | undefined) {
     this.sink = sink
     this.session = session
     this.options = options
+    this.last = noted
     const { batch, kept } = options
     this.pending = new Pending({ messages: batch?.messages ?? 1000, characters: batch?.characters ?? 1024 * 1024 })
     this.kept = { messages: kept?.messages ?? 10_000, characters: kept?.characters ?? 16 * 1024 * 1024 }
@@ -162,12 +164,12 @@ export class Flight {
       check: (mark: Mark) => SinkError | undefined
     ): Effect.fn.Return<void, SinkError | Final<SnapshotError>> {
       const held = Option.getOrUndefined(mark)
-      const { last, sink } = this
-      if (last !== undefined && (held === undefined || held.id < last))
-        return yield* new SinkBehindSlot({ sink: sink.name, mark: held?.id, note: last })
       // Later it may be of what this session has brought, which is newer than what was known as it began.
       const problem = held === undefined || this.epoch !== undefined ? undefined : check(held)
       if (problem !== undefined) return yield* problem
+      const { last, sink } = this
+      if (last !== undefined && (held === undefined || held.id < last))
+        return yield* new SinkBehindSlot({ sink: sink.name, mark: held?.id, note: last })
       this.epoch = epoch
       this.last = held?.id
       yield* this.told(this.pending.resume(held?.id))

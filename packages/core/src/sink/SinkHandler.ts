@@ -20,7 +20,7 @@ import { MessageReader } from "./MessageReader.ts"
 import * as Place from "./Place.ts"
 import * as Route from "./Route.ts"
 import { Sink, type SinkShape } from "./Sink.ts"
-import { SinkBehindSlot, type SinkError, SinkMismatch } from "./SinkError.ts"
+import { type SinkError, SinkMismatch } from "./SinkError.ts"
 
 /** How a stream goes into a sink. */
 export interface Options extends FlightOptions {
@@ -86,12 +86,12 @@ class Notes {
     this.key = noteKey(slot)
   }
 
-  readonly check = (sink: SinkShape, mark: string | undefined): Effect.Effect<void, SinkError | CheckpointError> =>
-    Effect.flatMap(this.store.load(this.key), (note) =>
-      Option.isSome(note) && (mark === undefined || mark < note.value)
-        ? Effect.fail(new SinkBehindSlot({ sink: sink.name, mark, note: note.value }))
-        : Effect.void
-    )
+  readonly load: Effect.Effect<string | undefined, CheckpointError> = Effect.suspend(() =>
+    Effect.map(this.store.load(this.key), (note) => {
+      this.noted = Option.getOrUndefined(note)
+      return this.noted
+    })
+  )
 
   readonly save = (last: string | undefined): Effect.Effect<void> =>
     last === undefined || last === this.noted
@@ -142,11 +142,11 @@ export const handler = (options: Options = {}): Handler<ChangeAfterSnapshot, Sin
   make: Effect.fnUntraced(function* (session) {
     const sink = yield* Sink
     const { encode = Envelope.encode, ends = false, note, route = defaultRoute, tombstones = false } = options
-    const flight = new Flight(sink, session, options)
     const notes = note === undefined ? undefined : new Notes(note, session.slot)
+    const flight = new Flight(sink, session, options, notes === undefined ? undefined : yield* notes.load)
+    // What is durable is the note until the engine has been checked against it: one that went back is told at each start.
     if (notes !== undefined) yield* Effect.addFinalizer(() => notes.save(flight.durable))
     yield* flight.start(checkOf(sink, session))
-    yield* notes?.check(sink, flight.durable) ?? Effect.void
     const held = flight.durable
     const source: Source = { system: session.system, slot: session.slot }
     const reader = new MessageReader({

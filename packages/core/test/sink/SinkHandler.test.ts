@@ -180,7 +180,7 @@ describe("Sink.handler", () => {
     })
   )
 
-  it.effect("with a note it tells so at the start, too", () =>
+  it.effect("with a note it tells so at each start, too", () =>
     Effect.gen(function* () {
       const engine = new MemoryEngine()
       const note = yield* CheckpointStore
@@ -189,9 +189,28 @@ describe("Sink.handler", () => {
         Effect.flatMap(sinking(engine, { note }), ({ give }) => Effect.andThen(give(of.of(item(1), item(2))), turns))
       )
       yield* Effect.scoped(sinking(engine, { note }))
-      yield* engine.loseTail(0)
-      const error = yield* Effect.flip(Effect.scoped(sinking(engine, { note })))
-      assert.deepInclude(error, { _tag: "SinkBehindSlot", mark: undefined, note: "0000000000000100-00000001" })
+      for (const kept of [1, 0]) {
+        yield* engine.loseTail(kept)
+        const mark = kept === 0 ? undefined : "0000000000000100-00000000"
+        for (let start = 0; start < 2; start++) {
+          const error = yield* Effect.flip(Effect.scoped(sinking(engine, { note })))
+          assert.deepInclude(error, { _tag: "SinkBehindSlot", mark, note: "0000000000000100-00000001" })
+        }
+      }
+    }).pipe(Effect.provide(checkpointMemory))
+  )
+
+  it.effect("says that an engine is of another cluster, be it behind the note as well", () =>
+    Effect.gen(function* () {
+      const note = yield* CheckpointStore
+      yield* note.save("sink/orders", "00000000FFFFFFFF")
+      const engine = new MemoryEngine()
+      yield* Effect.scoped(
+        Effect.flatMap(sinking(engine), ({ give }) => Effect.andThen(give(new Transactions().of(item(1))), turns))
+      )
+      const other = { system: { ...system, systemId: "8" } }
+      const error = yield* Effect.flip(Effect.scoped(sinking(engine, { note }, other)))
+      assert.strictEqual(error._tag, "SinkMismatch")
     }).pipe(Effect.provide(checkpointMemory))
   )
 
