@@ -22,8 +22,12 @@ type Told = Pick<Message, "_tag" | "begin" | "ordinal" | "lsn">
 /** What ends a unit. */
 type Ended = Pick<Commit | TwoPhaseChange | StreamCommit | StreamPrepare, "_tag" | "endLsn">
 
-const inTransaction = (begin: Pick<Begin, "commitLsn">, ordinal: number): string =>
-  `${Lsn.formatSortable(begin.commitLsn)}-${ordinal.toString(16).toUpperCase().padStart(8, "0")}`
+/** The `ordinal`-th of a transaction, whose LSN is text already: it is the same for all of it. */
+export const behind = (commitLsn: string, ordinal: number): string =>
+  `${commitLsn}-${ordinal.toString(16).toUpperCase().padStart(8, "0")}`
+
+/** The `ordinal`-th of a transaction. */
+export const within = (commitLsn: Lsn.Lsn, ordinal: number): string => behind(Lsn.formatSortable(commitLsn), ordinal)
 
 /**
  * The name of a change: `0000000001946FA8-00000002` within a transaction, `0000000001946FD8` for what ends one or stands
@@ -51,9 +55,11 @@ export const changeId: {
     case "Delete":
     case "Truncate":
     case "Origin":
-      return inTransaction(change.begin, change.ordinal)
+      return within(change.begin.commitLsn, change.ordinal)
     case "Message":
-      return change.begin === undefined ? Lsn.formatSortable(change.lsn) : inTransaction(change.begin, change.ordinal)
+      return change.begin === undefined
+        ? Lsn.formatSortable(change.lsn)
+        : within(change.begin.commitLsn, change.ordinal)
     case "Commit":
     case "Prepare":
     case "CommitPrepared":

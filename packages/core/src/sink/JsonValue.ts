@@ -3,17 +3,17 @@
  * Schema says what it was. The other side of `ValueJson`.
  */
 import * as Schema from "effect/Schema"
+import { bytea } from "../values/ScalarText.ts"
 
 type Ast = Schema.Top["ast"]
 
-const hexPairs = /^\\x((?:[0-9a-f]{2})*)$/
-
+/** Only what `ValueJson` makes of bytes: other text is none, though it might be bytes in PostgreSQL's older format. */
 const bytesOf = (text: string): Uint8Array | undefined => {
-  const hex = hexPairs.exec(text)?.[1]
-  if (hex === undefined) return undefined
-  const bytes = new Uint8Array(hex.length / 2)
-  for (let at = 0; at < bytes.length; at++) bytes[at] = Number.parseInt(hex.slice(at * 2, at * 2 + 2), 16)
-  return bytes
+  try {
+    return text.startsWith("\\x") ? bytea(text) : undefined
+  } catch {
+    return undefined
+  }
 }
 
 const takesBytes = (ast: Ast): boolean => {

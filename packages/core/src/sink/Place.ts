@@ -5,18 +5,14 @@
  * Rows of a first copy have no name that stays. They stand right before the seam, where no record can be: records begin and
  * end at multiples of eight. So what a later attempt reads comes after all that an earlier one brought.
  */
+import { within } from "../change/ChangeId.ts"
 import * as Lsn from "../Lsn.ts"
 
-const hex = (value: number, width: number): string => value.toString(16).toUpperCase().padStart(width, "0")
+export { behind, within } from "../change/ChangeId.ts"
 
 /** A part of a change: `0000000001946FA8-00000002.0001` is the second of its messages. */
-export const part = (id: string, index: number): string => (index === 0 ? id : `${id}.${hex(index, 4)}`)
-
-/** The `ordinal`-th of a transaction, whose LSN is text already: it is the same for all of it. */
-export const behind = (commitLsn: string, ordinal: number): string => `${commitLsn}-${hex(ordinal, 8)}`
-
-/** The `ordinal`-th of a transaction. */
-export const within = (commitLsn: Lsn.Lsn, ordinal: number): string => behind(Lsn.formatSortable(commitLsn), ordinal)
+export const part = (id: string, index: number): string =>
+  index === 0 ? id : `${id}.${index.toString(16).toUpperCase().padStart(4, "0")}`
 
 const perPlace = 0x1_0000_0000
 

@@ -6,6 +6,7 @@
  * public module `ValueJson`.
  */
 import type { Row } from "../change/Change.ts"
+import { toHex } from "../values/BinaryText.ts"
 import type { TypeDecoders } from "../values/TypeDecoder.ts"
 
 /** The text of a `json` or `jsonb` column: goes into the line as it is, numbers with all their digits. */
@@ -54,16 +55,8 @@ export const quote = (text: string): string => {
     : quoted
 }
 
-const digits = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, "0"))
-
-const hex = (bytes: Uint8Array): string => {
-  let text = ""
-  for (const byte of bytes) text += digits[byte]!
-  return text
-}
-
 /** Bytes as PostgreSQL writes them: `"\\x00ff"`. */
-export const encodeBytes = (bytes: Uint8Array): string => `"\\\\x${hex(bytes)}"`
+export const encodeBytes = (bytes: Uint8Array): string => `"\\\\x${toHex(bytes, 0, bytes.length)}"`
 
 /**
  * A column's value.

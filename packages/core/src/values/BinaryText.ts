@@ -34,11 +34,16 @@ export const booleanText: TextOf = (reader) => {
   return byte === 1 ? "t" : byte === 0 ? "f" : reader.fail("a boolean neither true nor false")
 }
 
+/** The hex digits of `bytes[start, end)`. */
+export const toHex = (bytes: Uint8Array, start: number, end: number): string => {
+  let text = ""
+  for (let at = start; at < end; at++) text += hexPairs[bytes[at]!]
+  return text
+}
+
 export const byteaText: TextOf = (reader) => {
   const at = reader.skip(reader.remaining)
-  let text = "\\x"
-  for (let index = at; index < reader.offset; index++) text += hexPairs[reader.bytes[index]!]
-  return text
+  return `\\x${toHex(reader.bytes, at, reader.offset)}`
 }
 
 /** `"char"`: a single byte, of which zero prints as nothing and those beyond ASCII in octal (PostgreSQL 16). */
