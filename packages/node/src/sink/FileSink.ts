@@ -60,7 +60,7 @@ class Writer {
     this.size = text.length
     const last = SegmentText.lastLine(text)
     this.last = last === undefined ? undefined : SegmentText.idOf(last)
-    this.first = last === undefined ? undefined : SegmentText.idOf(text.toString("utf8", 0, 80))
+    this.first = last === undefined ? undefined : SegmentText.firstId(text)
     this.since = last === undefined ? undefined : now
   }
 
@@ -133,7 +133,7 @@ class Writer {
         throw cause
       }
       await this.handle.current.close()
-      this.handle.current = await Fs.open(Path.join(directory, SegmentText.activeName(this.epoch)), "wx")
+      this.handle.current = await SegmentDirectory.openNew(directory, this.epoch)
       this.size = 0
       this.first = undefined
       this.since = undefined

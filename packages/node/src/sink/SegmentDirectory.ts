@@ -58,11 +58,30 @@ export const io =
       }
     })
 
+/** Whether a platform has no such thing as a directory made durable: Windows, and some file systems of networks. */
+const isBeyondPlatform = (cause: unknown): boolean =>
+  codeOf(cause) === "EINVAL" || (process.platform === "win32" && /^E(?:ISDIR|PERM|ACCES)$/.test(codeOf(cause)))
+
+/** A name is on the disk once its directory is. */
 const syncDirectory = async (path: string): Promise<void> => {
-  const handle = await Fs.open(path, "r")
-  // Not every file system knows how.
-  await handle.sync().catch(() => undefined)
-  await handle.close()
+  try {
+    const handle = await Fs.open(path, "r")
+    try {
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
+  } catch (cause) {
+    if (!isBeyondPlatform(cause)) throw cause
+  }
+}
+
+/** Makes a directory, and all above it that are not there. */
+const makeDirectory = async (directory: string): Promise<void> => {
+  const path = Path.resolve(directory)
+  const first = await Fs.mkdir(path, { recursive: true })
+  if (first === undefined) return
+  for (let made = path; made.length >= first.length; made = Path.dirname(made)) await syncDirectory(Path.dirname(made))
 }
 
 /** Writes a file that is there whole, or not at all. */
@@ -96,7 +115,7 @@ export const familyOf = (epoch: string): string => epoch.split(".")[0]!
 
 /** Makes the directory, and claims it; in another's place only where it is of that one's family. Gives false if it is not. */
 export const claim = async (directory: string, own: string, instead: string | undefined): Promise<boolean> => {
-  await Fs.mkdir(directory, { recursive: true })
+  await makeDirectory(directory)
   if (instead !== undefined && familyOf((await readClaim(directory)) ?? "") !== familyOf(instead)) return false
   await writeWhole(directory, claimFile, own)
   return true
@@ -147,7 +166,10 @@ export const takeOver = async (directory: string, own: string): Promise<Buffer |
   }
   const segments = SegmentText.segmentsOf(await Fs.readdir(directory))
   const last = segments.at(-1)?.last ?? ""
-  const text = texts.length === 1 && last === "" ? texts[0]! : merged(texts, last)
+  // Mostly there is one, behind all that is full: it stays as it is, however large.
+  const [first] = texts
+  const isWhole = texts.length === 1 && first !== undefined && SegmentText.firstId(first) > last
+  const text = isWhole ? first : merged(texts, last)
   await writeWhole(directory, SegmentText.activeName(own), text)
   for (const name of taken) await Fs.rm(Path.join(directory, name), { force: true })
   await syncDirectory(directory)
@@ -158,6 +180,18 @@ export const takeOver = async (directory: string, own: string): Promise<Buffer |
 export const seal = async (directory: string, own: string, segment: SegmentText.Segment): Promise<void> => {
   await Fs.rename(Path.join(directory, SegmentText.activeName(own)), Path.join(directory, SegmentText.nameOf(segment)))
   await syncDirectory(directory)
+}
+
+/** Opens a new segment, whose name is on the disk before anything in it is acknowledged. */
+export const openNew = async (directory: string, own: string): Promise<Fs.FileHandle> => {
+  const handle = await Fs.open(Path.join(directory, SegmentText.activeName(own)), "wx")
+  try {
+    await syncDirectory(directory)
+  } catch (cause) {
+    await handle.close()
+    throw cause
+  }
+  return handle
 }
 
 /** Compresses what is full and plain, and removes what was being written by those who are gone. */

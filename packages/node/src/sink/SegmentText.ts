@@ -26,8 +26,15 @@ export const encodeLine = ({ id, key, op, systemId, to, value }: Message): strin
   return `{"id":"${id}","op":"${op}","to":${quote(to)},"key":${key ?? "null"}${system},"value":${content}}\n`
 }
 
-/** The text up to its last line break: behind it stands what a write left that was cut off. */
-export const wholeLines = (text: Buffer): Buffer => text.subarray(0, text.lastIndexOf(0x0a) + 1)
+/**
+ * The text up to its last line break: behind it stands what a write left that was cut off. A crash of the machine may have left
+ * zeros in the place of what was written last, with lines behind them: no line of ours has one.
+ */
+export const wholeLines = (text: Buffer): Buffer => {
+  const zero = text.indexOf(0)
+  const written = zero < 0 ? text : text.subarray(0, zero)
+  return written.subarray(0, written.lastIndexOf(0x0a) + 1)
+}
 
 /** The last line of whole lines. */
 export const lastLine = (text: Buffer): string | undefined => {
@@ -38,6 +45,9 @@ export const lastLine = (text: Buffer): string | undefined => {
 
 /** Where a line stands, without reading all of it. */
 export const idOf = (line: string): string => line.slice(7, line.indexOf('"', 7))
+
+/** Where the first line of a text stands; nothing for an empty one. */
+export const firstId = (text: Buffer): string => idOf(text.toString("utf8", 0, 80))
 
 /** The mark that a line is. */
 export const markOf = (line: string): Mark => {
