@@ -7,10 +7,13 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
+import { Handler, Lsn } from "@replicant/core"
 import { Array, Effect } from "effect"
+import { SqlClient } from "effect/sql"
 import { eventually } from "./support/eventually.ts"
 import { clientOf, makeLedger, readLedger, type Target } from "./support/Ledger.ts"
 import { hasMariaDb, startMariaDb } from "./support/MariaDb.ts"
+import { mysqlClient } from "./support/mysqlClient.ts"
 import { startReplicant } from "./support/Replicant.ts"
 import type { OnceProgram } from "./support/runOnce.ts"
 import { once, onServer } from "./support/Servers.ts"
@@ -111,6 +114,23 @@ describe("a ledger in a database of the consumer's own", () => {
           yield* bookAll(workspace, { kind: "mariadb", ...target }, "once")
         }),
       once
+    )
+
+    it.live("MariaDB keeps consumers apart whose names differ by case alone, on a server that does not", () =>
+      Effect.gen(function* () {
+        const target = yield* startMariaDb
+        const change = { _tag: "Insert", begin: { commitLsn: Lsn.make(0x100n)! }, ordinal: 0 } as const
+        const handled = yield* Effect.gen(function* () {
+          const sql = yield* SqlClient.SqlClient
+          yield* sql`ALTER DATABASE ledger CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci`
+          return yield* Effect.forEach(["ledger", "Ledger", "ledger"], (consumer) =>
+            Handler.inbox({ table: "inbox", consumer, createTable: "ifMissing" }, () => Effect.succeed(consumer))(
+              change
+            )
+          )
+        }).pipe(Effect.provide(mysqlClient(target)))
+        assert.deepStrictEqual(handled, ["ledger", "Ledger", undefined])
+      })
     )
   } else
     it.skip("MariaDB has every row once (no MariaDB on this machine: Debian's mariadb-server-core)", () => undefined)

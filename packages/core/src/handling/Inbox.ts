@@ -28,6 +28,9 @@ export interface InboxOptions extends SqlTable {
 const columns = `consumer varchar(255) NOT NULL, id varchar(32) NOT NULL, handled_at bigint NOT NULL,
   PRIMARY KEY (consumer, id)`
 
+/** Names differ by case, as they do elsewhere: there they were one, and of one consumer's changes the other would handle none. */
+const mysqlColumns = columns.replaceAll(/varchar\(\d+\)/g, "$& CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+
 /** After so many changes what is no longer kept is deleted. */
 const pruneEvery = 1000
 
@@ -58,9 +61,9 @@ class Inbox {
     Effect.gen({ self: this }, function* () {
       if (this.isOpen) return
       const { createTable, table } = this.options
-      const engine = dialectOf(client) === "mysql" ? "ENGINE = InnoDB" : ""
+      const made = dialectOf(client) === "mysql" ? `(${mysqlColumns}) ENGINE = InnoDB` : `(${columns})`
       // Refused to who may not create, and by PostgreSQL to one of two that ask at once, although the table is there.
-      const create = client`CREATE TABLE IF NOT EXISTS ${client(table)} (${client.literal(columns)}) ${client.literal(engine)}`
+      const create = client`CREATE TABLE IF NOT EXISTS ${client(table)} ${client.literal(made)}`
       if (createTable === "ifMissing") yield* Effect.ignore(create)
       yield* this.prune(client)
       this.isOpen = true
