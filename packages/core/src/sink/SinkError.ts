@@ -114,14 +114,17 @@ export class SinkBehindSlot extends Schema.TaggedError<SinkBehindSlot>(errorId("
   }
 }
 
-/** What the engine holds is not of this stream's past: another cluster's, or later than anything that is here. */
+/**
+ * What the engine holds is not of this stream's past: another cluster's, or later than anything that is here. A mark has no timeline:
+ * after a failover that lost transactions this is told only while the new primary's WAL is shorter than what the engine holds.
+ */
 export class SinkMismatch extends Schema.TaggedError<SinkMismatch>(errorId("SinkMismatch"))("SinkMismatch", {
   sink: Schema.String,
   mark: Schema.String,
   problem: Schema.String
 }) {
   get remedy(): string {
-    return "use another sink for another cluster; after a failover that lost transactions, which the sink then has and nobody else, begin a new one with a snapshot"
+    return "use another sink for another cluster; after a failover that lost transactions, which the sink then has and nobody else, begin a new sink with a snapshot, and do not wait until the server's WAL is longer than what the sink holds: from then on nothing tells, and what was committed meanwhile counts as held"
   }
   get isRetryable(): boolean {
     return false
