@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Metric from "effect/Metric"
 import * as Metrics from "../replication/Metrics.ts"
+import { CurrentParking } from "../replication/Parking.ts"
 
 /** How many letters in how long a time are more than changes can be at fault for. */
 export interface BreakerOptions {
@@ -38,6 +39,7 @@ export class Breaker {
     while (this.times[0]! < now - this.within) this.times.shift()
     if (this.held || this.times.length < this.letters) return
     this.held = true
+    ;(yield* CurrentParking).stoppedSince = now
     yield* Metric.update(Metrics.parkingStopped, 1)
     const found = `${this.letters} changes were parked within ${this.within} ms`
     yield* Effect.logError(`${found}: that is taken for an outage, and no more are until what fails now is handled`)
@@ -48,6 +50,10 @@ export class Breaker {
     if (!this.held) return Effect.void
     this.held = false
     this.times = []
-    return Effect.andThen(Metric.update(Metrics.parkingStopped, 0), Effect.logInfo("changes are parked again"))
+    return Effect.gen(function* () {
+      ;(yield* CurrentParking).stoppedSince = undefined
+      yield* Metric.update(Metrics.parkingStopped, 0)
+      yield* Effect.logInfo("changes are parked again")
+    })
   })
 }

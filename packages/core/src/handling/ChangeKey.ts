@@ -11,7 +11,7 @@ import type { Handled } from "../change/NextLsn.ts"
 import { isKeyed, keyColumns, type Relation } from "../change/Relation.ts"
 
 /** The kinds that are of one row. */
-type RowTag = "Insert" | "Update" | "Delete" | "SnapshotRow" | "SnapshotRowDeleted" | "Untyped"
+type RowTag = "Insert" | "Update" | "Delete" | "SnapshotRow" | "SnapshotRowDeleted" | "Untyped" | "UntypedSnapshotRow"
 
 /** A change that stands beside the context of its transaction. */
 interface Beside {
@@ -45,7 +45,8 @@ const rowTags: Readonly<Record<RowTag, true>> = {
   Delete: true,
   SnapshotRow: true,
   SnapshotRowDeleted: true,
-  Untyped: true
+  Untyped: true,
+  UntypedSnapshotRow: true
 }
 
 const isRowTag = (tag: string | undefined): boolean => tag !== undefined && Object.hasOwn(rowTags, tag)
@@ -108,7 +109,8 @@ const textOf = ({ columns, table }: Plan, row: Row, before: Row | undefined): st
 export const rowKeys = (element: unknown): ReadonlyArray<string> | undefined => {
   const change = bare(element) as Element
   if (!isRowTag(change._tag)) return undefined
-  const relation = change.relation ?? change.change?.relation
+  const source = change._tag === "UntypedSnapshotRow" ? change.row : change.change
+  const relation = change.relation ?? (source as Element["change"])?.relation
   if (relation === undefined) return undefined
   const plan = planOf(relation)
   if (plan.columns.length === 0 || change.table !== undefined) return [plan.table]

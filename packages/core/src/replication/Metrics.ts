@@ -119,6 +119,12 @@ export const leaseHeld = gauge("replicant_lease_held", {
   unit: "1",
   says: "1 while this process holds the slot's lease, 0 while it stands by"
 })
+/** Dead letters there are. */
+export const deadLetters = gauge("replicant_dead_letters", {
+  mayBeAbsent: true,
+  unit: "1",
+  says: "Dead letters of this slot that are in the store of Handler.park, those that follow one included; absent without it"
+})
 /** Dead letters, held back. */
 export const parkingStopped = gauge("replicant_parking_stopped", {
   mayBeAbsent: true,

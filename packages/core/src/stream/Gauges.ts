@@ -58,6 +58,7 @@ export const gauges = [
   gauge(Metrics.handlingSeconds, ({ seen }) => seen.handlingSeconds ?? 0),
   gauge(Metrics.sinceHandledSeconds, ({ seen }) => seen.sinceHandledSeconds),
   gauge(Metrics.spillBytes, ({ seen }) => seen.spillBytes),
+  gauge(Metrics.deadLetters, ({ seen }) => seen.parked?.letters),
   gauge(Metrics.snapshotRowsPerSecond, ({ seen }) => seen.copy?.rowsPerSecond),
   gauge(Metrics.snapshotRemainingSeconds, ({ seen }) => seen.copy?.remainingSeconds)
 ] as const

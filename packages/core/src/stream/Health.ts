@@ -25,7 +25,9 @@ export const Code = Schema.Literals([
   "Silent",
   "Behind",
   "NotGettingOn",
-  "ServerUnknown"
+  "ServerUnknown",
+  "Parked",
+  "ParkingStopped"
 ])
 export type Code = typeof Code.Type
 
@@ -80,6 +82,10 @@ export interface Thresholds {
   readonly attempts?: Partial<Threshold> | undefined
   /** Seconds that the end of the server's WAL has not been known for: 60 s, never. */
   readonly serverUnknown?: Partial<Threshold> | undefined
+  /** Dead letters that wait for somebody: 1, never. */
+  readonly parked?: Partial<Threshold> | undefined
+  /** So many were parked that it is taken for an outage, and the stream waits: at once, 300 s. */
+  readonly parkingStopped?: Partial<Threshold> | undefined
 }
 
 /** A threshold for every reason. */
@@ -97,7 +103,9 @@ export const defaultThresholds: AllThresholds = {
   behindSeconds: { degraded: 60, failing: 600 },
   behindBytes: { degraded: Number.POSITIVE_INFINITY, failing: Number.POSITIVE_INFINITY },
   attempts: { degraded: 3, failing: 10 },
-  serverUnknown: { degraded: 60, failing: Number.POSITIVE_INFINITY }
+  serverUnknown: { degraded: 60, failing: Number.POSITIVE_INFINITY },
+  parked: { degraded: 1, failing: Number.POSITIVE_INFINITY },
+  parkingStopped: { degraded: 0, failing: 300 }
 }
 
 /** What may be wrong: how much of it there is, against what, since when, and in which words. */
@@ -186,6 +194,16 @@ const symptomsOf = (seen: Observation): ReadonlyArray<Symptom> => {
       "serverUnknown",
       isBehind && seen.serverUnknownSeconds > 0 ? seen.serverUnknownSeconds : undefined,
       "how far the server's WAL goes is not known"
+    ),
+    {
+      ...since("Parked", "parked", seen.parked?.letters, "changes are parked as dead letters, and wait for somebody"),
+      forSeconds: seen.parked?.oldestSeconds ?? 0
+    },
+    since(
+      "ParkingStopped",
+      "parkingStopped",
+      seen.parked?.stoppedSeconds,
+      "so many changes were parked that it is taken for an outage: the stream waits at what fails"
     )
   ]
 }

@@ -19,6 +19,7 @@ import { isReplicationError } from "../isReplicationError.ts"
 import type { Lsn } from "../Lsn.ts"
 import { InvalidOption } from "../ReplicationError.ts"
 import { heldLeaseOf } from "../replication/HeldLease.ts"
+import { CurrentParking } from "../replication/Parking.ts"
 import { Final, type Retrying, retrying } from "../replication/Reconnect.ts"
 import { checkNotAhead } from "../replication/StartPosition.ts"
 import { unfit } from "../rereading/Attachment.ts"
@@ -273,7 +274,7 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
     const labelled = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       Effect.flatMap(Metric.CurrentMetricAttributes, (labels) =>
         Effect.provideService(effect, Metric.CurrentMetricAttributes, { ...labels, slot: options.slot })
-      ).pipe(Effect.annotateLogs({ slot: options.slot }))
+      ).pipe(Effect.annotateLogs({ slot: options.slot }), Effect.provideService(CurrentParking, observer.parking))
     /** For as long as the scope lives nobody else runs it, and it is observed. */
     const opened = Effect.andThen(claim, Effect.tap(opening, observer.running))
     const failing = Effect.tapError(observer.fails)

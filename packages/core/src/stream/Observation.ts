@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { NextLsn } from "../change/NextLsn.ts"
 import * as Lsn from "../Lsn.ts"
+import type { Parking } from "../replication/Parking.ts"
 import { live, type Vitals } from "../replication/Vitals.ts"
 import type { WalProgress } from "../replication/WalProgress.ts"
 import type { StreamState } from "./StreamState.ts"
@@ -103,6 +104,16 @@ export const Observation = Schema.Struct({
   ),
   /** Bytes of transactions in progress that are in files. */
   spillBytes: Schema.Number,
+  /** What `Handler.park` keeps of this slot; absent where it is not used, and before it has looked. */
+  parked: optional(
+    Schema.Struct({
+      letters: Schema.Number,
+      /** How long ago the oldest was parked. */
+      oldestSeconds: optional(Schema.Number),
+      /** For how long nothing more is parked, as too much was. */
+      stoppedSeconds: optional(Schema.Number)
+    })
+  ),
   copy: optional(CopyObservation)
 })
 export interface Observation extends Schema.Schema.Type<typeof Observation> {}
@@ -117,6 +128,7 @@ export interface Facts {
   readonly stateSince: number
   readonly hasEnded: boolean
   readonly vitals: Readonly<Vitals>
+  readonly parking?: Readonly<Parking> | undefined
   readonly progress: WalProgress
   /** When it was run, or made. */
   readonly begunAt: number
@@ -208,6 +220,16 @@ const present = <A extends object>(fields: A): { [K in keyof A]?: Exclude<A[K], 
     [K in keyof A]?: Exclude<A[K], undefined>
   }
 
+const parkedOf = ({ at, parking }: Facts): Observation["parked"] | undefined => {
+  if (parking?.letters === undefined) return undefined
+  const { letters, since, stoppedSince } = parking
+  return {
+    letters,
+    ...(since === undefined ? {} : { oldestSeconds: seconds(at - since) }),
+    ...(stoppedSince === undefined ? {} : { stoppedSeconds: seconds(at - stoppedSince) })
+  }
+}
+
 /** How a stream is, by its facts. */
 export const observationOf = (facts: Facts): Observation => {
   const { at, hasEnded, lastFailure, now, progress, slot, state, stateSince, vitals } = facts
@@ -252,6 +274,7 @@ export const observationOf = (facts: Facts): Observation => {
               ...(lastFailure.remedy === undefined ? {} : { remedy: lastFailure.remedy }),
               agoSeconds: seconds(now - lastFailure.at)
             },
+      parked: parkedOf(facts),
       copy: copyOf(state)
     })
   }

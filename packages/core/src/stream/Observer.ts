@@ -15,6 +15,7 @@ import * as Semaphore from "effect/Semaphore"
 import type { NextLsn } from "../change/NextLsn.ts"
 import { millisOf } from "../MonotonicTime.ts"
 import { retried } from "../replication/Measures.ts"
+import { makeParking, type Parking } from "../replication/Parking.ts"
 import { askServer } from "../replication/ServerFacts.ts"
 import { Vitals } from "../replication/Vitals.ts"
 import * as WalProgress from "../replication/WalProgress.ts"
@@ -52,6 +53,8 @@ const freshAnswer = 1000
 
 export class Observer {
   readonly vitals = new Vitals()
+  /** What the handler parks. */
+  readonly parking: Parking
   private readonly options: Options
   private readonly clock: Clock.Clock
   private readonly readState: () => StreamState
@@ -74,6 +77,7 @@ export class Observer {
 
   constructor(options: Options, clock: Clock.Clock, readState: () => StreamState) {
     this.options = options
+    this.parking = makeParking(options.slot)
     this.clock = clock
     this.readState = readState
     this.begunAt = this.now()
@@ -136,7 +140,17 @@ export class Observer {
     const progress = Ref.getUnsafe(this.progress)
     const at = this.clock.currentTimeMillisUnsafe()
     const memory = { begunAt, stateSince, hasEnded, followedAt, caughtUpAt, lastFailure }
-    return { slot: this.options.slot, now: this.now(), at, state: this.readState(), vitals, progress, ...memory }
+    const { parking } = this
+    return {
+      slot: this.options.slot,
+      now: this.now(),
+      at,
+      state: this.readState(),
+      vitals,
+      parking,
+      progress,
+      ...memory
+    }
   }
 
   private healthOf(seen: Observation): Health.Health {

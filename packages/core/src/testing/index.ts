@@ -1,4 +1,5 @@
 /** For tests of what uses Replicant, without a server: `@replicant/core/testing`. */
+export * as LetterLaws from "./LetterLaws.ts"
 export * as SinkLaws from "./SinkLaws.ts"
 export {
   type ColumnType,

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import * as TestClock from "effect/testing/TestClock"
-import { type Change, nextLsn } from "../../src/change/Change.ts"
+import { type Change, type Insert, nextLsn } from "../../src/change/Change.ts"
 import { changeId } from "../../src/change/ChangeId.ts"
 import * as DeadLetters from "../../src/handling/DeadLetters.ts"
 import * as Handler from "../../src/handling/Handler.ts"
@@ -64,13 +64,20 @@ describe("Handler.park", () => {
           letters.map(({ keys, ...letter }) => letter),
           [
             {
-              id: changeId(transaction[2]!),
+              slot: "",
+              id: changeId(transaction[2] as Insert),
+              state: "failed",
+              kind: "Insert",
+              table: '["public","items"]',
               cause: { tag: "Poison", message: "secret" },
               attempts: 3,
-              change: transaction[2]
+              firstAt: 0,
+              lastAt: 0
             }
           ]
         )
+        const found = yield* Effect.flatMap(DeadLetters.DeadLetters, ({ find }) => find(letters[0]!))
+        assert.deepStrictEqual(found?.change, transaction[2])
         assert.deepStrictEqual(acknowledged, [nextLsn(transaction.at(-1)!)])
       })
     ).pipe(Effect.provide(DeadLetters.memory))
@@ -133,16 +140,15 @@ describe("Handler.park", () => {
     Effect.gen(function* () {
       const stored = yield* Deferred.make<void>()
       let asked = 0
+      const kept = yield* DeadLetters.DeadLetters
       const slow = DeadLetters.DeadLetters.of({
+        ...kept,
         park: () =>
           Effect.suspend(() =>
             asked++ === 0
               ? Effect.fail(new DeadLetters.DeadLettersError({ during: "park", problem: "no room" }))
               : Deferred.await(stored)
-          ),
-        holds: () => Effect.succeed(false),
-        list: Effect.succeed([]),
-        clear: () => Effect.void
+          )
       })
       yield* Effect.gen(function* () {
         const transaction = new Transactions().of(item(1))
@@ -158,7 +164,7 @@ describe("Handler.park", () => {
         yield* turns
         assert.lengthOf(acknowledged, 1)
       }).pipe(Effect.scoped, Effect.provideService(DeadLetters.DeadLetters, slow))
-    })
+    }).pipe(Effect.provide(DeadLetters.memory))
   )
 
   it.effect("fails the stream with what is poison and of no row", () =>
