@@ -28,6 +28,7 @@ const faults = (...names: ReadonlyArray<string>) => names.map((name) => `test/fa
  * newest. `npm run server:all` runs everything on all.
  */
 const onNewest = [
+  "test/DeadLettersCli.test.ts",
   "test/DoctorCli.test.ts",
   "test/DoctorRights.test.ts",
   "test/Operations.test.ts",

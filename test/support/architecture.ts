@@ -28,7 +28,13 @@ const coreFloors: Floors = [
   ["index.ts", "driver.ts", "operations.ts", "sink.ts", "testing"]
 ]
 
-const nodeFloors: Floors = [["pg"], ["testing", "codegen", "copy", "sink"], ["cli"], ["Cli.ts"], ["index.ts", "bin.ts"]]
+const nodeFloors: Floors = [
+  ["pg"],
+  ["testing", "codegen", "copy", "sink", "letters"],
+  ["cli"],
+  ["Cli.ts"],
+  ["index.ts", "bin.ts"]
+]
 
 const redisFloors: Floors = [["sink"], ["testing"], ["index.ts"]]
 

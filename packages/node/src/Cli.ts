@@ -16,6 +16,7 @@ import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as CodegenCommand from "./cli/CodegenCommand.ts"
 import * as CopyCommand from "./cli/CopyCommand.ts"
+import * as DeadLettersCommand from "./cli/DeadLettersCommand.ts"
 import * as DemoCommand from "./cli/DemoCommand.ts"
 import * as DoctorCommand from "./cli/DoctorCommand.ts"
 import * as LagCommand from "./cli/LagCommand.ts"
@@ -71,6 +72,7 @@ export const command = Root.command.pipe(
     WatchCommand.command,
     LagCommand.command,
     PublicationCommand.command,
+    DeadLettersCommand.command,
     CopyCommand.command,
     DoctorCommand.command,
     CodegenCommand.command,

@@ -10,18 +10,26 @@ import { bare } from "./ChangeKey.ts"
 export class DeadLettersError extends Schema.TaggedError<DeadLettersError>(errorId("DeadLettersError"))(
   "DeadLettersError",
   {
-    /** `encode`: the change holds what no store can keep, so that nothing is gained by another attempt. */
-    during: Schema.Literals(["open", "encode", "park", "find", "list", "retry", "drop", "clear"]),
+    /**
+     * `encode`: the change holds what no store can keep. `own`: another program parks there now. Nothing is gained by another attempt
+     * then.
+     */
+    during: Schema.Literals(["open", "own", "encode", "park", "find", "list", "retry", "drop", "clear"]),
     problem: Schema.String
   }
 ) {
   get remedy(): string {
-    return this.during === "encode"
-      ? "park before the change is typed, or give Handler.park the declared tables: tables"
-      : "see that the store of dead letters can be reached and written to: nothing is acknowledged meanwhile"
+    switch (this.during) {
+      case "encode":
+        return "park before the change is typed, or give Handler.park the declared tables: tables"
+      case "own":
+        return "let one program at a time park in a file"
+      default:
+        return "see that the store of dead letters can be reached and written to: nothing is acknowledged meanwhile"
+    }
   }
   get isRetryable(): boolean {
-    return this.during !== "encode"
+    return this.during !== "encode" && this.during !== "own"
   }
   override get message(): string {
     return `cannot ${this.during} dead letters: ${logText(this.problem)}`

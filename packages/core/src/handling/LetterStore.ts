@@ -21,7 +21,11 @@ export interface LetterStorage {
   readonly update: (letter: Letter) => Effect.Effect<void, DeadLettersError>
   /** These are to be tried again. */
   readonly mark: (names: ReadonlyArray<LetterName>) => Effect.Effect<void, DeadLettersError>
-  readonly remove: (names: ReadonlyArray<LetterName>) => Effect.Effect<void, DeadLettersError>
+  /** These are gone: of what somebody has dropped nothing is to be left. */
+  readonly remove: (
+    names: ReadonlyArray<LetterName>,
+    why: "handled" | "dropped"
+  ) => Effect.Effect<void, DeadLettersError>
 }
 
 /** What dead letters are to a program. */
@@ -149,12 +153,13 @@ export const make = Effect.fnUntraced(function* (
       ),
     read: storage.read,
     retry: (names) => decide(names, storage.mark),
-    drop: (names) => decide(names, storage.remove),
+    drop: (names) => decide(names, (found) => storage.remove(found, "dropped")),
     clear: (key) =>
       inTurn(
         Effect.gen(function* () {
           yield* load
-          yield* storage.remove(book.all.filter(({ keys }) => key === undefined || keys.includes(key)))
+          const cleared = book.all.filter(({ keys }) => key === undefined || keys.includes(key))
+          yield* storage.remove(cleared, "dropped")
           yield* load
         })
       ),
@@ -174,7 +179,7 @@ export const make = Effect.fnUntraced(function* (
     handled: (letter) =>
       inTurn(
         Effect.andThen(
-          storage.remove([letter]),
+          storage.remove([letter], "handled"),
           Effect.sync(() => book.delete(letter))
         )
       ),

@@ -102,7 +102,7 @@ class Parking<C, A, E, R> {
 
   private stored<B>(asked: Effect.Effect<B, DeadLettersError, DeadLetters>) {
     return asked.pipe(
-      logged("dead letters are out of reach"),
+      Effect.tapError((error) => Effect.logWarning(`dead letters are out of reach: ${error.message}`)),
       Effect.retry({ schedule: this.outage, while: ({ isRetryable }) => isRetryable })
     )
   }

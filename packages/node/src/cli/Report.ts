@@ -2,7 +2,7 @@
  * What the command says on standard error: one line for what went wrong and one for the cure, one line for each log
  * message. With `--json` each is one JSON object instead. Never a stack trace, a secret or a row value.
  */
-import type { Snapshot } from "@replicant/core"
+import type { DeadLetters, Snapshot } from "@replicant/core"
 import * as Cause from "effect/Cause"
 import type { ConfigError } from "effect/Config"
 import * as Context from "effect/Context"
@@ -17,6 +17,12 @@ import type { OutputFailed } from "./StandardOutput.ts"
 
 /** Of `codegen`: there is no such table, or the file cannot be read or written, or `--check` found it to differ. */
 export class CodegenFailed extends Data.TaggedError("CodegenFailed")<{
+  readonly message: string
+  readonly remedy: string
+}> {}
+
+/** There is no such dead letter. */
+export class LettersFailed extends Data.TaggedError("LettersFailed")<{
   readonly message: string
   readonly remedy: string
 }> {}
@@ -61,6 +67,8 @@ export type CommandError =
   | UsageError
   | DemoFailed
   | CodegenFailed
+  | LettersFailed
+  | DeadLetters.DeadLettersError
   | ListenFailed
   | LookFailed
   | OutputFailed
@@ -146,6 +154,8 @@ const cureOf = (error: CommandError): string | undefined => {
         .replace("do without: no origin", "do without: --no-origin")
     case "ListenFailed":
       return listenCures[error.code ?? ""] ?? "--listen PORT, or HOST:PORT with an address of this machine"
+    case "DeadLettersError":
+      return "name the store that the program parks in, --file PATH or --table NAME, with the right to read and to write it"
     case "ConfigError":
       return "check DATABASE_URL and the PG variables"
     case "ServerError":
