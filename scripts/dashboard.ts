@@ -185,7 +185,11 @@ const rows: ReadonlyArray<Row> = [
         unit: "short",
         queries: [worst("attempts", "{{slot}} attempts"), total("reconnects_total", "{{slot}} connections")]
       },
-      { title: "Parked changes", unit: "short", queries: [total("parked_total")] },
+      {
+        title: "Parked changes",
+        unit: "short",
+        queries: [total("parked_total"), worst("dead_letters", "{{slot}} in the store")]
+      },
       {
         title: "Parking stopped",
         says: "So much was parked that it is taken for an outage.",
