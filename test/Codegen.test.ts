@@ -322,6 +322,70 @@ describe("replicant codegen", () => {
       })
   )
 
+  onServer(
+    "postgres",
+    "makes the modules of a file: by pattern, in camel case, with Schemas of JSON, formatted",
+    (server) =>
+      Effect.gen(function* () {
+        const workspace = yield* makeWorkspace(server, {
+          sql: `CREATE SCHEMA shop; CREATE TABLE shop.orders (order_id int PRIMARY KEY, meta jsonb NOT NULL, placed_at date);
+          CREATE TABLE shop.tmp_1 (id int); CREATE TABLE logs (id int PRIMARY KEY);
+          CREATE TABLE shop.parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
+          CREATE TABLE shop.parts_1 PARTITION OF shop.parts FOR VALUES FROM (0) TO (10)`
+        })
+        const path = yield* directory
+        const config = Path.join(path, "shop.json")
+        const shop = {
+          out: "shop.ts",
+          tables: ["shop.*"],
+          exclude: ["shop.tmp_*"],
+          casing: "camel",
+          columns: { "shop.orders.meta": "./schemas.ts#Meta" },
+          format: "sed s/Schema.Number/Schema.Int/"
+        }
+        Fs.writeFileSync(config, JSON.stringify({ modules: [shop, { out: "logs.ts", tables: ["log?"] }] }))
+        Fs.writeFileSync(
+          Path.join(path, "schemas.ts"),
+          `import { Schema } from "effect"\nexport const Meta = Schema.Struct({ gift: Schema.Boolean })\n`
+        )
+        const made = yield* codegen(workspace, "--config", config)
+        assert.strictEqual(made.code, 0, made.stderr)
+        assert.match(made.stdout, /shop\.ts is written: 2 tables\n.*logs\.ts is written: 1 table\n/)
+        const source = Fs.readFileSync(Path.join(path, "shop.ts"), "utf8")
+        assert.include(source, " *     replicant codegen --config shop.json\n")
+        assert.include(source, "orderId: Schema.Int, // integer")
+        Fs.writeFileSync(
+          Path.join(path, "consumer.ts"),
+          `import { Orders, Parts } from "./shop.ts"
+        export const gift = (row: typeof Orders.rowSchema.Type): boolean => row.meta.gift
+        export const key: ReadonlyArray<"orderId"> = Orders.key
+        export const parts = Parts
+        `
+        )
+        assert.strictEqual(yield* typeCheck(path), "")
+        const stream = yield* decode(workspace, yield* load(Path.join(path, "shop.ts")))
+        yield* workspace.sql(`INSERT INTO shop.orders VALUES (1, '{"gift": true}', '2026-11-30')`)
+        yield* stream.commits(1)
+        const row = { orderId: 1, meta: { gift: true }, placedAt: "2026-11-30" }
+        assert.deepStrictEqual(stream.rows()[0]?.slice(0, 2), ["shop.orders", row])
+        assert.strictEqual((yield* codegen(workspace, "--config", config, "--check")).code, 0)
+        yield* workspace.sql("ALTER TABLE shop.orders ADD more_text text")
+        assert.strictEqual((yield* codegen(workspace, "--config", config, "--check")).code, 1)
+
+        const refusedBy = Effect.fnUntraced(function* (modules: unknown) {
+          Fs.writeFileSync(config, JSON.stringify({ modules }))
+          const { code, stderr } = yield* codegen(workspace, "--config", config)
+          assert.strictEqual(code, 1)
+          return stderr
+        })
+        assert.match(yield* refusedBy([{ ...shop, casing: "snake" }]), /\["modules"\]\[0\]\["casing"\]/)
+        assert.match(yield* refusedBy([{ ...shop, tabels: [] }]), /tabels/)
+        assert.match(yield* refusedBy([{ ...shop, format: "exit 3" }]), /formatter failed: exit code 3/)
+        const stray = { "shop.orders.mtea": "./schemas.ts#Meta" }
+        assert.match(yield* refusedBy([{ ...shop, columns: stray }]), /no column "shop\.orders\.mtea"/)
+      })
+  )
+
   onServer("postgres", "fails with a cure for what is not there, and for an empty publication", (server) =>
     Effect.gen(function* () {
       const sql = "CREATE TABLE a (id int PRIMARY KEY); CREATE VIEW v AS SELECT 1; CREATE PUBLICATION empty"

@@ -78,11 +78,14 @@ export interface Named {
 
 /**
  * A constant's name for each, in order, and all different: the bare name, which of several goes to the one in `public`,
- * after which come the schema before it, the suffix behind it, and a number.
+ * after which come the schema before it, the suffix behind it, and a number. None is one of those that are `imported`.
  */
-export const constantNames = (entities: ReadonlyArray<Named>): ReadonlyArray<string> => {
+export const constantNames = (
+  entities: ReadonlyArray<Named>,
+  imported: ReadonlyArray<string> = []
+): ReadonlyArray<string> => {
   const bare = entities.map(({ name }) => constantName(name))
-  const taken = new Set(reserved)
+  const taken = new Set([...reserved, ...imported])
   return entities.map(({ name, schema, suffix }, index) => {
     const own = bare[index]!
     const isShared = bare.some((other, at) => other === own && at !== index && entities[at]!.suffix === suffix)

@@ -5,6 +5,8 @@
  * Which Schema a column gets follows the decoder that core would choose for it, so that what is declared is what comes.
  */
 import { TypeDecoder } from "@replicant/core"
+import { type Casing, propertyNames } from "./Casing.ts"
+import type { ColumnSchema } from "./ColumnSchema.ts"
 import { commentText, constantNames, propertyKey, shellWord, stringLiteral } from "./SourceText.ts"
 
 /** A column as the catalog has it. */
@@ -93,37 +95,68 @@ const nameSource = ({ name, schema }: QualifiedName): string => {
   return line.length + 3 <= width ? line : `{\n    ${first},\n    ${second}\n  }`
 }
 
-const tableSource = (table: CatalogTable, constant: string, enums: ReadonlyMap<string, string>): string => {
+/** An object's fields, on one line or one a line, as what `before` begins. */
+const fieldsOf = (fields: ReadonlyArray<string>, indent: string, before: string): string => {
+  const line = `${before}{ ${fields.join(", ")} }`
+  if (indent.length + line.length <= width && !line.includes("\n")) return line
+  return `${before}{\n${fields.map((field) => `${indent}  ${field}`).join(",\n")}\n${indent}}`
+}
+
+/** The last argument of `Table.make`, where there is anything to say. */
+const optionsSource = (table: CatalogTable, properties: ReadonlyMap<string, string>): string => {
+  const key = declaredKey(table).map((name) => stringLiteral(properties.get(name)!))
+  const renamed = [...properties]
+    .filter(([column, property]) => column !== property)
+    .map(([column, property]) => `${propertyKey(property)}: ${stringLiteral(column)}`)
+  const fields = [
+    ...(key.length === 0 ? [] : [listed(key, "    ", "key: ", "")]),
+    ...(renamed.length === 0 ? [] : [fieldsOf(renamed, "    ", "columns: ")])
+  ]
+  return fields.length === 0 ? "" : `,\n  ${fieldsOf(fields, "  ", "")}`
+}
+
+/** What a module is made with, beside tables. */
+export interface ModuleOptions {
+  readonly casing?: Casing | undefined
+  readonly columns?: ReadonlyArray<ColumnSchema> | undefined
+}
+
+/** What a table's source needs to know of the rest of the module. */
+interface Names {
+  readonly casing: Casing
+  readonly enums: ReadonlyMap<string, string>
+  readonly columns: ReadonlyArray<ColumnSchema>
+}
+
+const ownSchema = (table: CatalogTable, column: string, columns: ReadonlyArray<ColumnSchema>): string | undefined =>
+  columns.find((own) => own.schema === table.schema && own.table === table.name && own.column === column)?.name
+
+const tableSource = (table: CatalogTable, constant: string, names: Names): string => {
   const declaredName = nameSource(table)
+  const properties = propertyNames(
+    table.columns.map(({ name }) => name),
+    names.casing
+  )
   const last = table.columns.length - 1
   const columns = table.columns.map((column, index) => {
     const decoder = TypeDecoder.decoderForOid(column.typeOid, {}, column.base)
-    const declared = schemaOf(
-      decoder,
-      column.labels === null ? undefined : enums.get(keyOf(column.base)),
-      column.dimensions
-    )
-    const key = propertyKey(column.name)
+    const enumName = column.labels === null ? undefined : names.enums.get(keyOf(column.base))
+    const declared = ownSchema(table, column.name, names.columns) ?? schemaOf(decoder, enumName, column.dimensions)
+    const key = propertyKey(properties.get(column.name)!)
     const comma = index === last ? "" : ","
     const value = layOut(column.isNullable ? orNull(declared) : declared, "    ", key.length + 6, comma.length)
     return `    ${key}: ${value}${comma} // ${commentText(column.type)}\n`
   })
-  const key = declaredKey(table).map(stringLiteral)
-  const keySource =
-    key.length === 0
-      ? ""
-      : `  { key: [${key.join(", ")}] }`.length <= width
-        ? `,\n  { key: [${key.join(", ")}] }`
-        : `,\n  {\n    ${listed(key, "    ", "key: ", "")}\n  }`
+  const options = optionsSource(table, properties)
   const struct = columns.length === 0 ? "Schema.Struct({})" : `Schema.Struct({\n${columns.join("")}  })`
   const note =
     table.identity.length === 0 && table.replicaIdentity !== "f"
       ? "/** It has no replica identity: while its updates or deletes are published, the source refuses them. */\n"
       : ""
   const source =
-    columns.length === 0 && keySource === ""
+    columns.length === 0 && options === ""
       ? `Table.make(${declaredName}, ${struct})`
-      : `Table.make(\n  ${declaredName},\n  ${struct}${keySource}\n)`
+      : `Table.make(\n  ${declaredName},\n  ${struct}${options}\n)`
   return `${note}export const ${constant} = ${source}\n`
 }
 
@@ -137,8 +170,23 @@ const header = (args: ReadonlyArray<string>): string =>
  */
 `
 
+/** By module, sorted. */
+const importsOf = (columns: ReadonlyArray<ColumnSchema>): ReadonlyArray<string> => {
+  const modules = Array.from(new Set(columns.map(({ module }) => module))).toSorted(compare)
+  return modules.map((module) => {
+    const of = columns.filter((column) => column.module === module).map(({ name }) => name)
+    const names = Array.from(new Set(of)).toSorted(compare)
+    const line = `import { ${names.join(", ")} } from ${stringLiteral(module)}`
+    return line.length <= width ? line : `import {\n  ${names.join(",\n  ")}\n} from ${stringLiteral(module)}`
+  })
+}
+
 /** The module. `args` are what the command was told, for its header: flags and names, nothing of the connection. */
-export const tableModule = (tables: ReadonlyArray<CatalogTable>, args: ReadonlyArray<string>): string => {
+export const tableModule = (
+  tables: ReadonlyArray<CatalogTable>,
+  args: ReadonlyArray<string>,
+  { casing = "keep", columns = [] }: ModuleOptions = {}
+): string => {
   const sorted = tables.toSorted(byName)
   const used = new Map(
     sorted
@@ -149,17 +197,23 @@ export const tableModule = (tables: ReadonlyArray<CatalogTable>, args: ReadonlyA
       )
   )
   const enums = Array.from(used.values()).toSorted(byName)
-  const names = constantNames([
-    ...sorted.map(({ name, schema }) => ({ schema, name, suffix: "Table" })),
-    ...enums.map(({ name, schema }) => ({ schema, name, suffix: "Enum" }))
-  ])
+  const names = constantNames(
+    [
+      ...sorted.map(({ name, schema }) => ({ schema, name, suffix: "Table" })),
+      ...enums.map(({ name, schema }) => ({ schema, name, suffix: "Enum" }))
+    ],
+    columns.map(({ name }) => name)
+  )
   const enumNames = new Map(enums.map((type, index) => [keyOf(type), names[sorted.length + index]!]))
   const enumSources = enums.map((type) => {
     const before = `export const ${enumNames.get(keyOf(type))} = Schema.Literals(`
     return `/** The type ${commentText(`${type.schema}.${type.name}`)}. */\n${listed(type.labels.map(stringLiteral), "", before, ")")}\n`
   })
-  const tableSources = sorted.map((table, index) => tableSource(table, names[index]!, enumNames))
+  const tableSources = sorted.map((table, index) =>
+    tableSource(table, names[index]!, { casing, columns, enums: enumNames })
+  )
   const all = `${listed(names.slice(0, sorted.length), "", "export const tables = ", " as const")}\n`
-  const imports = `import { Table } from "@replicant/core"\nimport * as Schema from "effect/Schema"\n`
+  const own = importsOf(columns).map((line) => `${line}\n`)
+  const imports = `import { Table } from "@replicant/core"\nimport * as Schema from "effect/Schema"\n${own.join("")}`
   return [`${header(args)}${imports}`, ...enumSources, ...tableSources, all].join("\n")
 }

@@ -94,6 +94,26 @@ describe("tableModule", () => {
     assert.strictEqual(tableModule([orders], args), expected)
   })
 
+  it("names properties as JavaScript does, and takes a Schema of the program's own, as Biome leaves it", () => {
+    const wide = Array.from({ length: 9 }, (_, index) => column(`a_long_name_of_column_${index}`, "int4", 23))
+    const items = table(
+      "order_items",
+      [column("order_id", "int8", 20), column("placed_at", "timestamptz", 1184), column("meta", "jsonb", 3802)],
+      { primaryKey: ["order_id"] }
+    )
+    const columns = [
+      { schema: "public", table: "order_items", column: "meta", module: "./schemas.ts", name: "Meta" },
+      { schema: "public", table: "wide", column: "a_long_name_of_column_0", module: "./schemas.ts", name: "Wide" }
+    ]
+    const source = tableModule([items, table("wide", wide)], args, { casing: "camel", columns })
+    assert.include(source, 'import { Meta, Wide } from "./schemas.ts"')
+    assert.include(source, "    placedAt: Schema.String, // timestamptz\n    meta: Meta // jsonb\n")
+    assert.include(source, '  { key: ["orderId"], columns: { orderId: "order_id", placedAt: "placed_at" } }\n')
+    assert.include(source, 'columns: {\n      aLongNameOfColumn0: "a_long_name_of_column_0",')
+    assert.include(source, "export const WideTable = ", "a table's constant hides no Schema of the program's")
+    assert.strictEqual(formatted(source), source)
+  })
+
   it("is the same whatever order the catalog answers in", () => {
     const others = [orders, table("a", []), { ...orders, schema: "Crm", name: "Orders" }]
     assert.strictEqual(tableModule(others, args), tableModule(others.toReversed(), args))
