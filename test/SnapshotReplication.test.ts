@@ -9,6 +9,7 @@ import { eventually } from "./support/eventually.ts"
 import { walSender } from "./support/Follow.ts"
 import { snapshotOptions } from "./support/FollowSnapshot.ts"
 import { onServer } from "./support/Servers.ts"
+import { isFree } from "./support/Slot.ts"
 import { makeWorkspace, type Workspace } from "./support/Workspace.ts"
 
 const orders =
@@ -96,7 +97,7 @@ describe("the service of a snapshot and its stream", () => {
       yield* eventually(Effect.map(replication.progress, ({ flushed }) => flushed >= nextLsn(commit)!.lsn))
       yield* close
       assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(fiber)))
-      assert.isFalse((yield* workspace.findSlot())?.active)
+      yield* eventually(isFree(workspace), { what: "the slot is free" })
 
       const again = yield* consume(workspace)
       yield* workspace.sql("DELETE FROM orders WHERE id = 2")
