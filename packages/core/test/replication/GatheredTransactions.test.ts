@@ -11,10 +11,13 @@ import * as Layer from "effect/Layer"
 import * as TestClock from "effect/testing/TestClock"
 import { type Change, nextLsn } from "../../src/change/Change.ts"
 import type { ChangeInProgress } from "../../src/change/InProgress.ts"
+import type { GatheredBytes, Gathering } from "../../src/change/OutputPlugin.ts"
 import * as Lsn from "../../src/Lsn.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import { SpillFailed } from "../../src/ReplicationError.ts"
+import { make } from "../../src/replication/GatheredTransactions.ts"
 import { type Spill, layer as spillLayer, TransactionSpill } from "../../src/replication/TransactionSpill.ts"
+import { Vitals } from "../../src/replication/Vitals.ts"
 import * as Handler from "../../src/stream/Handler.ts"
 import { withLogicalStream } from "../../src/stream/LogicalStream.ts"
 import * as Fake from "../support/FakeWalSender.ts"
@@ -186,6 +189,22 @@ describe("transactions in progress", () => {
         Effect.flip
       )
       assert.deepInclude(error, { _tag: "InvalidOption", option: "streaming" })
+      assert.include(error.message, "provide TransactionSpill.layer()")
+    })
+  )
+
+  it.effect("that cannot be decoded fail the stream with the place and the transaction, and nothing is handed on", () =>
+    Effect.gen(function* () {
+      const { fiber, seen, server } = yield* gather(makeSpill({ maxBytesInMemory: 1_000_000 }))
+      const torn = insertMessage(1, "a value").slice(0, -3)
+      const torned = block(9, 1, within(9, wide), within(9, torn))
+      yield* server.say(say("0/50", torned), say("0/130", [streamCommit(9)]))
+      const error = yield* Effect.flip(Fiber.join(fiber))
+      assert(error._tag === "DecodeError")
+      assert.strictEqual(error.lsn, 0x100n)
+      assert.isAbove(error.offset, 0)
+      assert.isNotEmpty(error.problem)
+      assert.isEmpty(seen)
     })
   )
 
@@ -220,6 +239,80 @@ describe("transactions in progress", () => {
       yield* TestClock.adjust("1 second")
       yield* settle
       assert.strictEqual(Lsn.format(server.statuses.at(-1)!.flushed), "0/130")
+    })
+  )
+})
+
+/** Bytes that were gathered, and how many of them are in memory still. */
+const gathered = (...chunks: ReadonlyArray<number>) => {
+  let inMemory = chunks.map((length) => new Uint8Array(length))
+  const bytesInMemory = () => inMemory.reduce((sum, { length }) => sum + length, 0)
+  const bytes: GatheredBytes = {
+    xid: 9,
+    get bytesInMemory() {
+      return bytesInMemory()
+    },
+    takeChunks: () => {
+      const taken = inMemory
+      inMemory = []
+      return taken
+    }
+  }
+  const gathering = (aborted: ReadonlyArray<GatheredBytes> = []): Gathering => ({
+    get bytesInMemory() {
+      return bytesInMemory()
+    },
+    largest: () => (inMemory.length > 0 ? bytes : undefined),
+    takeAborted: () => aborted
+  })
+  return { bytes, gathering }
+}
+
+describe("what is in files", () => {
+  /** Transactions that may have so much memory, and how much of them is in files. */
+  const making = Effect.fnUntraced(function* (maxBytesInMemory: number) {
+    const spill = makeSpill({ maxBytesInMemory })
+    const vitals = new Vitals()
+    const { settle } = yield* Effect.provide(make(vitals), spill.layer)
+    return { settle, files: spill.files, spilled: () => vitals.spillBytes }
+  })
+
+  it.effect("is what is beyond memory's budget, and not what just fits", () =>
+    Effect.gen(function* () {
+      const { files, settle, spilled } = yield* making(300)
+      const fits = gathered(100, 200)
+      yield* settle(fits.gathering())
+      assert.deepStrictEqual([fits.bytes.bytesInMemory, spilled(), files.length], [300, 0, 0])
+      const more = gathered(100, 201)
+      yield* settle(more.gathering())
+      assert.deepStrictEqual([more.bytes.bytesInMemory, spilled(), files.length], [0, 301, 1])
+    })
+  )
+
+  it.effect("is counted until it is let go of, once; of what is not in files nothing is", () =>
+    Effect.gen(function* () {
+      const { files, settle, spilled } = yield* making(10)
+      const [one, other] = [gathered(100, 200), gathered(50)]
+      yield* settle(one.gathering())
+      yield* settle(other.gathering())
+      assert.strictEqual(spilled(), 350)
+      yield* settle(gathered().gathering([one.bytes, gathered(5).bytes]))
+      assert.strictEqual(spilled(), 50)
+      assert.deepStrictEqual(
+        files.map(({ isOpen }) => isOpen),
+        [false, true]
+      )
+      yield* settle(gathered().gathering([one.bytes]))
+      assert.strictEqual(spilled(), 50)
+    })
+  )
+
+  it.effect("is nothing where a plugin gathers nothing, or has nothing to give away", () =>
+    Effect.gen(function* () {
+      const { settle, spilled } = yield* making(10)
+      yield* settle(undefined)
+      yield* settle({ ...gathered().gathering(), bytesInMemory: 100 })
+      assert.strictEqual(spilled(), 0)
     })
   )
 })

@@ -5,9 +5,20 @@ import { TestClock } from "effect/testing"
 import { type Change, nextLsn } from "../../src/change/Change.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
 import * as BackendMessage from "../../src/protocol/BackendMessage.ts"
+import { PublicationNotFound } from "../../src/ReplicationError.ts"
 import * as Metrics from "../../src/replication/Metrics.ts"
-import { type Findings, lackedBy, stallOf, standbyNames } from "../../src/replication/Stall.ts"
+import {
+  askFindings,
+  type Findings,
+  isAskedAbout,
+  lackedBy,
+  nameMissing,
+  stallOf,
+  standbyNames
+} from "../../src/replication/Stall.ts"
+import type { QueryRow } from "../../src/server/WalSender.ts"
 import { make, type StreamState } from "../../src/stream/LogicalStream.ts"
+import { askedWalSender } from "../support/askedWalSender.ts"
 import * as Fake from "../support/FakeWalSender.ts"
 
 const settle = Effect.andThen(
@@ -210,9 +221,135 @@ describe("a publication that is missing", () => {
     assert.isEmpty(lackedBy(said("55000", "StandbySlotsHaveCaughtup"), ["gone"], found(["gone"])))
     assert.isEmpty(lackedBy(said("22023"), ["gone"], found(["gone"])))
     assert.isEmpty(lackedBy(said("55000"), ["here"], found([])))
-    assert.isEmpty(lackedBy(said("55000"), [], found([])))
+    assert.isEmpty(lackedBy(said("55000"), [], found(["gone"])), "of a stream without publications")
     assert.deepStrictEqual(lackedBy(said("55000"), ["gone"], found(["gone"])), ["gone"])
   })
+
+  it("is the one that the catalog lacks, whatever the text of the warning names", () => {
+    const skipped = said("55000", "LoadPublications", "here")
+    assert.deepStrictEqual(lackedBy(skipped, ["here", "gone"], found(["gone"])), ["gone"])
+  })
+
+  it("is named alone in a failure where the catalog tells which it is, and else as the failure has it", () => {
+    const both = new PublicationNotFound({ publications: ["here", "gone"] })
+    assert.deepStrictEqual(nameMissing(both, found(["gone"])).publications, ["gone"])
+    assert.strictEqual(nameMissing(both, found([])), both)
+  })
+})
+
+describe("a message of the server's", () => {
+  const told = (severity: string, sqlState: string) => isAskedAbout({ severity, sqlState, message: "" })
+
+  it("is asked about if it is a warning of the wait or of a publication, by its code, and no other is", () => {
+    assert.isTrue(told("WARNING", "55000"))
+    assert.isTrue(told("WARNING", "22023"))
+    assert.isFalse(told("WARNING", "01000"))
+    assert.isFalse(told("NOTICE", "55000"))
+    assert.isFalse(told("NOTICE", "22023"))
+  })
+})
+
+describe("a server that is asked what it warns of", () => {
+  const waits = "WaitForStandbyConfirmation"
+  const held = { failover: "t", wait_event: waits, standbys: "a, b" }
+
+  const published = {
+    pubname: "orders",
+    puballtables: "f",
+    pubinsert: "t",
+    pubupdate: "t",
+    pubdelete: "t",
+    pubtruncate: "t"
+  }
+
+  /** What it says of the stream at each look, the last for ever; and of the slots of its standbys. */
+  const asking = Effect.fnUntraced(function* (
+    looks: ReadonlyArray<QueryRow>,
+    { serverVersion = 180_000, slots = [] }: { serverVersion?: number; slots?: ReadonlyArray<QueryRow> } = {}
+  ) {
+    const held = () => asked.texts.filter((text) => text.includes("synchronized_standby_slots"))
+    const asked = askedWalSender((text) => {
+      if (text.includes("pg_publication")) return Effect.succeed([published])
+      if (text.includes("slot_name IN")) return Effect.succeed(slots)
+      return Effect.succeed([looks[Math.min(held().length, looks.length) - 1]!])
+    }, serverVersion)
+    const fiber = yield* askFindings({ slot: "orders", publications: ["orders"] }, "10 seconds").pipe(
+      Effect.provide(asked.layer),
+      Effect.forkChild
+    )
+    yield* settle
+    return { ...asked, fiber, looks: () => held().length }
+  })
+
+  it.effect("[V13] waits for the standbys that its setting names, and their slots are looked up", () =>
+    Effect.gen(function* () {
+      const { fiber, looks, open, texts } = yield* asking([held], { slots: [standby("b")] })
+      const { stall } = yield* Fiber.join(fiber)
+      assert.include(stall?.reason, '"a" does not exist on this server, "b" has no standby connected')
+      assert.include(texts.at(-1), "slot_name IN ('a', 'b')")
+      assert.deepStrictEqual([looks(), open()], [1, 0])
+    })
+  )
+
+  it.effect("[V13] is looked at again for a moment: its warning comes just before the wait", () =>
+    Effect.gen(function* () {
+      const { fiber, looks } = yield* asking([
+        { ...held, wait_event: "WalSenderMain" },
+        { ...held, wait_event: null },
+        held
+      ])
+      yield* TestClock.adjust(199)
+      yield* settle
+      assert.strictEqual(looks(), 2)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.isDefined((yield* Fiber.join(fiber)).stall)
+    })
+  )
+
+  it.effect("holds nothing back if three looks have it at something else", () =>
+    Effect.gen(function* () {
+      const { fiber, looks } = yield* asking([{ ...held, wait_event: "WalSenderMain" }])
+      yield* TestClock.adjust(200)
+      assert.deepStrictEqual(yield* Fiber.join(fiber), { missing: [], stall: undefined })
+      assert.strictEqual(looks(), 3)
+    })
+  )
+
+  for (const [what, row] of [
+    ["the slot is no failover slot", { failover: "f" }],
+    ["the slot is not there", { failover: null }],
+    ["the setting is empty", { standbys: "" }],
+    ["the server knows no such setting", { standbys: null }]
+  ] as const) {
+    it.effect(`holds nothing back where ${what}, whatever it waits for; one look tells`, () =>
+      Effect.gen(function* () {
+        const { fiber, looks } = yield* asking([{ ...held, ...row }])
+        assert.isUndefined((yield* Fiber.join(fiber)).stall)
+        assert.strictEqual(looks(), 1)
+      })
+    )
+  }
+
+  it.effect("is asked of a wait for standbys from PostgreSQL 17 on, which was the first to have it", () =>
+    Effect.gen(function* () {
+      for (const [serverVersion, expected] of [
+        [160_010, 0],
+        [170_000, 1]
+      ] as const) {
+        const { fiber, looks } = yield* asking([{ ...held, failover: "f" }], { serverVersion })
+        yield* Fiber.join(fiber)
+        assert.strictEqual(looks(), expected)
+      }
+    })
+  )
+
+  it.effect("holds nothing back, as far as is known, where it answers what PostgreSQL does not", () =>
+    Effect.gen(function* () {
+      const { fiber } = yield* asking([held], { slots: [{ slot_name: "b" }] })
+      assert.deepStrictEqual(yield* Fiber.join(fiber), { missing: [], stall: undefined })
+    })
+  )
 })
 
 describe("stallOf", () => {
