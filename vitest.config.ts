@@ -13,6 +13,7 @@ const onceOnly = [
   "test/FaultProxyExample.test.ts",
   "test/DeadLetters.test.ts",
   "test/Once.test.ts",
+  "test/NatsSink.test.ts",
   "test/RedisSink.test.ts",
   "test/ReadYourWrites.test.ts"
 ]

@@ -3,7 +3,7 @@
  * Core comes first, without the types of Node.js, so that it cannot use what only Node.js has; the others are compiled
  * against core's declarations, not its sources.
  *
- *     node scripts/build.ts [core|node|redis ...]
+ *     node scripts/build.ts [core|node|nats|redis ...]
  */
 import { spawnSync } from "node:child_process"
 import * as Fs from "node:fs"

@@ -1,2 +1,2 @@
 /** What is published, as directories of `packages`, each after those that it needs. */
-export const packages = ["core", "node", "redis"] as const
+export const packages = ["core", "node", "nats", "redis"] as const

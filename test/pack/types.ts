@@ -4,6 +4,7 @@ import { Lsn, type ReplicationError, ReplicationSlot, SlotNotFound } from "@repl
 import { type CopyBoth, Frames, WalSender } from "@replicant/core/driver"
 import { Sink } from "@replicant/core/sink"
 import { message, TestWalSender, tx, type Written } from "@replicant/core/testing"
+import { NatsSink } from "@replicant/nats"
 import * as Replicant from "@replicant/node"
 import { PgServer, type PgServerFailed } from "@replicant/node/testing"
 import { RedisSink } from "@replicant/redis"
@@ -39,4 +40,11 @@ print(
   wrong,
   typeof bytes
 )
-print(transaction?._tag, typeof Frames, typeof WalSender, typeof Sink.run, typeof RedisSink.layer)
+print(
+  transaction?._tag,
+  typeof Frames,
+  typeof WalSender,
+  typeof Sink.run,
+  typeof RedisSink.layer,
+  typeof NatsSink.layer
+)

@@ -4,13 +4,11 @@
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
-import * as NodeRedis from "@effect/platform-node/NodeRedis"
 import { PgServer } from "@replicant/node/testing"
-import { RedisServer } from "@replicant/redis/testing"
-import { Context, Effect, Fiber, Layer, Ref } from "effect"
-import * as Redis from "effect/persistence/Redis"
+import { Effect, Fiber, Ref } from "effect"
 import { eventually } from "./eventually.ts"
 import type { SinkOptions } from "./runSink.ts"
+import { type EngineName, startEngine } from "./SinkEngines.ts"
 
 /** Who is killed, how often. */
 export interface Kills {
@@ -55,21 +53,6 @@ const runner = Effect.fnUntraced(function* (options: SinkOptions) {
   return { kill: Effect.sync(() => void child?.kill("SIGKILL")), said: () => said }
 })
 
-type Entries = ReadonlyArray<readonly [id: string, fields: ReadonlyArray<string>]>
-
-/** Every id that is stored, in the order in which readers see it. */
-const readBack = Effect.fnUntraced(function* (url: string, stream: string) {
-  const { send } = Context.get(yield* Layer.build(NodeRedis.layer({ url })), Redis.Redis)
-  const ids: Array<number> = []
-  let from = "-"
-  while (true) {
-    const entries = yield* send<Entries>("XRANGE", stream, from, "+", "COUNT", "10000")
-    for (const [, fields] of entries) ids.push(JSON.parse(fields[fields.indexOf("value") + 1]!).after.id)
-    if (entries.length === 0) return ids
-    from = `(${entries.at(-1)![0]}`
-  }
-})
-
 const judge = (committed: number, ids: ReadonlyArray<number>): Outcome => {
   const distinct = new Set(ids)
   const lost = Array.from({ length: committed }, (_, index) => index + 1).filter((id) => !distinct.has(id)).length
@@ -78,13 +61,21 @@ const judge = (committed: number, ids: ReadonlyArray<number>): Outcome => {
 }
 
 /** Kills under load, one after the other, each once something has got on since the last; then waits for the rest. */
-export const killSink = Effect.fnUntraced(function* (kills: Kills, tell: (line: string) => void = () => undefined) {
+export const killSink = Effect.fnUntraced(function* (
+  name: EngineName,
+  kills: Kills,
+  tell: (line: string) => void = () => undefined
+) {
   const server = yield* PgServer.make()
-  const redis = yield* RedisServer.make()
+  const stream = "items"
+  const engine = yield* startEngine(name, stream)
   yield* server.query(`CREATE TABLE items (id int PRIMARY KEY); CREATE PUBLICATION items FOR TABLE items`)
   yield* server.query("SELECT pg_create_logical_replication_slot('items', 'pgoutput')")
-  const stream = "items"
-  const sink = yield* runner({ url: server.url(), slot: "items", publication: "items", redis: redis.url, stream })
+  const { kind, stored, url } = engine
+  const sink = yield* runner({
+    ...{ url: server.url(), slot: "items", publication: "items" },
+    ...{ engine: kind, engineUrl: url, stream }
+  })
   const isWriting = yield* Ref.make(true)
   // One after the other, so that ids are in commit order; where the answer was lost, the table says how far it is.
   const write = Effect.gen(function* () {
@@ -98,7 +89,6 @@ export const killSink = Effect.fnUntraced(function* (kills: Kills, tell: (line: 
     }
   })
   const writer = yield* Effect.forkChild(write)
-  const stored = Effect.map(redis.send("XLEN", stream), (answer) => Number(answer.slice(1)))
   const getsOn = Effect.gen(function* () {
     const before = yield* eventually(stored, { what: "the engine answers" })
     yield* eventually(
@@ -108,7 +98,7 @@ export const killSink = Effect.fnUntraced(function* (kills: Kills, tell: (line: 
   })
   const victims: ReadonlyArray<readonly [keyof Kills, Effect.Effect<unknown, unknown>]> = [
     ["runner", sink.kill],
-    ["engine", Effect.andThen(redis.kill, redis.start)],
+    ["engine", Effect.andThen(engine.kill, engine.start)],
     ["postgres", Effect.andThen(server.kill, server.start)]
   ]
   for (let round = 0; round < Math.max(...Object.values(kills)); round++) {
@@ -129,5 +119,5 @@ export const killSink = Effect.fnUntraced(function* (kills: Kills, tell: (line: 
     Effect.map(stored, (now) => now >= committed),
     { what: `all is stored; the sink said ${sink.said()}` }
   )
-  return judge(committed, yield* readBack(redis.url, stream))
+  return judge(committed, yield* engine.ids)
 })

@@ -36,13 +36,15 @@ const nodeFloors: Floors = [
   ["index.ts", "bin.ts"]
 ]
 
-const redisFloors: Floors = [["sink"], ["testing"], ["index.ts"]]
+/** Of an engine. */
+const engineFloors: Floors = [["sink"], ["testing"], ["index.ts"]]
 
 /** The packages, each with its floors. */
 export const houses: ReadonlyArray<readonly [root: string, floors: Floors]> = [
   ["packages/core/src/", coreFloors],
   ["packages/node/src/", nodeFloors],
-  ["packages/redis/src/", redisFloors]
+  ["packages/nats/src/", engineFloors],
+  ["packages/redis/src/", engineFloors]
 ]
 
 /** The first room of core in which effects run. */

@@ -53,6 +53,7 @@ describe("what is published", () => {
       Object.keys({ ...dependencies, ...optionalDependencies })
     assert.deepStrictEqual(names(manifest("core")), [])
     assert.deepStrictEqual(names(manifest("node")), ["pg"])
+    assert.deepStrictEqual(names(manifest("nats")), [])
     assert.deepStrictEqual(names(manifest("redis")), [])
     assert.isUndefined(manifest("core").bundleDependencies ?? manifest("node").bundleDependencies)
   })

@@ -107,6 +107,8 @@ describe("the check of examples", () => {
       "packages/node/README.md",
       "packages/core/src/",
       "packages/node/src/",
+      "packages/nats/README.md",
+      "packages/nats/src/",
       "packages/redis/README.md",
       "packages/redis/src/"
     ]) {
