@@ -40,7 +40,7 @@ export interface RedisServerShape {
   readonly kill: Effect.Effect<void>
   /** Starts it again on the same port and directory. */
   readonly start: Effect.Effect<void, RedisServerFailed>
-  /** SIGSTOP: it answers nothing. */
+  /** SIGSTOP, and waits until it stands still: it answers nothing. */
   readonly freeze: Effect.Effect<void>
   /** SIGCONT. */
   readonly thaw: Effect.Effect<void>
@@ -85,6 +85,16 @@ const exited = (child: ChildProcess): Effect.Effect<void> =>
     if (child.exitCode !== null || child.signalCode !== null) resume(Effect.void)
     else child.once("exit", () => resume(Effect.void)).once("error", () => resume(Effect.void))
   })
+
+/** Whether each thread of a process stands still; where `/proc` tells nothing, a signal that was sent is all there is. */
+const standsStill = (pid: number): boolean => {
+  try {
+    const threads = Fs.readdirSync(`/proc/${pid}/task`)
+    return threads.every((id) => /\) [TZX] /.test(Fs.readFileSync(`/proc/${pid}/task/${id}/stat`, "latin1")))
+  } catch {
+    return true
+  }
+}
 
 const make = Effect.fnUntraced(function* ({ args = [], program = "redis-server" }: RedisServerOptions) {
   const directory = yield* Effect.acquireRelease(
@@ -131,6 +141,10 @@ const make = Effect.fnUntraced(function* ({ args = [], program = "redis-server" 
       })
     )
   })
+  const freeze = Effect.gen(function* () {
+    yield* signal("SIGSTOP")
+    while (!standsStill(child?.pid ?? 0)) yield* Effect.sleep("1 millis")
+  })
   yield* Effect.addFinalizer(() => kill)
   yield* start
   return RedisServer.of({
@@ -139,7 +153,7 @@ const make = Effect.fnUntraced(function* ({ args = [], program = "redis-server" 
     url: `redis://127.0.0.1:${port}`,
     kill,
     start,
-    freeze: signal("SIGSTOP"),
+    freeze,
     thaw: signal("SIGCONT"),
     send: (...command) => ask(port, command)
   })
