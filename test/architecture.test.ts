@@ -2,6 +2,7 @@ import * as Fs from "node:fs"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "@effect/vitest"
+import { scenes } from "../scripts/exampleScenes.ts"
 import { packages } from "../scripts/packages.ts"
 import { houses, importsOf, loadedWith, type Sources, stripped, violations } from "./support/architecture.ts"
 
@@ -78,6 +79,11 @@ describe("architecture", () => {
       const drawn = rows.map((row) => [...row.split("|")[1]!.matchAll(/`([^`]+)`/g)].map(([, room]) => room!).sort())
       assert.deepStrictEqual(drawn, floors.map((rooms) => [...rooms].sort()).reverse())
     }
+  })
+
+  it("npm run example knows every example there is", () => {
+    const names = [...read("examples").keys()].map((path) => Path.basename(path, ".ts"))
+    assert.deepStrictEqual(Object.keys(scenes).toSorted(), names.toSorted())
   })
 
   it("no file of ours tells whose machine it was written on", () => {
