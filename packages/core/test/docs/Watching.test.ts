@@ -59,3 +59,16 @@ describe("docs/watching.md", () => {
       Object.keys(states)
     ))
 })
+
+describe("the pictures of docs/watching.md", () => {
+  it("are there, each with words for who does not see it, and small", () => {
+    const pictures = [...page.matchAll(/!\[([^\]]*)\]\((images\/[^)]+\.png)\)/g)]
+    assert.lengthOf(pictures, 4)
+    for (const [, words, path] of pictures) {
+      const picture = Fs.readFileSync(new URL(`../../../../docs/${path}`, import.meta.url))
+      assert.deepStrictEqual([...picture.subarray(1, 4)], [...new TextEncoder().encode("PNG")], path)
+      assert.isBelow(picture.length, 150_000, path)
+      assert.isAbove(words!.length, 10, path)
+    }
+  })
+})
