@@ -87,8 +87,9 @@ export const startClient = (client: Client, task: Task, timeoutMillis = 300_000)
     child.on("close", (code, signal) => {
       clearTimeout(timer)
       resolve(
+        // Behind what it may have logged.
         code === 0 && out !== ""
-          ? (JSON.parse(out) as Result)
+          ? (JSON.parse(out.trimEnd().split("\n").at(-1) ?? "") as Result)
           : `failed (${signal ?? code}): ${err.trim().split("\n").slice(0, 8).join(" ")}`
       )
     })

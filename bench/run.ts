@@ -20,7 +20,8 @@ const benchmarks: Readonly<Record<string, ReadonlyArray<string>>> = {
   latency: ["--rounds", "1", "--seconds", "1"],
   memory: ["--scale", "0.02", "--seconds", "3"],
   scale: ["--rounds", "1", "--seconds", "0.05"],
-  snapshot: ["--rounds", "1", "--rows", "100000"]
+  snapshot: ["--rounds", "1", "--rows", "100000"],
+  operations: ["--rounds", "1", "--scale", "0.02"]
 }
 
 const runOne = (name: string, flags: ReadonlyArray<string>): number =>
