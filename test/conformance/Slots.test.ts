@@ -260,7 +260,13 @@ describe("snapshots of slots", () => {
       const busy = yield* workspace.session
       yield* write
       const writing = yield* Effect.forkScoped(
-        Effect.forever(Effect.suspend(() => busy.query(`INSERT INTO t VALUES (${++written})`)))
+        Effect.forever(
+          Effect.andThen(
+            // None is cut off: it would be in doubt whether it is there.
+            Effect.uninterruptible(Effect.suspend(() => busy.query(`INSERT INTO t VALUES (${++written})`))),
+            Effect.yieldNow
+          )
+        )
       )
       yield* eventually(Effect.sync(() => written > 20))
       const connection = yield* connectRaw(workspace.url())
