@@ -229,7 +229,7 @@ describe("a consumer that is slow", () => {
           yield* Effect.sleep("1 second") // Not a wait: how long nobody reads.
           waiting = Math.max(waiting, (yield* residentBytes(consumer.pid)) - idle)
         }
-        assert.isBelow(waiting, 50_000_000, "bytes more than an idle one")
+        assert.isBelow(waiting, bytes / 4, "bytes more than an idle one: what waits is with the server")
         yield* ledger.openGate
         yield* eventually(
           Effect.map(ledger.read, (handled) => handled.length === count),
@@ -238,7 +238,7 @@ describe("a consumer that is slow", () => {
         yield* consumer.kill("SIGTERM")
         yield* consumer.ended
         const peak = consumer.peakBytes() - idle
-        assert.isBelow(peak, 190_000_000, "not what was waiting, nor twice as much")
+        assert.isBelow(peak, bytes, "not what was waiting, nor twice as much")
         yield* Effect.logInfo(`idle ${idle / 1e6} MB, waiting +${waiting / 1e6} MB, peak +${peak / 1e6} MB`)
       }),
     { since: 18, timeout: 90_000 + seconds * 1000 + megabytes * 300 }

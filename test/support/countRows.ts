@@ -1,7 +1,10 @@
 /**
  * A process of its own that counts the rows of one transaction and says so, in JSON on standard output: for tests that
- * limit its memory. Its arguments are a URL, a slot, a publication and how it is to take the transaction.
+ * limit its memory. Its arguments are a URL, a slot, a publication and how it is to take the transaction. What it holds is
+ * looked at now and then, once all that can go is gone.
  */
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { NodeFileSystem } from "@effect/platform-node"
 import { type Change, type InProgress, Pgoutput, TransactionSpill, withLogicalStream } from "@replicant/core"
 import { PgWalSender } from "@replicant/node"
@@ -18,12 +21,35 @@ let blocks = 0
 /** What the program holds by itself, before it is connected. */
 const idleBytes = process.memoryUsage.rss()
 
+setFlagsFromString("--expose-gc")
+const collectGarbage = runInNewContext("gc") as () => void
+
+/** Of each look, at so many rows, the bytes of objects and of buffers. */
+const looks: Array<number> = []
+const rowsPerLook = 20_000
+
+const look = (): void => {
+  collectGarbage()
+  const { arrayBuffers, heapUsed } = process.memoryUsage()
+  looks.push(heapUsed + arrayBuffers)
+}
+
+const median = (values: ReadonlyArray<number>): number =>
+  values.toSorted((one, other) => one - other)[Math.floor(values.length / 2)] ?? Number.NaN
+
+/** How much more was held at the last looks than at the first. */
+const grownBytes = (): number => {
+  const some = Math.ceil(looks.length / 5)
+  return median(looks.slice(-some)) - median(looks.slice(0, some))
+}
+
 const program = Effect.gen(function* () {
   const done = yield* Deferred.make<void>()
   const end = Effect.as(Deferred.succeed(done, undefined), undefined)
   const count = (id: unknown): undefined => {
     rows++
     sum += Number(id)
+    if (rows % rowsPerLook === 0) look()
   }
   const stream =
     mode !== "as it comes"
@@ -48,4 +74,5 @@ const program = Effect.gen(function* () {
 
 await Effect.runPromise(program)
 const overIdle = process.resourceUsage().maxRSS * 1024 - idleBytes
-process.stdout.write(JSON.stringify({ rows, sum, blocks, overIdleMegabytes: Math.round(overIdle / 1e6) }))
+const megabytes = { overIdleMegabytes: Math.round(overIdle / 1e6), grownMegabytes: grownBytes() / 1e6 }
+process.stdout.write(JSON.stringify({ rows, sum, blocks, looks: looks.length, ...megabytes }))
