@@ -121,7 +121,8 @@ describe("PgServer", () => {
 
   it.live("smart stop waits for clients, and tells when that takes too long", () =>
     Effect.gen(function* () {
-      const server = yield* PgServer.make({ timeout: "4 seconds" })
+      // So long may it take to start, too.
+      const server = yield* PgServer.make({ timeout: "15 seconds" })
       yield* server.connect()
       const error = yield* Effect.flip(server.stop("smart"))
       assert.strictEqual(error.stage, "Stop")

@@ -18,7 +18,7 @@ const program = Effect.gen(function* () {
   return seen.join(", ")
 }).pipe(
   Effect.provide(PgWalSender.layer({ url: Redacted.make(process.env.DATABASE_URL ?? "") })),
-  Effect.timeout("30 seconds")
+  Effect.timeout("2 minutes")
 )
 
 Effect.runPromise(program).then((line) => process.stdout.write(`${line}\n`))

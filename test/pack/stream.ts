@@ -16,6 +16,6 @@ const program = Effect.gen(function* () {
   yield* server.awaitConfirmed
   const isConfirmed = (yield* server.confirmedFlushLsn) === transaction.endLsn
   return `${seen.join(", ")}; ${isConfirmed ? "confirmed" : "not confirmed"}`
-}).pipe(Effect.provide(TestWalSender.layer({ slot: "orders", publications: ["orders"] })), Effect.timeout("20 seconds"))
+}).pipe(Effect.provide(TestWalSender.layer({ slot: "orders", publications: ["orders"] })), Effect.timeout("2 minutes"))
 
 Effect.runPromise(program).then((line) => process.stdout.write(`${line}\n`))

@@ -77,7 +77,7 @@ export const makeSoakConsumer = Effect.fnUntraced(function* (
   const ended = Effect.map(
     eventually(
       Effect.sync(() => (how(current) === null ? undefined : { how: how(current) })),
-      { what: `the consumer by ${by} ended`, deadline: "30 seconds" }
+      { what: `the consumer by ${by} ended` }
     ),
     ({ how }) => how
   )

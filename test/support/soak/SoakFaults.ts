@@ -92,7 +92,7 @@ export const soakFaults: ReadonlyArray<SoakFault> = [
           ? Effect.void
           : Effect.andThen(
               Effect.sync(() => process.kill(pid, "SIGKILL")),
-              eventually(server.query("SELECT 1"), { deadline: "30 seconds", what: "the server has recovered" })
+              eventually(server.query("SELECT 1"), { what: "the server has recovered" })
             )
       )
   },

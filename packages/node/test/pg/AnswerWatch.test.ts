@@ -95,9 +95,9 @@ describe("watchAnswers", () => {
 
   it.live("[C10, N14] does not take our own absence for the server's silence", () =>
     Effect.gen(function* () {
-      const { failure, state } = yield* make(() => "Waiting", 1000)
+      const { failure, state } = yield* make(() => "Waiting", 3000)
       // Blocks this thread, as a long collection of garbage does, or a laptop's lid.
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000)
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 4000)
       yield* Effect.sleep(200)
       assert.deepStrictEqual([state.asked, failure()], [0, undefined])
     })
