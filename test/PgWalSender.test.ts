@@ -42,7 +42,7 @@ const hba = [
 
 const setup = Layer.effectDiscard(Effect.flatMap(PgServer, (server) => server.query(roles)))
 
-const real = { excludeTestServices: true, timeout: "60 seconds" } as const
+const real = { excludeTestServices: true, timeout: "4 minutes" } as const
 
 const as = (user: string, options: PgConfig.Options = {}): PgConfig.Options => ({
   user,

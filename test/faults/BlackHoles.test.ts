@@ -337,7 +337,7 @@ describe("a server that takes long to answer", () => {
         })
         const connection = yield* Effect.flatMap(WalSender, ({ connect }) => connect).pipe(Effect.provide(layer))
         const asked = Effect.map(proxy.accepted, (accepted) => accepted - 1)
-        yield* connection.query("SELECT pg_sleep(1)")
+        yield* connection.query("SELECT pg_sleep(3)")
         assert.isAtLeast(yield* asked, 1)
         const before = yield* asked
         const session = yield* workspace.session

@@ -84,7 +84,7 @@ const provider = (...passwords: ReadonlyArray<string>) => {
 const stream = (workspace: Workspace, role: string, options: PgConfig.Options) =>
   follow(workspace, { options: soon, layer: as(workspace, role, options) })
 
-layer(server, { excludeTestServices: true, timeout: "60 seconds" })("Security", (it) => {
+layer(server, { excludeTestServices: true, timeout: "4 minutes" })("Security", (it) => {
   const test = (ids: FaultId | ReadonlyArray<FaultId>, title: string, body: Parameters<typeof it.effect>[1]) =>
     it.effect(faultTitle(ids, title), body)
 

@@ -76,7 +76,7 @@ BEGIN
     PERFORM pg_sleep(0.01);
     tries := tries + 1;
   END LOOP;
-  -- Origins of copies into this database are the cluster's, and there is room for ten.
+  -- Origins of copies into this database are the cluster's.
   IF EXISTS (SELECT FROM pg_replication_origin WHERE roname LIKE 'replicant.${database}.%') THEN
     PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '${database}';
     FOR tries IN 1..500 LOOP

@@ -46,16 +46,20 @@ const settings = {
   max_prepared_transactions: 40
 }
 
-const start = (options: PgServerOptions) =>
+/** From 18 on origins are counted apart from slots, and there are ten: each copy has one, for as long as its target. */
+const settingsOf = (version: number): PgServerOptions["settings"] =>
+  version >= 18 ? { ...settings, max_active_replication_origins: 60 } : settings
+
+const start = (options: PgServerOptions, version: number) =>
   Effect.map(
-    PgServer.make({ ...options, settings }),
+    PgServer.make({ ...options, settings: settingsOf(version) }),
     ({ host, password, port, user, version }): SharedServer => ({ host, password, port, user, version })
   )
 
 const startPostgres = (project: string) => {
   const version = PostgresVersion.ofProject(project)
   return PostgresVersion.isInstalled(version)
-    ? start(PostgresVersion.serverOptions(version))
+    ? start(PostgresVersion.serverOptions(version), version)
     : Effect.succeed("missing" as const)
 }
 
@@ -63,7 +67,8 @@ const startPostgres = (project: string) => {
 const startWal2Json = (project: string) => {
   if (PostgresVersion.ofProject(project) !== wal2jsonProject) return Effect.succeed("elsewhere" as const)
   if (wal2jsonBin === undefined) return Effect.succeed("missing" as const)
-  return start({ binaries: `${wal2jsonBin}/bin`, outputPlugins: ["wal2json"] })
+  const version = Number.parseInt(wal2jsonBin.split("/").at(-1)!, 10)
+  return start({ binaries: `${wal2jsonBin}/bin`, outputPlugins: ["wal2json"] }, version)
 }
 
 export const setup = async (project: TestProject): Promise<() => Promise<void>> => {
