@@ -238,15 +238,18 @@ export class Writer {
     return Effect.fail(error)
   }
 
-  /** For an append behind one that has failed. It fails after that one, which alone knows why. */
+  /** For an append behind one that has failed: it fails after that one, which alone knows why, and for the same reason. */
   private readonly failed: Effect.Effect<never, SinkError> = Effect.suspend(() =>
     Effect.andThen(
       this.verdict === undefined ? Effect.void : Deferred.await(this.verdict),
-      Effect.fail(
-        new SinkUnavailable({ sink: this.parts.sink, reason: "Closed", detail: "an earlier append has failed" })
-      )
+      Effect.suspend(() => Effect.fail(this.broken ?? this.closed))
     )
   )
+
+  private get closed(): SinkUnavailable {
+    const detail = "an earlier append was given up"
+    return new SinkUnavailable({ sink: this.parts.sink, reason: "Closed", detail })
+  }
 
   /**
    * Not all of a batch was stored. The answer to its last message mostly tells no more than that: why the first was refused is
