@@ -1,8 +1,8 @@
 /**
  * Kills a sink's runner, its engine and its PostgreSQL under load, and reads back from the engine what is there: the full counts,
- * for what the tests do with small ones. Needs the engine: `redis-server`, `nats-server`, or a current one (`nats-current`).
+ * for what the tests do with small ones. Needs the engine: `redis-server`, `nats-server`, a current one (`nats-current`), or three of these (`nats-cluster`).
  *
- *     npm run sink:kills -- [redis|nats|nats-current] [runner engine postgres]
+ *     npm run sink:kills -- [redis|nats|nats-current|nats-cluster] [runner engine postgres]
  */
 import { Effect } from "effect"
 import { engineNames, isInstalled } from "../test/support/SinkEngines.ts"

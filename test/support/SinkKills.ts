@@ -71,10 +71,10 @@ export const killSink = Effect.fnUntraced(function* (
   const engine = yield* startEngine(name, stream)
   yield* server.query(`CREATE TABLE items (id int PRIMARY KEY); CREATE PUBLICATION items FOR TABLE items`)
   yield* server.query("SELECT pg_create_logical_replication_slot('items', 'pgoutput')")
-  const { kind, stored, url } = engine
+  const { kind, replicas, stored, url } = engine
   const sink = yield* runner({
     ...{ url: server.url(), slot: "items", publication: "items" },
-    ...{ engine: kind, engineUrl: url, stream }
+    ...{ engine: kind, engineUrl: url, stream, replicas }
   })
   const isWriting = yield* Ref.make(true)
   // One after the other, so that ids are in commit order; where the answer was lost, the table says how far it is.

@@ -14,12 +14,23 @@ export interface SinkOptions {
   readonly slot: string
   readonly publication: string
   readonly engine: "redis" | "nats"
+  /** Of several servers with commas between them. */
   readonly engineUrl: string
   /** The stream, or its subject, and the beginning of the mark's name. */
   readonly stream: string
+  /** On how many servers a stream of JetStream is. */
+  readonly replicas?: number | undefined
 }
 
-const { engine, engineUrl, publication, slot, stream, url } = JSON.parse(process.argv[2] ?? "{}") as SinkOptions
+const {
+  engine,
+  engineUrl,
+  publication,
+  replicas = 1,
+  slot,
+  stream,
+  url
+} = JSON.parse(process.argv[2] ?? "{}") as SinkOptions
 
 const layers = {
   redis: () =>
@@ -29,10 +40,10 @@ const layers = {
     ),
   nats: () =>
     NatsSink.layer({
-      connection: { servers: engineUrl },
+      connection: { servers: engineUrl.split(",") },
       stream,
       mark: `${stream}.mark`,
-      createStream: { subjects: [stream, `${stream}.mark`] }
+      createStream: { subjects: [stream, `${stream}.mark`], num_replicas: replicas }
     })
 }
 
@@ -41,7 +52,13 @@ const program = Sink.run({
   plugin: Pgoutput.make({ publications: [publication] }),
   reconnect: Schedule.spaced("100 millis"),
   timing: { acknowledgeDelay: "20 millis" },
-  sink: { route: Route.one(stream), outage: Schedule.spaced("50 millis"), batch: { messages: 100 } }
+  sink: {
+    route: Route.one(stream),
+    outage: Schedule.spaced("50 millis"),
+    batch: { messages: 100 },
+    // A cluster that elects a leader answers nothing meanwhile.
+    ...(replicas > 1 ? { answerTimeout: "5 seconds" } : {})
+  }
 }).pipe(
   Effect.provide(layers[engine]()),
   Effect.provide(PgWalSender.layer({ url: Redacted.make(url) })),
