@@ -32,6 +32,7 @@ import {
 } from "./PgOptions.ts"
 import { defaultPassfile, passwordFromFile } from "./PgPassword.ts"
 
+export { fromSqlClient, type SqlClientSettings } from "./SqlClientSettings.ts"
 export type { Options }
 export { fromEnvironment, passwordFromFile }
 
