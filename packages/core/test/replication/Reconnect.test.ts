@@ -9,12 +9,16 @@ import * as Schedule from "effect/Schedule"
 import * as TestClock from "effect/testing/TestClock"
 import * as Errors from "../../src/ReplicationError.ts"
 import {
+  Attempts,
   defaultReconnect,
   Final,
+  isLoud,
   isStumble,
+  locate,
   notGettingOn,
   type Retrying,
   retrying,
+  retryOf,
   type Verdict
 } from "../../src/replication/Reconnect.ts"
 import * as Fake from "../support/FakeWalSender.ts"
@@ -46,6 +50,101 @@ const trying = <A, F>(
 }
 
 const gaps = (at: ReadonlyArray<number>) => at.slice(1).map((time, index) => time - at[index]!)
+
+const refused = (sqlState: string, stage: Errors.Stage) =>
+  new Errors.ServerError({ severity: "ERROR", sqlState, serverMessage: "m", stage })
+
+describe("a failure", () => {
+  it("that another attempt may mend is tried again, as often as it takes", () => {
+    assert.strictEqual(retryOf(lost), "always")
+    assert.strictEqual(retryOf(refused("57P01", "Streaming")), "always")
+    assert.strictEqual(retryOf(new Errors.SlotInUse({ slot: "orders" })), "always")
+  })
+
+  it("that nothing mends is not, and neither is a wait for a slot that was waited out", () => {
+    assert.strictEqual(retryOf(missing), "never")
+    assert.strictEqual(retryOf(new Errors.SlotInUse({ slot: "orders", activePid: 7 })), "never")
+  })
+
+  it("of what is asked for, or not allowed, is not tried again at any stage", () => {
+    for (const sqlState of ["28000", "28P01", "0A000", "22023", "3D000", "42501", "42601", "42602", "42704", "55000"]) {
+      for (const stage of ["Connect", "Query", "StartReplication", "Streaming"] as const) {
+        assert.strictEqual(retryOf(refused(sqlState, stage)), "never", `${sqlState} at ${stage}`)
+      }
+    }
+  })
+
+  it("of what the server was at as it streamed is tried a few times, and elsewhere not", () => {
+    assert.strictEqual(retryOf(refused("22012", "Streaming")), "limited")
+    assert.strictEqual(retryOf(refused("22012", "StartReplication")), "never")
+    assert.strictEqual(retryOf(refused("08P01", "StartReplication")), "limited")
+  })
+
+  it("of the server's own, or its machine's, is tried a few times where nothing of ours was asked for", () => {
+    for (const sqlState of ["58030", "58P01", "XX000", "XX001"]) {
+      for (const [stage, expected] of [
+        ["Connect", "limited"],
+        ["IdentifySystem", "limited"],
+        ["Query", "limited"],
+        ["StartReplication", "never"]
+      ] as const) {
+        assert.strictEqual(retryOf(refused(sqlState, stage)), expected, `${sqlState} at ${stage}`)
+      }
+    }
+    for (const sqlState of ["XX002", "42P01", "22P58"]) assert.strictEqual(retryOf(refused(sqlState, "Query")), "never")
+  })
+
+  it("is told where the stream stands if that is what it cannot get over, and else as it is", () => {
+    const done = Fake.lsn("0/100")
+    const located = locate(poison, done)
+    assert.deepInclude(located, { _tag: "ServerError", sqlState: "54000", stage: "Streaming", lsn: done })
+    for (const error of [lost, missing, refused("XX000", "Query"), refused("42501", "Streaming")]) {
+      assert.strictEqual(locate(error, done), error)
+    }
+  })
+})
+
+describe("attempts at one position", () => {
+  const [here, there] = [Fake.lsn("0/100"), Fake.lsn("0/200")]
+
+  it("are told loudly at the third, and then after twice as many each time", () => {
+    const counts = Array.from({ length: 50 }, (_, index) => index)
+    assert.deepStrictEqual(counts.filter(isLoud), [3, 6, 12, 24, 48])
+  })
+
+  it("are counted, and begin anew as the stream gets on", () => {
+    const attempts = new Attempts()
+    for (let count = 1; count <= 5; count++) {
+      assert.isTrue(attempts.next(lost, here))
+      assert.strictEqual(attempts.count, count)
+    }
+    attempts.next(lost, there)
+    assert.strictEqual(attempts.count, 1)
+    assert.isFalse(attempts.next(missing, there))
+  })
+
+  it("are three where the server stumbles, whatever else fails in between, and three again elsewhere", () => {
+    const attempts = new Attempts()
+    const tried = [poison, lost, poison, lost, lost].map((error) => attempts.next(error, here))
+    assert.deepStrictEqual(tried, [true, true, true, true, true])
+    assert.isFalse(attempts.next(poison, here))
+    assert.isTrue(attempts.next(poison, there))
+    assert.isTrue(attempts.next(poison, there))
+    assert.isFalse(attempts.next(poison, there))
+  })
+
+  it("have more patience with silence after each that was given up for it, until the stream gets on", () => {
+    const attempts = new Attempts()
+    const silence = new Errors.WalReceiverTimeout({ receiverTimeout: 1000 })
+    const patience = [lost, silence, lost, silence].map((error) => {
+      attempts.next(error, here)
+      return attempts.patience
+    })
+    assert.deepStrictEqual(patience, [1, 2, 2, 4])
+    attempts.next(lost, there)
+    assert.strictEqual(attempts.patience, 1)
+  })
+})
 
 describe("retrying", () => {
   it.effect("tries until it succeeds, and gives what it succeeded with, also where that is nothing", () =>
