@@ -21,6 +21,7 @@ const benchmarks: Readonly<Record<string, ReadonlyArray<string>>> = {
   memory: ["--scale", "0.02", "--seconds", "3"],
   scale: ["--rounds", "1", "--seconds", "0.05"],
   snapshot: ["--rounds", "1", "--rows", "100000"],
+  sinks: ["--rounds", "1", "--rows", "10000"],
   operations: ["--rounds", "1", "--scale", "0.02"]
 }
 
