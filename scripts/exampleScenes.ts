@@ -62,6 +62,16 @@ export const scenes: { readonly [name: string]: Scene } = {
     file: "index.jsonl",
     look: "each line is a bulk request"
   },
+  "read-model": {
+    tables: `CREATE TABLE orders (id int PRIMARY KEY, customer text NOT NULL, total numeric NOT NULL, status text NOT NULL);
+      CREATE PUBLICATION orders FOR TABLE orders`,
+    happens: (count) =>
+      count % 3 === 0
+        ? `UPDATE orders SET status = 'paid' WHERE id = ${count - 1}`
+        : `INSERT INTO orders VALUES (${count}, 'Ann', ${count}.50, 'new')`,
+    environment: (_, url) => ({ READ_MODEL_URL: url.replace(/\/shop$/, "/replica") }),
+    look: "the database replica has order_list, and open_totals"
+  },
   "live-page": {
     tables: `CREATE TABLE tickets (id int PRIMARY KEY, title text, status text);
       CREATE PUBLICATION tickets FOR TABLE tickets`,

@@ -304,6 +304,37 @@ describe("sink.ts", () => {
   )
 })
 
+describe("read-model.ts", () => {
+  onServer("postgres", "has every order as it is, with its totals, though it is killed in between", (server) =>
+    Effect.gen(function* () {
+      const source = yield* makeWorkspace(server, {
+        sql: `CREATE TABLE orders (id int PRIMARY KEY, customer text NOT NULL, total numeric NOT NULL, status text NOT NULL);
+          INSERT INTO orders SELECT id, 'customer ' || id % 3, id, 'new' FROM generate_series(1, 300) id;
+          CREATE PUBLICATION orders FOR TABLE orders`
+      })
+      const target = yield* makeWorkspace(server, {})
+      const environment = { DATABASE_URL: source.url(), READ_MODEL_URL: target.url() }
+      const first = yield* runExample("read-model", environment)
+      yield* streaming(source, "read_model", first)
+      for (let id = 301; id <= 360; id++) {
+        yield* source.sql(`INSERT INTO orders VALUES (${id}, 'customer 9', ${id}, 'new');
+          UPDATE orders SET status = 'paid' WHERE id = ${id - 200}; DELETE FROM orders WHERE id = ${id - 300}`)
+        if (id === 330) yield* first.kill
+      }
+      const second = yield* runExample("read-model", environment)
+      const rows = (of: Workspace, table: string) => of.sql(`SELECT * FROM ${table} ORDER BY id`)
+      const expected = yield* rows(source, "orders")
+      yield* eventually(
+        Effect.map(rows(target, "order_list"), (kept) => JSON.stringify(kept) === JSON.stringify(expected)),
+        { what: "the read model is what the table is" }
+      )
+      const totals = yield* target.sql("SELECT orders::text FROM open_totals WHERE customer = 'customer 9'")
+      assert.deepStrictEqual(totals, [{ orders: "60" }])
+      assert.strictEqual(yield* second.interrupt, 130)
+    })
+  )
+})
+
 describe("search-index.ts", () => {
   onServer(
     "postgres",
