@@ -1,5 +1,5 @@
 /**
- * Type-checks what readers copy: each `ts` block of README.md, docs/*.md and the packages' READMEs, and each `@example`
+ * Type-checks what readers copy: each `ts` block of README.md, docs/*.md, the guides and the packages' READMEs, and each `@example`
  * in a docstring of the packages. Part of `npm run check`; what is wrong is told as `docs/tables.md:43`.
  *
  * A block is a whole module, with its imports: there is no way to leave one out. An example in a docstring is the body
@@ -92,7 +92,8 @@ export const allExamples = (): Found => {
   const pages = [
     "README.md",
     ...packages.map((name) => `packages/${name}/README.md`),
-    ...filesBelow("docs", ".md", false)
+    ...filesBelow("docs", ".md", false),
+    ...filesBelow("docs/guides", ".md", false)
   ]
   const sources = packages.flatMap((name) => filesBelow(`packages/${name}/src`, ".ts", true))
   const scope = (path: string): Scope => ({

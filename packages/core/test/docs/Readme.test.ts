@@ -13,7 +13,7 @@ const read = (path: string) => Fs.readFileSync(Path.join(root, path), "utf8")
 const pages = [
   ...["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"],
   ...packages.map((name) => `packages/${name}/README.md`),
-  ...["docs", "docs/decisions"].flatMap((directory) =>
+  ...["docs", "docs/decisions", "docs/guides"].flatMap((directory) =>
     Fs.readdirSync(Path.join(root, directory))
       .filter((name) => name.endsWith(".md"))
       .map((name) => `${directory}/${name}`)
@@ -116,6 +116,24 @@ describe("the README", () => {
     const named = [...read("README.md").matchAll(/npm (?:run )?(start|test|check|\w+(?=`))/g)].map((match) => match[1]!)
     assert.includeMembers(named, ["start", "test", "check"])
     for (const name of named) assert.property(scripts, name)
+  })
+})
+
+describe("a guide", () => {
+  const guides = pages.filter((page) => page.startsWith("docs/guides/"))
+
+  for (const guide of guides) {
+    it(`${Path.posix.basename(guide)} holds a program that the tests run, word for word`, () => {
+      const page = read(guide)
+      const [, example] = /npm run example ([\w-]+)`/.exec(page) ?? assert.fail("it names none")
+      assert.include(page, `\`\`\`ts\n${read(`examples/${example}.ts`)}\`\`\``)
+      assert.include(read("test/Examples.test.ts") + read("test/LivePage.test.ts"), `describe("${example}.ts"`)
+    })
+  }
+
+  it("is there for each of six things that people build", () => {
+    assert.lengthOf(guides, 6)
+    for (const guide of guides) assert.include(read("README.md"), guide)
   })
 })
 
