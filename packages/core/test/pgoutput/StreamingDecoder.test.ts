@@ -6,6 +6,7 @@ import { Batch, type Decoder, type InProgressMode } from "../../src/change/Outpu
 import type * as Lsn from "../../src/Lsn.ts"
 import * as PgTimestamp from "../../src/PgTimestamp.ts"
 import * as Pgoutput from "../../src/pgoutput/Pgoutput.ts"
+import * as PgoutputBytes from "../../src/pgoutput/PgoutputBytes.ts"
 import { portableText } from "../../src/protocol/ByteReader.ts"
 import { begin, commit, decodeErrorOf, decodeOne, insert, message, relation } from "../support/PgoutputBytes.ts"
 import {
@@ -400,6 +401,115 @@ describe("a prepared transaction", () => {
   })
 })
 
+/** A decoder that has read these. */
+const decoderAfter = (mode: InProgressMode, ...messages: ReadonlyArray<Uint8Array>) => {
+  const decoder = decoderOf(mode, true)
+  changesOf(decoder, messages)
+  return decoder
+}
+
+describe("transactions in progress, of which the last, the largest and all are asked", () => {
+  const streamed = [...block(9, 1, within(9, one), within(9, insert(1, "1"))), streamCommit(9)]
+  const whole = [one, begin(0x200n, 10), insert(1, "4"), commit(0x200n, 0x230n)]
+
+  it("have committed when the latest of them has, streamed or whole", () => {
+    const late = PgoutputBytes.begin({ commitLsn: lsn(0x200n), commitTime: 3_000_000, xid: 10 })
+    for (const [messages, expected] of [
+      [[], undefined],
+      [streamed, 2_000_000],
+      [whole, 1_000_000],
+      [[...whole, ...streamed], 2_000_000],
+      [[...streamed, ...whole], 2_000_000],
+      [[...streamed, one, late, insert(1, "4"), commit(0x200n, 0x230n)], 3_000_000]
+    ] as const) {
+      assert.strictEqual<number | undefined>(decoderAfter("gather", ...messages).lastCommitTime, expected)
+    }
+  })
+
+  it("hold what all of them hold, and the one that holds most is the first to go, the older of two alike", () => {
+    const row = (xid: number, length: number) =>
+      block(xid, 1, within(xid, relation(1, [{ name: "a", typeOid: 25 }])), within(xid, insert(1, "x".repeat(length))))
+    const held = (...messages: ReadonlyArray<Uint8Array>) =>
+      decoderAfter("gather", ...messages).gathering!.bytesInMemory
+    const [small, large] = [row(9, 1000), row(10, 500_000)]
+    assert.strictEqual(held(...small, ...large), held(...small) + held(...large))
+    const largest = (...messages: ReadonlyArray<Uint8Array>) =>
+      decoderAfter("gather", ...messages).gathering!.largest()?.xid
+    assert.isUndefined(largest())
+    assert.strictEqual(largest(...small, ...large), 10)
+    assert.strictEqual(largest(...large, ...row(11, 1000)), 10)
+    assert.strictEqual(largest(...small, ...row(11, 1000)), 9)
+  })
+
+  it("are not gathered where they are delivered as they come", () => {
+    assert.isUndefined(decoderAfter("deliver", ...streamed).gathering)
+  })
+})
+
+describe("a prepared transaction of which something was sent", () => {
+  const blocks = block(9, 1, within(9, one), within(9, insert(1, "1")))
+  const isDropped = (decoder: Decoder) => [
+    decoder.gathering!.bytesInMemory,
+    decoder.gathering!.takeAborted().map(({ xid }) => xid)
+  ]
+
+  it("is let go of once it is told what became of it: after a reconnect its blocks have no other end", () => {
+    for (const end of [commitPrepared({ xid: 9 }), rollbackPrepared({ xid: 9 })]) {
+      assert.deepStrictEqual(isDropped(decoderAfter("gather", ...blocks, end)), [0, [9]])
+    }
+    const other = decoderAfter("gather", ...blocks, commitPrepared({ xid: 10 }))
+    assert.isAbove(other.gathering!.bytesInMemory, 0)
+    assert.isEmpty(other.gathering!.takeAborted())
+  })
+
+  it("may be undone once after its prepare, where its rollback is kept back, and not after its end", () => {
+    const prepared = [...blocks, streamPrepare({ xid: 9 })]
+    const problem = (...messages: ReadonlyArray<Uint8Array>) =>
+      decodeErrorOf(() => decoderAfter("gather", ...prepared, ...messages)).problem
+    assert.deepStrictEqual(isDropped(decoderAfter("gather", ...prepared, streamAbort(9))), [0, []])
+    assert.include(problem(streamAbort(9), streamAbort(9)), "that never began")
+    assert.include(problem(commitPrepared({ xid: 9 }), streamAbort(9)), "that never began")
+  })
+
+  it("is not prepared but by the end of its blocks: else what was sent would be lost", () => {
+    const problem = decodeErrorOf(() => decoderAfter("gather", ...blocks, prepare({ xid: 9 }))).problem
+    assert.include(problem, "a prepare of a transaction in progress that is not of its blocks")
+    assert.deepStrictEqual(
+      changesOf(decoderOf("gather", true), [...blocks, prepare({ xid: 10 })]).map(({ _tag }) => _tag),
+      ["Begin", "Prepare"]
+    )
+  })
+})
+
+describe("what a transaction in progress has described, delivered as it comes,", () => {
+  const after = [begin(0x200n, 10), insert(1, "4"), commit(0x200n, 0x230n)]
+
+  it("holds for all once it has committed, or is prepared", () => {
+    for (const end of [streamCommit(9), streamPrepare({ xid: 9 })]) {
+      const messages = [...block(9, 1, within(9, one), within(9, insert(1, "1"))), end, ...after]
+      assert.deepStrictEqual(changesOf(decoderOf("deliver", true), messages).slice(-3).map(brief), [
+        "Begin",
+        '10:{"a":4}',
+        "Commit"
+      ])
+    }
+  })
+})
+
+describe("a block of a transaction in progress", () => {
+  it("may tell an origin, which belongs to no subtransaction", () => {
+    const origin = message("O", [8, 0x100n], { cstring: "elsewhere" })
+    for (const mode of ["gather", "deliver"] as const) {
+      const changes = changesOf(decoderOf(mode), [
+        ...block(9, 1, origin, within(9, one), within(9, insert(1, "1"))),
+        streamCommit(9)
+      ])
+      const last = changes.at(-1)?._tag
+      assert.strictEqual(last, mode === "gather" ? "Commit" : "StreamCommit")
+    }
+  })
+})
+
 describe("blocks out of place", () => {
   const started = streamStart(9, 1)
 
@@ -415,6 +525,9 @@ describe("blocks out of place", () => {
     assert.include(refused(streamCommit(9)), "that never began")
     assert.include(refused(streamAbort(9)), "that never began")
     assert.include(refused(started, streamStop, begin(), streamCommit(9)), "inside another transaction")
+    assert.include(refused(started, streamStop, begin(), streamAbort(9)), "inside another transaction")
+    assert.include(refused(started, streamStop, begin(), streamPrepare({ xid: 9 })), "inside another transaction")
+    assert.include(refused(started, message(streamStop, [1, 0])), "1 bytes too many")
     assert.include(refused(started, streamStop, streamCommit(9, 0x100n, 0x100n)), "ends before it begins")
     assert.include(refused(streamStart(9, 2)), "segment 2")
   })
