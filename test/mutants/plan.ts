@@ -18,6 +18,7 @@ const inPackage =
   })
 
 const core = inPackage("core")
+const node = inPackage("node")
 
 /** All of them. Tests are those of the module's own name, unless others are named. */
 export const plan: ReadonlyArray<Mutated> = [
@@ -28,5 +29,15 @@ export const plan: ReadonlyArray<Mutated> = [
   core("pgoutput/StreamedTransaction", "pgoutput/StreamedTransaction", "pgoutput/StreamingDecoder"),
   core("copying/ResumePlan"),
   core("copying/SeamFilter"),
-  core("copying/CopyRecord")
+  core("copying/CopyRecord"),
+  core("replication/GatheredTransactions"),
+  core("replication/Stall"),
+  core("replication/WalSenderStanding"),
+  core("copying/CoveredTables"),
+  core("copying/SeamHistory"),
+  node("copy/CopySlot"),
+  core("snapshot/TransactionSnapshot"),
+  core("replication/Reconnect"),
+  core("copying/CopyCheckpoint"),
+  node("copy/CopyPosition")
 ]

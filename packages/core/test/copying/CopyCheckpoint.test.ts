@@ -68,10 +68,29 @@ describe("a checkpoint", () => {
         )
       )
     assert.deepStrictEqual([gone(0), gone(1)], [true, false])
+    assert.isTrue(
+      Result.isSuccess(SnapshotCheckpoint.decode("orders", SnapshotCheckpoint.encode(begun))),
+      "of none yet"
+    )
+    const sound = { oid: 1, schema: "s", name: "sound", description: "", parts: [] }
+    const two = { ...begun, tables: [sound, { ...sound, oid: 2, name: "unsound", goneAt: 1 }] }
+    assert.isTrue(Result.isFailure(SnapshotCheckpoint.decode("orders", SnapshotCheckpoint.encode(two))), "one of two")
     const phases = ["copying", "completed", "otherwise"].map((phase) =>
       Result.isSuccess(SnapshotCheckpoint.decode("orders", text.replace('"copying"', `"${phase}"`)))
     )
     assert.deepStrictEqual(phases, [true, true, false])
+  })
+
+  it("enters a part that its table has no more, under no file, so that it is copied anew", () => {
+    const entered = SnapshotCheckpoint.record(begun, { ...copied(0, 120), part: 1 })
+    assert.deepStrictEqual(
+      entered.tables[0]?.parts.map(({ fileNode, oid, ranges }) => [oid, fileNode, ranges]),
+      [[1, 0, [[0, 120, 0]]]]
+    )
+  })
+
+  it("has a digest of sixteen digits of each table's description, the leading ones among them", () => {
+    assert.strictEqual(SnapshotCheckpoint.digest("t0"), "0944ee69eb5e018a")
   })
 
   it("begins with the snapshot and the position that it is given, which is its seam, too", () => {

@@ -104,6 +104,16 @@ describe("a failure", () => {
   })
 })
 
+describe("a failure that is final", () => {
+  it.effect("bears a tag of its own, by which it is caught beside those that are tried again", () =>
+    Effect.gen(function* () {
+      const failing = Effect.fail<Lost | Final<string>>(new Final({ error: "the handler's own" }))
+      const caught = Effect.catchTag(failing, "Final", ({ error }) => Effect.succeed(error))
+      assert.strictEqual(yield* caught, "the handler's own")
+    })
+  )
+})
+
 describe("attempts at one position", () => {
   const [here, there] = [Fake.lsn("0/100"), Fake.lsn("0/200")]
 
