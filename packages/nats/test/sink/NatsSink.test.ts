@@ -142,11 +142,35 @@ describe("NatsSink", () => {
       const age = { ...createStream, max_age: 1_000_000_000, duplicate_window: 500_000_000 }
       const writer = yield* sinkOf(server, { createStream: age }).open()
       yield* writer.append([message(0)])
-      const hasExpired = Effect.map(messagesIn(server), (all) => all.length === 0)
-      while (!(yield* hasExpired)) yield* Effect.sleep("50 millis")
+      const isRenewed = Effect.map(storedIn(server), (all) => {
+        const marks = all.map(({ headers: told }) => told["replicant-mark"])
+        return all.every(({ epoch }) => epoch !== "") && marks.includes(message(0).id)
+      })
+      while (!(yield* isRenewed)) yield* Effect.sleep("50 millis")
+      // Behind records as behind messages.
       yield* writer.append([message(1)])
-      assert.deepStrictEqual((yield* messagesIn(server)).at(-1)?.id, message(1).id)
-      assert.deepStrictEqual(yield* markOf(sinkOf(server)), { id: message(1).id, systemId: "7" })
+    })
+  )
+
+  onNats("is opened by many at once, one after the other, and the last of them writes", (server) =>
+    Effect.gen(function* () {
+      yield* appending(sinkOf(server), [message(0)])
+      const sinks = Array.from({ length: 4 }, () => sinkOf(server))
+      const writers = yield* Effect.all(
+        sinks.map((sink) => sink.open()),
+        { concurrency: "unbounded" }
+      )
+      const epochs = (yield* storedIn(server)).flatMap(({ epoch }) => (epoch === "" ? [] : [epoch]))
+      // The first is of who wrote the message.
+      assert.sameMembers(
+        epochs.slice(1),
+        writers.map(({ epoch }) => epoch)
+      )
+      for (const { append, epoch, mark } of writers) {
+        assert.strictEqual(Option.getOrThrow(mark).id, message(0).id)
+        const exit = yield* Effect.exit(append([message(1)]))
+        assert.strictEqual(exit._tag, epoch === epochs.at(-1) ? "Success" : "Failure")
+      }
     })
   )
 
