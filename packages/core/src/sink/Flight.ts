@@ -39,7 +39,10 @@ export interface FlightOptions {
   readonly closeTimeout?: Duration.Input | undefined
   /** When to try again what may pass. Left out: within 250 ms, doubled with jitter up to 10 s, for ever. */
   readonly outage?: Schedule.Schedule<unknown, SinkError> | undefined
-  /** What is appended in the place of a message that the engine rejects; `undefined`, or left out: the stream fails. */
+  /**
+   * What is appended in the place of a message that the engine rejects; `undefined`, or left out: the stream fails. It is asked once
+   * for each place: where the other one is rejected as well, the stream fails.
+   */
   readonly onRejected?: ((message: Message, error: SinkRejected) => Message | undefined) | undefined
 }
 
