@@ -17,6 +17,8 @@ interface Panel {
   /** As Grafana calls them. */
   readonly unit: "s" | "bytes" | "binBps" | "cps" | "short"
   readonly words?: Readonly<Record<number, readonly [text: string, color: string]>>
+  /** May be below 0. */
+  readonly isSigned?: true
   readonly queries: ReadonlyArray<Query>
 }
 
@@ -101,11 +103,43 @@ const rows: ReadonlyArray<Row> = [
       },
       {
         title: "Behind in an hour, if it goes on so",
-        says: "A forecast from the last half hour. What the server keeps, and until when it can, it alone knows: replicant watch.",
+        says: "A forecast from the last half hour, of what is behind: what the server keeps is no less.",
         unit: "bytes",
         queries: [
           { expr: `clamp_min(min by (slot) (predict_linear(${of("lag_bytes")}[30m], 3600)), 0)`, legend: "{{slot}}" }
         ]
+      },
+      {
+        title: "WAL budget",
+        says: "By the thresholds of WalBudget: 4 hours left are a warning and one is critical, where nothing else is set.",
+        kind: "state-timeline",
+        unit: "short",
+        words: { 0: ["ok", "green"], 1: ["warning", "yellow"], 2: ["critical", "red"], 3: ["lost", "purple"] },
+        queries: [worst("wal_level")]
+      },
+      {
+        title: "Until the slot is lost, or the disk full",
+        says: "At the rate of the last minutes, whichever is first. Not there while neither is foreseen.",
+        unit: "s",
+        queries: [best("wal_left_seconds")]
+      },
+      {
+        title: "Kept for the slot, and what may yet be written",
+        says: "Without max_slot_wal_keep_size there is no limit to what may be written.",
+        unit: "bytes",
+        queries: [worst("wal_retained_bytes", "{{slot}} kept"), best("wal_safe_bytes", "{{slot}} may be written")]
+      },
+      {
+        title: "What is kept grows by",
+        says: "Below 0 it shrinks.",
+        unit: "binBps",
+        isSigned: true,
+        queries: [worst("wal_growth_bytes_per_second")]
+      },
+      {
+        title: "The server not looked at for its budget for",
+        unit: "s",
+        queries: [best("wal_unseen_seconds")]
       },
       {
         title: "The end of the server's WAL not known for",
@@ -248,7 +282,7 @@ const optionsOf = (kind: NonNullable<Panel["kind"]>) =>
     heatmap: { calculate: false, yAxis: { unit: "s" } }
   })[kind]
 
-const panelOf = ({ kind = "timeseries", queries, says, title, unit, words }: Panel) => ({
+const panelOf = ({ isSigned, kind = "timeseries", queries, says, title, unit, words }: Panel) => ({
   type: kind,
   title,
   ...(says === undefined ? {} : { description: says }),
@@ -256,7 +290,7 @@ const panelOf = ({ kind = "timeseries", queries, says, title, unit, words }: Pan
   fieldConfig: {
     defaults: {
       mappings: mappingsOf(words),
-      min: 0,
+      ...(isSigned === true ? {} : { min: 0 }),
       unit,
       ...(words === undefined ? {} : { color: { mode: "thresholds" } })
     },

@@ -3,7 +3,14 @@ import * as Fs from "node:fs"
 import { fileURLToPath } from "node:url"
 import * as Metrics from "../packages/core/src/replication/Metrics.ts"
 
-const units = { By: "bytes", s: "seconds", "1": "", "rows/s": "rows a second", lsn: "position in bytes" } as const
+const units = {
+  By: "bytes",
+  "By/s": "bytes a second",
+  s: "seconds",
+  "1": "",
+  "rows/s": "rows a second",
+  lsn: "position in bytes"
+} as const
 
 const row = ([id, { kind, label, mayBeAbsent, says, unit }]: readonly [
   string,

@@ -15,6 +15,7 @@ import { slotName } from "../protocol/ReplicationCommand.ts"
 import { type ReplicationError, SlotNotFound } from "../ReplicationError.ts"
 import type { WalSender } from "../server/WalSender.ts"
 import { type BudgetHistory, type BudgetOptions, next, unseen, type WalBudget } from "./Budget.ts"
+import * as BudgetGauges from "./BudgetGauges.ts"
 import { isAtLeast, Level } from "./BudgetLevel.ts"
 import { describe } from "./BudgetText.ts"
 import * as Looks from "./Looks.ts"
@@ -54,7 +55,8 @@ export interface WatchOptions extends BudgetOptions {
 /**
  * A slot's budget now and at each look. It looks beside the stream, in a session of its own; while it cannot, the last budget
  * comes again, with its age in `unseenMillis`. Before the first look has come about nothing does. Ends never; fails when there is no
- * such slot, or with what no later look mends. No right is needed but to connect.
+ * such slot, or with what no later look mends. No right is needed but to connect. While it runs the slot's `replicant_wal_` metrics
+ * say the same.
  *
  * @example
  * const paged = WalBudget.watch("orders", { critical: { timeLeft: "2 hours" } }).pipe(
@@ -82,15 +84,18 @@ export const watch = (
     return next(before, slot, sampleOf(looked.success, row, { at, freeBytes: yield* freeBytes }), options)
   })
   return Stream.unwrap(
-    Effect.map(Effect.fromResult(slotName(slot)), (name) =>
-      Looks.every((session) => lookAtSlots(session, name), interval).pipe(
+    Effect.gen(function* () {
+      const name = yield* Effect.fromResult(slotName(slot))
+      const tell = yield* BudgetGauges.make(slot)
+      return Looks.every((session) => lookAtSlots(session, name), interval).pipe(
         Stream.mapAccumEffect(
           (): BudgetHistory | undefined => undefined,
           (before, looked) =>
             Effect.map(after(before, looked), (history) => [history, history === undefined ? [] : [history.budget]])
-        )
+        ),
+        Stream.tap(tell)
       )
-    )
+    })
   )
 }
 

@@ -1,7 +1,7 @@
 /**
  * Every metric there is: its name, kind, unit and meaning, and which label it has beside `slot`. The page `docs/metrics.md` is
  * made from here. Counters are moved where something happens, at the grain of a read; gauges and the two histograms are
- * computed when they are read, from the same `Observation` that health is made of, and are moved by nobody; but for two gauges of what
+ * computed when they are read, from the same `Observation` that health is made of, and are moved by nobody; but for gauges of what
  * no stream knows of itself.
  *
  * The unit stands among the attributes, where Effect's OTLP exporter looks for it and its Prometheus exporter leaves it out.
@@ -11,7 +11,7 @@ import * as Metric from "effect/Metric"
 /** What there is to know of a metric beside its values. */
 export interface Declared {
   /** What it counts or measures. */
-  readonly unit: "By" | "s" | "1" | "rows/s" | "lsn"
+  readonly unit: "By" | "By/s" | "s" | "1" | "rows/s" | "lsn"
   /** The label it has beside `slot`. */
   readonly label?: "state" | "cause" | undefined
   /** Not there while it cannot be known: absent, rather than a number that would pass for one. */
@@ -227,6 +227,45 @@ export const sinceHandledSeconds = gauge("replicant_since_handled_seconds", {
 export const spillBytes = gauge("replicant_spill_bytes", {
   unit: "By",
   says: "Bytes of transactions in progress that are in files now"
+})
+
+// What the server keeps for the slot: of the last look of `WalBudget.watch`, while somebody watches.
+
+/** How bad that is. */
+export const walLevel = gauge("replicant_wal_level", {
+  unit: "1",
+  mayBeAbsent: true,
+  says: "The level of the slot's WAL budget, by its thresholds: 0 ok, 1 warning, 2 critical, 3 lost; absent while nobody watches it, and so are all below"
+})
+/** What is kept. */
+export const walRetainedBytes = gauge("replicant_wal_retained_bytes", {
+  unit: "By",
+  mayBeAbsent: true,
+  says: "WAL that the server keeps for the slot; absent while the server cannot be looked at, and of a slot that is lost"
+})
+/** What may yet be written. */
+export const walSafeBytes = gauge("replicant_wal_safe_bytes", {
+  unit: "By",
+  mayBeAbsent: true,
+  says: "WAL that may be written until the slot is in danger, its safe_wal_size; absent where max_slot_wal_keep_size sets no limit"
+})
+/** How fast it grows. */
+export const walGrowth = gauge("replicant_wal_growth_bytes_per_second", {
+  unit: "By/s",
+  mayBeAbsent: true,
+  says: "By how much what is kept grows, over the last minute or the last ten, whichever is more; below 0 where it shrinks"
+})
+/** When it ends. */
+export const walLeftSeconds = gauge("replicant_wal_left_seconds", {
+  unit: "s",
+  mayBeAbsent: true,
+  says: "Until the slot is lost or the disk full at that rate, whichever is first; absent where neither is foreseen"
+})
+/** How old that is. */
+export const walUnseenSeconds = gauge("replicant_wal_unseen_seconds", {
+  unit: "s",
+  mayBeAbsent: true,
+  says: "How long ago the server was last looked at for the slot's WAL budget"
 })
 
 // A first copy, computed when read.

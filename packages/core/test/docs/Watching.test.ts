@@ -37,7 +37,14 @@ describe("docs/metrics.md", () => {
     assert.strictEqual(Fs.readFileSync(metricsPath, "utf8"), metricsPage(Metrics.table)))
 
   it("has a unit in each name, and a total in that of each counter", () => {
-    const suffixes = { By: /_bytes(_total)?$/, s: /_seconds$/, lsn: /_lsn$/, "rows/s": /_rows_per_second$/, "1": /./ }
+    const suffixes = {
+      By: /_bytes(_total)?$/,
+      "By/s": /_bytes_per_second$/,
+      s: /_seconds$/,
+      lsn: /_lsn$/,
+      "rows/s": /_rows_per_second$/,
+      "1": /./
+    }
     for (const [id, { kind, says, unit }] of Metrics.table) {
       assert.match(id, suffixes[unit])
       assert.strictEqual(id.endsWith("_total"), kind === "Counter", id)

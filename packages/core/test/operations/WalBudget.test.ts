@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Metric from "effect/Metric"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
@@ -41,6 +42,82 @@ const budget = (level: WalBudget.Level): WalBudget.WalBudget => ({
   unseenMillis: 0,
   level,
   reasons: []
+})
+
+const fresh = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.provideService(effect, Metric.MetricRegistry, new Map() as Metric.MetricRegistry)
+
+/** What the registry has now of WAL, by name. */
+const told = Effect.map(Metric.snapshot, (all) =>
+  Object.fromEntries(
+    all.flatMap(({ attributes, id, state }) => {
+      if (!id.startsWith("replicant_wal_")) return []
+      assert.strictEqual(attributes?.slot, "orders")
+      return [[id.slice("replicant_wal_".length), (state as Metric.GaugeState<number>).value]]
+    })
+  )
+)
+
+describe("the metrics of a budget", () => {
+  it.effect("say what the last look saw, how old that is, and nothing once nobody looks", () =>
+    Effect.gen(function* () {
+      const test = yield* TestWalSender
+      let last: WalBudget.WalBudget | undefined
+      const watching = yield* WalBudget.watch("orders", { freeBytes: Effect.succeed(1_000_000) }).pipe(
+        Stream.runForEach((each) =>
+          Effect.sync(() => {
+            last = each
+          })
+        ),
+        Effect.forkChild
+      )
+      yield* settle
+      assert.deepStrictEqual(yield* told, { level: 0, retained_bytes: 0, unseen_seconds: 0 })
+      for (let id = 0; id < 7; id++) {
+        yield* test.write(order(id))
+        yield* pass("10 seconds")
+      }
+      const left = last!.millisUntilDiskFull! / 1000
+      assert.isAbove(last!.retainedBytes!, 0)
+      assert.deepStrictEqual(yield* told, {
+        level: ["ok", "warning", "critical"].indexOf(last!.level),
+        retained_bytes: last!.retainedBytes!,
+        growth_bytes_per_second: last!.growthPerSecond!,
+        left_seconds: left,
+        unseen_seconds: 0
+      })
+      yield* pass("4 seconds")
+      const later = yield* told
+      assert.deepInclude(later, { unseen_seconds: 4 })
+      assert.approximately(later.left_seconds!, left - 4, 0.001)
+
+      yield* test.crash
+      yield* pass("2 minutes")
+      const away = yield* told
+      assert.sameMembers(Object.keys(away), ["level", "unseen_seconds"])
+      assert.isAbove(away.unseen_seconds!, 100)
+      assert.isAtLeast(away.level!, 1)
+
+      yield* test.start
+      yield* test.invalidateSlot()
+      yield* pass("10 seconds")
+      assert.deepInclude(yield* told, { level: 3 })
+      assert.notProperty(yield* told, "retained_bytes")
+      yield* Fiber.interrupt(watching)
+      assert.deepStrictEqual(yield* told, {})
+    }).pipe(Effect.provide(server), fresh)
+  )
+
+  it.effect("stay while one of two who watch a slot goes on", () =>
+    Effect.gen(function* () {
+      yield* Effect.forkChild(Stream.runDrain(WalBudget.watch("orders")))
+      const other = yield* Effect.forkChild(Stream.runDrain(WalBudget.watch("orders", { interval: "1 second" })))
+      yield* pass("1 seconds")
+      yield* Fiber.interrupt(other)
+      yield* pass("10 seconds")
+      assert.deepInclude(yield* told, { level: 0 })
+    }).pipe(Effect.provide(server), fresh)
+  )
 })
 
 describe("watching a budget", () => {
