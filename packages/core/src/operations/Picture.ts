@@ -1,6 +1,7 @@
 /**
  * What the page shows, once a second, to each who has it open: by server-sent events, whose form is a line `data: ` and an empty
- * one. What is asked of a server is asked only meanwhile, and once for all who look.
+ * one. What is asked of a stream's server is asked only meanwhile; budgets are watched for health and metrics, too, and so as long as the
+ * routes are served. Each is asked once for all who look.
  *
  * Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
@@ -55,6 +56,7 @@ export const events = Effect.fnUntraced(function* (
   const budgets = yield* Effect.forEach(streams, ({ budget }) =>
     budget === undefined ? Effect.undefined : Stream.share(budget, { capacity: 1, strategy: "sliding", replay: 1 })
   )
+  for (const budget of budgets) if (budget !== undefined) yield* Effect.forkScoped(Stream.runDrain(budget))
   return Stream.unwrap(
     Effect.gen(function* () {
       const latest: Array<WalBudget | undefined> = streams.map(() => undefined)

@@ -27,7 +27,9 @@ export const Code = Schema.Literals([
   "NotGettingOn",
   "ServerUnknown",
   "Parked",
-  "ParkingStopped"
+  "ParkingStopped",
+  /** Of a stream by itself never: of one whose WAL budget is watched. See `Watched.ts`. */
+  "WalBudget"
 ])
 export type Code = typeof Code.Type
 

@@ -112,6 +112,51 @@ describe("Operations", () => {
     }).pipe(Effect.scoped, fresh)
   )
 
+  it.effect(
+    "what the server keeps is told by /metrics and /readyz while the routes are served, by thresholds of one's own",
+    () =>
+      Effect.gen(function* () {
+        const wal = yield* TestWalSender
+        const stream = yield* make(options)
+        const far = { timeLeft: 0 }
+        const budget = { warning: { ...far, retainedBytes: 1 }, critical: { ...far, retainedBytes: 1000 }, calm: 0 }
+        const watched = yield* Operations.examined(stream, {}, budget)
+        const gate = yield* Latch.make(true)
+        yield* stream.run((change) => gate.whenOpen(Effect.sync(() => nextLsn(change)))).pipe(Effect.forkChild)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const ask = yield* asking([watched])
+            yield* settle
+            assert.deepInclude(readinessOf((yield* ask("/readyz")).text).streams[0], { status: "ok", reasons: [] })
+            assert.match((yield* ask("/metrics")).text, /^replicant_wal_level\{slot="orders"\} 0$/m)
+            yield* gate.close
+            yield* wal.write(tx(insert(orders, { id: 1, name: "nobody's business" })))
+            yield* pass(10)
+            const kept = yield* ask("/readyz")
+            assert.strictEqual(kept.status, 200)
+            const [reason] = readinessOf(kept.text).streams[0]!.reasons
+            assert.deepInclude(reason, { code: "WalBudget", status: "degraded" })
+            assert.match(reason!.says, /^slot orders keeps .* of WAL/)
+            const since = reason!.since
+            for (let id = 2; id < 20; id++) yield* wal.write(tx(insert(orders, { id, name: "nobody's business" })))
+            yield* pass(10)
+            const critical = yield* ask("/readyz")
+            assert.strictEqual(critical.status, 503)
+            const [worst] = readinessOf(critical.text).streams[0]!.reasons
+            assert.deepInclude(worst, { code: "WalBudget", status: "failing" })
+            assert.isAbove(worst!.since, since)
+            assert.match((yield* ask("/metrics")).text, /^replicant_wal_level\{slot="orders"\} 2$/m)
+            yield* gate.open
+            yield* pass(20)
+            assert.strictEqual((yield* ask("/readyz")).status, 200)
+          })
+        )
+        yield* settle
+        assert.deepStrictEqual((yield* watched.health).reasons, [])
+        assert.notMatch(JSON.stringify((yield* Metric.snapshot).map(({ id }) => id)), /replicant_wal_/)
+      }).pipe(Effect.provide(server), Effect.scoped, fresh)
+  )
+
   it.effect("/metrics has every metric that is never absent, under its declared name", () =>
     Effect.gen(function* () {
       const wal = yield* TestWalSender
