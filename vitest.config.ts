@@ -11,6 +11,7 @@ const onceOnly = [
   "test/PgServer.test.ts",
   "test/Proxy.test.ts",
   "test/FaultProxyExample.test.ts",
+  "test/Broadcast.test.ts",
   "test/DeadLetters.test.ts",
   "test/Once.test.ts",
   "test/NatsSink.test.ts",

@@ -2,6 +2,16 @@
 export * from "../stream/Handler.ts"
 export { type BatchOptions, batch } from "./Batch.ts"
 export type { BreakerOptions } from "./Breaker.ts"
+export {
+  broadcast,
+  type Consumer,
+  type OptionalOptions,
+  optional,
+  type RequiredOptions,
+  required
+} from "./Broadcast.ts"
+export type { Lagged } from "./BroadcastConsumer.ts"
+export type { Reread } from "./BroadcastReread.ts"
 export { type ByKeyOptions, byKey } from "./ByKey.ts"
 export type { HandedOf, KeyOf, RowOf } from "./ChangeKey.ts"
 export { type InboxOptions, inbox } from "./Inbox.ts"

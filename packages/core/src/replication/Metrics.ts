@@ -13,7 +13,7 @@ export interface Declared {
   /** What it counts or measures. */
   readonly unit: "By" | "By/s" | "s" | "1" | "rows/s" | "lsn"
   /** The label it has beside `slot`. */
-  readonly label?: "state" | "cause" | undefined
+  readonly label?: "state" | "cause" | "consumer" | undefined
   /** Not there while it cannot be known: absent, rather than a number that would pass for one. */
   readonly mayBeAbsent?: true | undefined
   readonly says: string
@@ -90,6 +90,12 @@ export const retries = counter("replicant_retries_total", {
 export const parked = counter("replicant_parked_total", {
   unit: "1",
   says: "Changes that were parked as dead letters by Handler.park, those that follow one included"
+})
+/** Consumers left behind. */
+export const consumerLagged = counter("replicant_consumer_lagged_total", {
+  unit: "1",
+  label: "consumer",
+  says: "Times that an optional consumer of Handler.broadcast was left behind and began anew, its start included"
 })
 /** Messages in an engine. */
 export const sinkMessages = counter("replicant_sink_messages_total", {

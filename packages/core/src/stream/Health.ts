@@ -28,6 +28,8 @@ export const Code = Schema.Literals([
   "ServerUnknown",
   "Parked",
   "ParkingStopped",
+  "ConsumerEnded",
+  "ConsumerLagging",
   /** Of a stream by itself never: of one whose WAL budget is watched. See `Watched.ts`. */
   "WalBudget"
 ])
@@ -88,6 +90,10 @@ export interface Thresholds {
   readonly parked?: Partial<Threshold> | undefined
   /** So many were parked that it is taken for an outage, and the stream waits: at once, 300 s. */
   readonly parkingStopped?: Partial<Threshold> | undefined
+  /** An optional consumer of a broadcast has failed, and is given nothing more: at once, never. */
+  readonly consumerEnded?: Partial<Threshold> | undefined
+  /** An optional consumer was left behind, and has not begun anew: 30 s, never. */
+  readonly consumerLagging?: Partial<Threshold> | undefined
 }
 
 /** A threshold for every reason. */
@@ -107,7 +113,9 @@ export const defaultThresholds: AllThresholds = {
   attempts: { degraded: 3, failing: 10 },
   serverUnknown: { degraded: 60, failing: Number.POSITIVE_INFINITY },
   parked: { degraded: 1, failing: Number.POSITIVE_INFINITY },
-  parkingStopped: { degraded: 0, failing: 300 }
+  parkingStopped: { degraded: 0, failing: 300 },
+  consumerEnded: { degraded: 0, failing: Number.POSITIVE_INFINITY },
+  consumerLagging: { degraded: 30, failing: Number.POSITIVE_INFINITY }
 }
 
 /** What may be wrong: how much of it there is, against what, since when, and in which words. */
@@ -206,7 +214,23 @@ const symptomsOf = (seen: Observation): ReadonlyArray<Symptom> => {
       "parkingStopped",
       seen.parked?.stoppedSeconds,
       "so many changes were parked that it is taken for an outage: the stream waits at what fails"
-    )
+    ),
+    ...(seen.consumers ?? []).flatMap(({ failure = "an error", isRequired, name, state, stateSeconds }) => {
+      if (isRequired || state === "following") return []
+      return state === "ended"
+        ? since(
+            "ConsumerEnded",
+            "consumerEnded",
+            stateSeconds,
+            `the consumer ${name} has failed of ${failure}, and is given nothing more`
+          )
+        : since(
+            "ConsumerLagging",
+            "consumerLagging",
+            stateSeconds,
+            `the consumer ${name} was left behind, and has not begun anew`
+          )
+    })
   ]
 }
 

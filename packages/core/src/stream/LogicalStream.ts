@@ -18,6 +18,7 @@ import { CopyRetry, isDeadlock } from "../copying/CopyRetry.ts"
 import { isReplicationError } from "../isReplicationError.ts"
 import type { Lsn } from "../Lsn.ts"
 import { InvalidOption } from "../ReplicationError.ts"
+import { CurrentConsumers } from "../replication/Consumers.ts"
 import { heldLeaseOf } from "../replication/HeldLease.ts"
 import { CurrentParking } from "../replication/Parking.ts"
 import { Final, type Retrying, retrying } from "../replication/Reconnect.ts"
@@ -274,7 +275,11 @@ export const make = <const O extends Options>(options: O): Effect.Effect<Logical
     const labelled = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       Effect.flatMap(Metric.CurrentMetricAttributes, (labels) =>
         Effect.provideService(effect, Metric.CurrentMetricAttributes, { ...labels, slot: options.slot })
-      ).pipe(Effect.annotateLogs({ slot: options.slot }), Effect.provideService(CurrentParking, observer.parking))
+      ).pipe(
+        Effect.annotateLogs({ slot: options.slot }),
+        Effect.provideService(CurrentParking, observer.parking),
+        Effect.provideService(CurrentConsumers, observer.consumers)
+      )
     /** For as long as the scope lives nobody else runs it, and it is observed. */
     const opened = Effect.andThen(claim, Effect.tap(opening, observer.running))
     const failing = Effect.tapError(observer.fails)

@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Schema from "effect/Schema"
 import { NextLsn } from "../change/NextLsn.ts"
 import * as Lsn from "../Lsn.ts"
+import type { Consumers } from "../replication/Consumers.ts"
 import type { Parking } from "../replication/Parking.ts"
 import { live, type Vitals } from "../replication/Vitals.ts"
 import type { WalProgress } from "../replication/WalProgress.ts"
@@ -114,6 +115,22 @@ export const Observation = Schema.Struct({
       stoppedSeconds: optional(Schema.Number)
     })
   ),
+  /** Of a handler that is a broadcast: each consumer, in the order in which they were given. */
+  consumers: optional(
+    Schema.Array(
+      Schema.Struct({
+        name: Schema.String,
+        isRequired: Schema.Boolean,
+        /** `lagging` was left behind, and is to begin anew; `ended` has failed, and is given nothing more. */
+        state: Schema.Literals(["following", "lagging", "ended"]),
+        stateSeconds: Schema.Number,
+        /** The kind of error that it has ended with. */
+        failure: optional(Schema.String),
+        /** Everything before this it has done, of what this process has given it. */
+        done: Lsn.LsnFromString
+      })
+    )
+  ),
   copy: optional(CopyObservation)
 })
 export interface Observation extends Schema.Schema.Type<typeof Observation> {}
@@ -129,6 +146,7 @@ export interface Facts {
   readonly hasEnded: boolean
   readonly vitals: Readonly<Vitals>
   readonly parking?: Readonly<Parking> | undefined
+  readonly consumers?: Consumers | undefined
   readonly progress: WalProgress
   /** When it was run, or made. */
   readonly begunAt: number
@@ -230,6 +248,18 @@ const parkedOf = ({ at, parking }: Facts): Observation["parked"] | undefined => 
   }
 }
 
+const consumersOf = ({ at, consumers }: Facts): Observation["consumers"] | undefined =>
+  consumers === undefined || consumers.size === 0
+    ? undefined
+    : Array.from(consumers, ([name, { done, failure, isRequired, since, state }]) => ({
+        name,
+        isRequired,
+        state,
+        stateSeconds: seconds(at - since),
+        ...(failure === undefined ? {} : { failure }),
+        done
+      }))
+
 /** How a stream is, by its facts. */
 export const observationOf = (facts: Facts): Observation => {
   const { at, hasEnded, lastFailure, now, progress, slot, state, stateSince, vitals } = facts
@@ -275,6 +305,7 @@ export const observationOf = (facts: Facts): Observation => {
               agoSeconds: seconds(now - lastFailure.at)
             },
       parked: parkedOf(facts),
+      consumers: consumersOf(facts),
       copy: copyOf(state)
     })
   }

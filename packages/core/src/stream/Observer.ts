@@ -14,6 +14,7 @@ import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import type { NextLsn } from "../change/NextLsn.ts"
 import { millisOf } from "../MonotonicTime.ts"
+import type { Consumers } from "../replication/Consumers.ts"
 import { retried } from "../replication/Measures.ts"
 import { makeParking, type Parking } from "../replication/Parking.ts"
 import { askServer } from "../replication/ServerFacts.ts"
@@ -55,6 +56,8 @@ export class Observer {
   readonly vitals = new Vitals()
   /** What the handler parks. */
   readonly parking: Parking
+  /** To whom a handler that is a broadcast gives what comes. */
+  readonly consumers: Consumers = new Map()
   private readonly options: Options
   private readonly clock: Clock.Clock
   private readonly readState: () => StreamState
@@ -140,17 +143,9 @@ export class Observer {
     const progress = Ref.getUnsafe(this.progress)
     const at = this.clock.currentTimeMillisUnsafe()
     const memory = { begunAt, stateSince, hasEnded, followedAt, caughtUpAt, lastFailure }
-    const { parking } = this
-    return {
-      slot: this.options.slot,
-      now: this.now(),
-      at,
-      state: this.readState(),
-      vitals,
-      parking,
-      progress,
-      ...memory
-    }
+    const { consumers, parking } = this
+    const told = { vitals, parking, consumers, progress }
+    return { slot: this.options.slot, now: this.now(), at, state: this.readState(), ...told, ...memory }
   }
 
   private healthOf(seen: Observation): Health.Health {
