@@ -445,6 +445,8 @@ describe("Handler.broadcast", () => {
               Handler.durable((changes) =>
                 Effect.gen(function* () {
                   while (isStuck) yield* Effect.sleep("1 second")
+                  // Rows of a table come at once, and this is slower.
+                  yield* Effect.sleep("10 millis")
                   for (const change of changes) {
                     if (change._tag === "TableSnapshotStarted") cache.clear()
                     if (change._tag === "Insert" || change._tag === "Update" || change._tag === "SnapshotRow") {
