@@ -26,6 +26,11 @@ export class LetterBook {
   /** Of each slot that was asked for. */
   private readonly censuses = new Map<string, Census>()
 
+  /** Nothing is held: not even what is being tried. */
+  get isEmpty(): boolean {
+    return this.letters.size === 0 && this.trying.size === 0
+  }
+
   get(name: LetterName): Letter | undefined {
     return this.letters.get(nameText(name))
   }

@@ -35,6 +35,8 @@ export interface DeadLettersShape {
    * its cause and counts its attempts in, and stays as it is where this one was not tried at all.
    */
   readonly park: (letter: DeadLetter) => Effect.Effect<void, DeadLettersError>
+  /** Whether no row is held at all, as is usual: then nobody need be told by what a change is named. */
+  readonly isEmpty: Effect.Effect<boolean>
   /** Whether a letter stands before this change on one of its rows. Asked for every row, and answered from memory. */
   readonly holds: (change: LetterName, keys: ReadonlyArray<string>) => Effect.Effect<boolean>
   /** All letters, in the order in which their changes were delivered, without the changes. */
@@ -135,6 +137,7 @@ export const make = Effect.fnUntraced(function* (
           )
         })
       ),
+    isEmpty: Effect.sync(() => book.isEmpty),
     holds: (change, keys) => Effect.sync(() => book.holds(change, keys)),
     list: inTurn(
       Effect.andThen(

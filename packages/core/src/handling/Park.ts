@@ -169,9 +169,9 @@ class Parking<C, A, E, R> {
     const letters = yield* DeadLetters
     const parking = yield* CurrentParking
     if (parking.letters === undefined) yield* tellLetters
-    const id = letterId(change, keys)
-    if (keys.length > 0 && (yield* letters.holds({ slot: parking.slot, id }, keys))) {
-      return yield* this.put(change, id, keys)
+    if (keys.length > 0 && !(yield* letters.isEmpty)) {
+      const id = letterId(change, keys)
+      if (yield* letters.holds({ slot: parking.slot, id }, keys)) return yield* this.put(change, id, keys)
     }
     const { breaker } = this
     let wasHeld = false
@@ -187,7 +187,7 @@ class Parking<C, A, E, R> {
       held,
       (error): Effect.Effect<Handled, E | DeadLettersError, DeadLetters> =>
         this.isFault(change, error) && !breaker.isOpen()
-          ? Effect.tap(this.put(change, id, keys, { error, attempts }), () => breaker.parked)
+          ? Effect.tap(this.put(change, letterId(change, keys), keys, { error, attempts }), () => breaker.parked)
           : Effect.fail(error as E)
     )
   })
