@@ -441,6 +441,12 @@ describe("transactions in progress, of which the last, the largest and all are a
     assert.strictEqual(largest(...small, ...row(11, 1000)), 9)
   })
 
+  it("keep nobody from reading rows of a table that is copied", () => {
+    const columns = [{ name: "a", isKey: true, typeOid: 23, typeModifier: -1, type: null }]
+    const table = { oid: 1, schema: "public", name: "t", replicaIdentity: "d", columns }
+    assert.deepInclude(decoderOf("deliver").copiedRows?.(table).relation, { schema: "public", name: "t" })
+  })
+
   it("are not gathered where they are delivered as they come", () => {
     assert.isUndefined(decoderAfter("deliver", ...streamed).gathering)
   })
@@ -496,9 +502,49 @@ describe("what a transaction in progress has described, delivered as it comes,",
   })
 })
 
+describe("what a transaction in progress has described, and another otherwise,", () => {
+  const wide = insert(1, "4", "x")
+  const after = [begin(0x200n, 12), wide, commit(0x200n, 0x230n)]
+  const last = (...messages: ReadonlyArray<Uint8Array>) => gathered(...messages, ...after).at(-2)
+
+  it("holds as it was described last, and not as was used last", () => {
+    const change = last(
+      ...block(9, 1, within(9, one), within(9, insert(1, "1"))),
+      ...[two, begin(0x80n, 8), insert(1, "2", "x"), commit(0x80n, 0x90n)],
+      ...block(9, 0, within(9, insert(1, "3"))),
+      streamCommit(9)
+    )
+    assert.deepInclude(change, { _tag: "Insert", row: { a: 4, b: "x" } })
+  })
+
+  it("holds as it was described last, and not as was committed last", () => {
+    const change = last(
+      ...block(9, 1, within(9, one), within(9, insert(1, "1"))),
+      ...block(10, 1, within(10, two), within(10, insert(1, "2", "x"))),
+      streamCommit(10, 0x100n, 0x110n),
+      streamCommit(9, 0x120n, 0x130n)
+    )
+    assert.deepInclude(change, { _tag: "Insert", row: { a: 4, b: "x" } })
+  })
+
+  it("has types by their names, for those who come after it", () => {
+    const mood = relation(1, [{ name: "a", typeOid: 90_000 }])
+    const typed = PgoutputBytes.type(90_000, "public", "mood")
+    const changes = gathered(
+      ...block(9, 1, within(9, typed), within(9, mood), within(9, insert(1, "fine"))),
+      streamCommit(9),
+      ...[begin(0x200n, 12), insert(1, "glum"), commit(0x200n, 0x230n)]
+    )
+    const types = changes.flatMap((change) =>
+      change._tag === "Insert" ? change.relation.columns.map(({ typeName }) => typeName) : []
+    )
+    assert.deepStrictEqual(types, ["mood", "mood"])
+  })
+})
+
 describe("a block of a transaction in progress", () => {
   it("may tell an origin, which belongs to no subtransaction", () => {
-    const origin = message("O", [8, 0x100n], { cstring: "elsewhere" })
+    const origin = message("O", [8, 0x100n], { cstring: "x" })
     for (const mode of ["gather", "deliver"] as const) {
       const changes = changesOf(decoderOf(mode), [
         ...block(9, 1, origin, within(9, one), within(9, insert(1, "1"))),
