@@ -3,7 +3,7 @@ import { assert, describe } from "@effect/vitest"
 import { type Change, Handler, LogicalStream } from "@replicant/core"
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
-import { eventually } from "./support/eventually.ts"
+import { eventually, patience } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
 import { once, onServer } from "./support/Servers.ts"
 import { sqlClient } from "./support/sqlClient.ts"
@@ -41,7 +41,7 @@ describe("ReadYourWrites over effect's own client", () => {
             const beside = sql`INSERT INTO others VALUES (${at})`
             yield* ReadYourWrites.handled(
               stream,
-              "1 minute"
+              patience
             )(Effect.andThen(sql.withTransaction(Effect.andThen(commit, write)), at % 5 === 0 ? beside : sql`SELECT 1`))
             assert.strictEqual(cache.get(id), at)
             if (id === 1 && at % 10 === 0) {

@@ -45,7 +45,8 @@ describe("the making of a slot", () => {
       const named = cause.transactions.find((transaction) => transaction.pid === old.pid)
       assert.deepInclude(named, { state: "idle in transaction", applicationName: "forgotten" })
       assert.match(cause.message, new RegExp(`pid ${old.pid} .*idle in transaction.*"forgotten"`))
-      assert.include(cause.remedy, "pg_terminate_backend")
+      // Of the oldest, which on this server may be another's, and prepared.
+      assert.match(cause.remedy ?? "", /pg_terminate_backend|ROLLBACK PREPARED|pg_stat_activity/)
       assert.notInclude(cause.message, "txid_current", "no text of queries")
       yield* old.end
       yield* eventually(workspace.isStreaming())
