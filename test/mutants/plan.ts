@@ -39,5 +39,6 @@ export const plan: ReadonlyArray<Mutated> = [
   core("snapshot/TransactionSnapshot"),
   core("replication/Reconnect"),
   core("copying/CopyCheckpoint"),
-  node("copy/CopyPosition")
+  node("copy/CopyPosition"),
+  core("pgoutput/StreamingDecoder")
 ]
