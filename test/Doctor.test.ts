@@ -210,6 +210,7 @@ describe("a doctor", () => {
         assert.deepStrictEqual(subjectsOf(yield* of(physical), "slot.type"), [physical])
         const aside = yield* of(slot, { thresholds: { behindBytes: 1 } })
         assert.include(subjectsOf(aside, "slot.others-behind"), physical)
+        silent(yield* of(slot, { thresholds: { behindBytes: 2 ** 50 } }), "slot.others-behind")
 
         const session = yield* workspace.session
         const temporary = `${slot}_t`

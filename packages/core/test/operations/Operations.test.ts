@@ -146,14 +146,22 @@ describe("Operations", () => {
             assert.deepInclude(worst, { code: "WalBudget", status: "failing" })
             assert.isAbove(worst!.since, since)
             assert.match((yield* ask("/metrics")).text, /^replicant_wal_level\{slot="orders"\} 2$/m)
+          })
+        )
+        yield* settle
+        // Nobody looks any more: what was is not said of what is.
+        assert.deepStrictEqual((yield* watched.health).reasons, [])
+        assert.notMatch(JSON.stringify((yield* Metric.snapshot).map(({ id }) => id)), /replicant_wal_/)
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const ask = yield* asking([watched])
+            yield* settle
+            assert.strictEqual((yield* ask("/readyz")).status, 503)
             yield* gate.open
             yield* pass(20)
             assert.strictEqual((yield* ask("/readyz")).status, 200)
           })
         )
-        yield* settle
-        assert.deepStrictEqual((yield* watched.health).reasons, [])
-        assert.notMatch(JSON.stringify((yield* Metric.snapshot).map(({ id }) => id)), /replicant_wal_/)
       }).pipe(Effect.provide(server), Effect.scoped, fresh)
   )
 
