@@ -1,6 +1,8 @@
 /** What `ops/` has for whoever runs a stream in production, held to the metrics, to the runbook and to the tools that read it. */
-import { spawnSync } from "node:child_process"
+import { spawn, spawnSync } from "node:child_process"
 import * as Fs from "node:fs"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 import { tmpdir } from "node:os"
 import * as Path from "node:path"
 import { fileURLToPath } from "node:url"
@@ -50,6 +52,36 @@ describe("the alerts", () => {
       assert.include(run("promtool", "test", "rules", "alerts.test.yml"), "SUCCESS")
     }
   )
+})
+
+describe("the health check of a container", () => {
+  it("is well while the process answers, and else is not", async () => {
+    const [, line = "[]"] = /^ +test: (\[.*\])$/m.exec(read("docs/production.md")) ?? []
+    const [kind, command, flag, script = ""] = JSON.parse(line) as ReadonlyArray<string>
+    assert.deepStrictEqual([kind, command, flag], ["CMD", "node", "-e"])
+    let status = 200
+    const asked: Array<string | undefined> = []
+    const server = createServer(({ url }, response) => {
+      asked.push(url)
+      response.writeHead(status).end()
+    })
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve))
+    const { port } = server.address() as AddressInfo
+    const check = () =>
+      new Promise<number | null>((resolve) => {
+        const child = spawn(process.execPath, ["-e", script.replace(":9090", `:${port}`)], { stdio: "ignore" })
+        child.once("exit", resolve)
+      })
+    try {
+      assert.strictEqual(await check(), 0)
+      status = 503
+      assert.strictEqual(await check(), 1)
+      assert.deepStrictEqual(asked, ["/livez", "/livez"])
+    } finally {
+      await new Promise((resolve) => server.close(resolve))
+    }
+    assert.strictEqual(await check(), 1)
+  })
 })
 
 describe("the unit", () => {
