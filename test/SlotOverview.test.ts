@@ -4,7 +4,7 @@ import { nextLsn } from "@replicant/core"
 import { SlotOverview, WalBudget } from "@replicant/core/operations"
 import { PgWalSender } from "@replicant/node"
 import { PgServer } from "@replicant/node/testing"
-import { Deferred, Effect, Redacted, Result, Schema, Stream } from "effect"
+import { Deferred, Effect, Metric, Redacted, Result, Schema, Stream } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { follow, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
@@ -145,6 +145,20 @@ describe("the overview of a server's slots", () => {
   )
 })
 
+/** The gauges of one slot, as an exporter has them. */
+const gaugesOf = (slot: string) =>
+  Effect.map(
+    Metric.snapshot,
+    (all) =>
+      new Map(
+        all.flatMap((metric) =>
+          metric.type === "Gauge" && metric.attributes?.slot === slot
+            ? [[metric.id, Number(metric.state.value)] as const]
+            : []
+        )
+      )
+  )
+
 describe("the budget of a slot", () => {
   onServer(
     "postgres",
@@ -179,6 +193,25 @@ describe("the budget of a slot", () => {
           ),
           { what: "an end is foreseen" }
         )
+        // Somebody may write WAL between the two: then they agree a moment later.
+        yield* eventually(
+          Effect.gen(function* () {
+            const [row] = yield* workspace.sql(
+              `SELECT safe_wal_size::float8 AS safe, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::float8 AS kept
+              FROM pg_replication_slots WHERE slot_name = '${workspace.slot}'`
+            )
+            const told = yield* gaugesOf(workspace.slot)
+            return (
+              told.get("replicant_wal_safe_bytes") === row?.safe &&
+              told.get("replicant_wal_retained_bytes") === row?.kept
+            )
+          }),
+          { what: "the metrics are the server's own numbers" }
+        )
+        const told = yield* gaugesOf(workspace.slot)
+        assert.strictEqual(told.get("replicant_wal_level"), 2)
+        assert.isAbove(told.get("replicant_wal_left_seconds") ?? 0, 0)
+        assert.isBelow(told.get("replicant_wal_unseen_seconds") ?? 60, 60)
         assert.isTrue(seen.some(({ millisUntilDiskFull }) => millisUntilDiskFull !== undefined))
         assert.isBelow(seen.at(-1)?.safeBytes ?? 0, seen[0]?.safeBytes ?? 0)
         yield* eventually(
@@ -192,6 +225,9 @@ describe("the budget of a slot", () => {
           { what: "the slot is lost" }
         )
         assert.strictEqual(seen.at(-1)?.retainedBytes, undefined)
+        const lost = yield* gaugesOf(workspace.slot)
+        assert.strictEqual(lost.get("replicant_wal_level"), 3)
+        assert.isFalse(lost.has("replicant_wal_retained_bytes"))
       }),
     once
   )
