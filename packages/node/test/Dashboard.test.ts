@@ -109,6 +109,7 @@ describe("the dashboard", () => {
       [...Metrics.table.keys()].filter((name) => !shown.has(name)),
       [
         "replicant_spilled_bytes_total",
+        "replicant_consumer_lagged_total",
         "replicant_received_lsn",
         "replicant_handled_lsn",
         "replicant_acknowledged_lsn",
