@@ -1,9 +1,9 @@
 /** What is observed of a stream, held against what the server says of it: `pg_replication_slots` and `pg_stat_replication`. */
 import { assert, describe } from "@effect/vitest"
-import { LogicalStream, Lsn, nextLsn } from "@replicant/core"
+import { type Change, LogicalStream, Lsn, nextLsn } from "@replicant/core"
 import type { Health, Observation } from "@replicant/core/operations"
 import { FaultProxy, PgServer } from "@replicant/node/testing"
-import { Effect, Latch } from "effect"
+import { Effect, Exit, Fiber, Latch, Scope } from "effect"
 import { eventually } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
 import * as PostgresVersion from "./support/PostgresVersion.ts"
@@ -25,6 +25,11 @@ interface Told {
   readonly server: Lsn.Lsn
   /** Seconds. */
   readonly age: number
+}
+
+interface Watched {
+  readonly observe: Effect.Effect<Observation>
+  readonly health: Effect.Effect<Health.Health>
 }
 
 /** The server's word on the slot and who streams from it, as text; and how long ago that time was. */
@@ -172,5 +177,69 @@ describe("what is observed of a stream", () => {
       yield* eventually(isOk, { what: "it is well again" })
       yield* compared(workspace, stream.observe, "nothing is behind", (seen) => seen.lagBytes === 0)
     })
+  )
+
+  onServer(
+    "postgres",
+    "is the server's own number or none, in whichever state, and never well in one that brings nothing",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* quietServer
+        const sql = `${tables}; INSERT INTO items SELECT generate_series(1, 10)`
+        const workspace = yield* makeWorkspace(server, { sql, publication: onlyItems })
+        const acknowledge = (change: Change) => Effect.succeed(nextLsn(change))
+        const holder = yield* Scope.make()
+        const first = yield* LogicalStream.make(logicalOptions(workspace))
+        yield* first
+          .run(acknowledge)
+          .pipe(Effect.provide(walSender(workspace)), Effect.forkScoped, Scope.provide(holder))
+        yield* eventually(workspace.isStreaming(workspace.slot), { what: "another one has the slot" })
+
+        /** In that state it says of the slot what the server says, or that it does not know, and since when. */
+        const isTrue = (stream: Watched, state: Observation["state"]) =>
+          compared(workspace, stream.observe, `it is ${state}, and tells no lie`, (seen, slot) => {
+            if (seen.state !== state) return false
+            assert.isTrue(seen.confirmed <= slot.confirmed)
+            if (state === "Streaming") return seen.lagBytes === Number(slot.server - slot.confirmed) ? seen : false
+            assert.isUndefined(seen.lagBytes)
+            return seen.serverUnknownSeconds > 0 ? seen : false
+          })
+        const isNotWell = (stream: Watched, code: Health.Code) =>
+          Effect.map(stream.health, ({ reasons, status }) => {
+            assert.notStrictEqual(status, "ok")
+            assert.include(
+              reasons.map((reason) => reason.code),
+              code
+            )
+          })
+
+        const second = yield* LogicalStream.make(logicalOptions(workspace))
+        yield* isTrue(second, "Idle")
+        yield* isNotWell(second, "NotRun")
+        const running = yield* second.run(acknowledge).pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
+        yield* workspace.sql("INSERT INTO others SELECT generate_series(1, 1000)")
+        yield* isTrue(second, "WaitingForSlot")
+        yield* isNotWell(second, "NotStreaming")
+        yield* Scope.close(holder, Exit.void)
+        yield* isTrue(first, "Stopped")
+        yield* isNotWell(first, "Stopped")
+        yield* isTrue(second, "Streaming")
+        yield* Fiber.interrupt(running)
+        yield* workspace.sql("INSERT INTO items VALUES (11)")
+        const stopped = yield* isTrue(second, "Stopped")
+        assert.isAbove(stopped.lagSeconds, 0)
+        yield* isNotWell(second, "Stopped")
+
+        const copying = yield* LogicalStream.make({
+          slot: `${workspace.slot}_rows`,
+          plugin: logicalOptions(workspace).plugin,
+          snapshot: "initial"
+        })
+        yield* copying
+          .run((change) => (change._tag === "SnapshotRow" ? Effect.never : Effect.succeed(undefined)))
+          .pipe(Effect.provide(walSender(workspace)), Effect.forkScoped)
+        const copied = yield* isTrue(copying, "Copying")
+        assert.strictEqual(copied.confirmed, Lsn.zero)
+      })
   )
 })
