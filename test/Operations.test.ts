@@ -1,13 +1,14 @@
 /** What a probe is told of streams on a real server: over HTTP, by a program and by the commands. */
+import { tmpdir } from "node:os"
 import { assert, describe } from "@effect/vitest"
 import { LogicalStream, nextLsn } from "@replicant/core"
 import { Doctor, Metrics, Operations } from "@replicant/core/operations"
 import { FaultProxy } from "@replicant/node/testing"
 import { Effect, Latch, Schema } from "effect"
-import { eventually } from "./support/eventually.ts"
+import { eventually, patience } from "./support/eventually.ts"
 import { logicalOptions, walSender } from "./support/Follow.ts"
 import { listensOn, served } from "./support/Listening.ts"
-import { startReplicant } from "./support/Replicant.ts"
+import { replicant, startReplicant } from "./support/Replicant.ts"
 import { onServer } from "./support/Servers.ts"
 import { makeWorkspace } from "./support/Workspace.ts"
 
@@ -53,6 +54,18 @@ const failingOf = Effect.fnUntraced(function* (url: string, what: string) {
     { what: `${what}, for as long as its threshold` }
   )
 })
+
+/** Reads what is sent from there until it has said so. */
+const tells = (url: string, what: RegExp) =>
+  Effect.promise(async (signal) => {
+    const response = await fetch(url, { signal })
+    let said = ""
+    for await (const chunk of response.body!.pipeThrough(new TextDecoderStream())) {
+      said += chunk
+      if (what.test(said)) return
+    }
+    assert.match(said, what)
+  }).pipe(Effect.timeout(patience))
 
 describe("Operations", () => {
   onServer(
@@ -106,10 +119,14 @@ describe("Operations", () => {
   onServer("postgres", "replicant stream --listen tells how it is, and ends as it does without", (server) =>
     Effect.gen(function* () {
       const workspace = yield* makeWorkspace(server, { sql: tables })
-      const running = yield* startReplicant(
-        ["stream", "--slot", workspace.slot, "--publication", workspace.publication, "--create", "--listen", "0"],
-        { DATABASE_URL: workspace.url() }
-      )
+      const args = ["stream", "--slot", workspace.slot, "--publication", workspace.publication, "--create"]
+      const environment = { DATABASE_URL: workspace.url() }
+      const nowhere = yield* replicant([...args, "--listen", "0", "--wal-directory", "/nowhere"], environment)
+      assert.strictEqual(nowhere.code, 2, nowhere.stderr)
+      assert.match(nowhere.stderr, /--wal-directory \/nowhere: no such directory/)
+      const alone = yield* replicant([...args, "--wal-directory", tmpdir()], environment)
+      assert.match(alone.stderr, /--wal-directory is for what --listen tells/)
+      const running = yield* startReplicant([...args, "--listen", "0", "--wal-directory", tmpdir()], environment)
       const url = yield* listensOn(running)
       assert.match(url, /^http:\/\/127\.0\.0\.1:\d+$/)
       const ready = yield* isOk(url, "it streams")
@@ -122,6 +139,7 @@ describe("Operations", () => {
       assert.match((yield* ask(`${url}/metrics`)).text, /^replicant_changes_total\{.*\} [1-9]/m)
       const page = yield* ask(`${url}/`)
       assert.include(page.text, '<script type="module" src="/page.js">')
+      yield* tells(`${url}/events`, /"budget":\{[^}]*"freeBytes":\d/)
       const looked = Schema.decodeUnknownSync(Doctor.Report)(JSON.parse((yield* ask(`${url}/doctor/0`)).text))
       assert.strictEqual(looked.server?.database, workspace.database)
       assert.include(looked.checked, "slot.lost")

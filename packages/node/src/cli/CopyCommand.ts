@@ -22,6 +22,7 @@ import { formatTotals } from "./Status.ts"
 import { showStream } from "./StreamLine.ts"
 import { formatCount } from "./Table.ts"
 import { underLease } from "./UnderLease.ts"
+import * as WalDirectory from "./WalDirectory.ts"
 
 interface CopyFlags {
   readonly from: Option.Option<Redacted.Redacted<string>>
@@ -41,6 +42,7 @@ interface CopyFlags {
   readonly dryRun: boolean
   readonly lease: boolean
   readonly listen: Option.Option<Listen.Address>
+  readonly walDirectory: Option.Option<string>
 }
 
 /** What `--to` stands for, as DATABASE_URL does for `--url`: a password does not belong on a command line. */
@@ -171,6 +173,7 @@ export const command = Command.make(
       "Copy nothing: take away what a copy that is given up has left, its slots, its origin and its position; rows stay"
     ),
     listen: Listen.flag,
+    walDirectory: WalDirectory.flag,
     lease: Root.switchFlag("lease", "Copy while this process holds the slot's lease, and stand by while another does"),
     dryRun: Root.switchFlag("dry-run", "With --forget: say what would go, and leave it")
   },

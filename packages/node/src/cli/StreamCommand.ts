@@ -35,6 +35,7 @@ import { showStream } from "./StreamLine.ts"
 import { type StreamFlags, type StreamPlan, streamPlan } from "./StreamPlan.ts"
 import { isFrame } from "./StreamWindow.ts"
 import { underLease } from "./UnderLease.ts"
+import * as WalDirectory from "./WalDirectory.ts"
 
 /** How long a slot may be in use when the command starts: what was just killed takes a moment to let go of it. */
 const slotInUseMillis = 10_000
@@ -257,6 +258,7 @@ export const command = Command.make(
       Flag.optional
     ),
     listen: Listen.flag,
+    walDirectory: WalDirectory.flag,
     lease: Root.switchFlag(
       "lease",
       "Follow while this process holds the slot's lease, and stand by while another does"

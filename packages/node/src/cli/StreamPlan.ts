@@ -31,6 +31,7 @@ export interface StreamFlags {
   readonly rateLimit: Option.Option<number>
   readonly lease: boolean
   readonly listen: Option.Option<Address>
+  readonly walDirectory: Option.Option<string>
 }
 
 export interface StreamPlan {

@@ -2,7 +2,6 @@
  * `replicant watch`: all slots of a server, live. On a terminal one picture a look, with keys; elsewhere one table a look; with `--json`
  * one object a line. It only looks, and changes nothing.
  */
-import { statfs } from "node:fs/promises"
 import { type ReplicationError, SlotNotFound } from "@replicant/core"
 import type { WalSender } from "@replicant/core/driver"
 import { SlotOverview } from "@replicant/core/operations"
@@ -17,11 +16,11 @@ import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 import * as LiveLine from "./LiveLine.ts"
 import { timeFlag } from "./Measure.ts"
-import { UsageError } from "./Report.ts"
 import * as Root from "./Root.ts"
 import * as Screen from "./Screen.ts"
 import { Output, type OutputError } from "./StandardOutput.ts"
 import { formatTable } from "./Table.ts"
+import * as WalDirectory from "./WalDirectory.ts"
 import * as WatchFrame from "./WatchFrame.ts"
 import { initial, looked, type Order, ordered, orders, pressed, type WatchModel } from "./WatchModel.ts"
 import { plainColumns } from "./WatchTable.ts"
@@ -35,23 +34,6 @@ export interface WatchFlags {
 }
 
 type Look = Result.Result<SlotOverview.SlotOverview, ReplicationError>
-
-/** Bytes free where a directory of this machine is; not known once it cannot be told any more. */
-const freeBytesAt = (directory: string): Effect.Effect<number | undefined> =>
-  Effect.tryPromise(() => statfs(directory)).pipe(
-    Effect.map(({ bavail, bsize }) => bavail * bsize),
-    Effect.orElseSucceed(() => undefined)
-  )
-
-const freeBytes = Effect.fnUntraced(function* (flags: WatchFlags) {
-  if (Option.isNone(flags.walDirectory)) return undefined
-  const ask = freeBytesAt(flags.walDirectory.value)
-  if ((yield* ask) !== undefined) return ask
-  return yield* new UsageError({
-    message: `--wal-directory ${flags.walDirectory.value}: no such directory on this machine, or it cannot be looked at`,
-    remedy: "name the directory pg_wal of the server where it runs on this machine, or leave the flag out"
-  })
-})
 
 /** What is wrong from the start fails at once, and so does what no later look mends; the rest is waited for. */
 const failingFirst = (
@@ -153,7 +135,7 @@ export const watch = Effect.fnUntraced(function* (flags: WatchFlags) {
   const shared = yield* Root.command
   const output = yield* Output
   const slot = Option.getOrUndefined(flags.slot)
-  const options = { interval: flags.interval, freeBytes: yield* freeBytes(flags) }
+  const options = { interval: flags.interval, freeBytes: yield* WalDirectory.freeBytes(flags.walDirectory) }
   const all = failingFirst(SlotOverview.watch(options), slot)
   const looks = flags.once ? Stream.take(all, 1) : all
   const isScreen = output.isTerminal && !shared.json && !flags.once && process.env.TERM !== "dumb"
@@ -195,11 +177,7 @@ export const command = Command.make(
       Flag.withDefault("lag" as Order)
     ),
     once: Root.switchFlag("once", "Look once, as text"),
-    walDirectory: Flag.String("wal-directory").pipe(
-      Flag.withMetavar("DIR"),
-      Flag.withDescription("Where pg_wal is on this machine: forecasts when its disk is full"),
-      Flag.optional
-    )
+    walDirectory: WalDirectory.flag
   },
   watch
 ).pipe(

@@ -25,6 +25,7 @@ const flags = (given: Partial<StreamFlags>): StreamFlags => ({
   rateLimit: Option.none(),
   lease: false,
   listen: Option.none(),
+  walDirectory: Option.none(),
   ...given
 })
 
