@@ -17,6 +17,7 @@ const benchmarks: Readonly<Record<string, ReadonlyArray<string>>> = {
   drain: ["--rounds", "1", "--scale", "0.02"],
   decode: ["--rounds", "1", "--seconds", "0.1"],
   face: ["--rounds", "1", "--rows", "20000"],
+  handlers: ["--rounds", "1", "--rows", "20000"],
   latency: ["--rounds", "1", "--seconds", "1"],
   memory: ["--scale", "0.02", "--seconds", "3"],
   scale: ["--rounds", "1", "--seconds", "0.05"],
