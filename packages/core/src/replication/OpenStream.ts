@@ -35,6 +35,7 @@ import type { ConnectionState } from "./ConnectionState.ts"
 import { CopyData, type CopyRead, type StreamEnd } from "./CopyData.ts"
 import * as GatheredTransactions from "./GatheredTransactions.ts"
 import { askTimeout, type KeepAliveTimings, sendStatusUpdate, type WalReceiver } from "./KeepAlive.ts"
+import { awaitPromotion } from "./Promotion.ts"
 import { RecentReads } from "./ReadPace.ts"
 import { enterGap, readySlot } from "./ReadySlot.ts"
 import { awaitHandled } from "./SlotGap.ts"
@@ -80,6 +81,8 @@ export interface ReplicationStream extends WalReceiver {
   /** What is streamed, and what is asked of the catalog about it when the server warns. */
   readonly publications: ReadonlyArray<string>
   readonly askFindings: Effect.Effect<Findings>
+  /** Fails once the standby that is streamed from is none any more; `undefined` of a primary. */
+  readonly promoted: Effect.Effect<never, ReplicationError> | undefined
   /** Why the server holds the stream back, and how far it had come by then. */
   readonly held: { by: (Stall & { readonly at: Lsn.Lsn }) | undefined }
   readonly onState: (state: ConnectionState) => Effect.Effect<void>
@@ -295,6 +298,9 @@ export const openReplicationStream = Effect.fn("Replicant.openReplicationStream"
       gathered,
       publications,
       askFindings: Effect.provideService(askFindings({ slot, publications }, askTimeout(limits)), WalSender, walSender),
+      promoted: isInRecovery
+        ? Effect.provideService(awaitPromotion(serverStart, askTimeout(limits)), WalSender, walSender)
+        : undefined,
       held: { by: undefined },
       onState,
       pace: { first: undefined, lastRead: yield* monotonicMillis, wait: 0, recent: new RecentReads(), isEnded: false }

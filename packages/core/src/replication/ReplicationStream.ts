@@ -207,7 +207,8 @@ const runFibers = <A, E, R>(
   // Who does not answer hears no goodbye either: to wait for a reply to it would only hold up the next attempt.
   const keepAlive = Effect.tapError(keepAliveHandler(stream), () => markEnded(stream))
   const lost = Effect.map(monotonicMillis, (now) => stream.vitals.lost(now))
-  const run = Effect.ensuring(Effect.raceFirst(reading, keepAlive), lost)
+  const both = Effect.raceFirst(reading, keepAlive)
+  const run = Effect.ensuring(stream.promoted === undefined ? both : Effect.raceFirst(both, stream.promoted), lost)
   return stream.storeIdleFlush === undefined ? run : Effect.raceFirst(run, storeIdleHandler(stream))
 }
 
