@@ -36,8 +36,21 @@ interface StoreFlags {
   readonly slot: Option.Option<string>
 }
 
+/** What is wrong with a store, as a failure of the command. */
+const asFailed = ({ message }: DeadLetters.DeadLettersError) =>
+  Effect.fail(
+    new LettersFailed({
+      message,
+      remedy:
+        "name the store that the program parks in, --file PATH or --table NAME, with the right to read and to write it"
+    })
+  )
+
 /** The store that the flags name, for as long as it is used. */
-const withStore = <A, E>({ file, table }: StoreFlags, use: (store: DeadLetterFile.Decider) => Effect.Effect<A, E>) =>
+const withStore = <A>(
+  { file, table }: StoreFlags,
+  use: (store: DeadLetterFile.Decider) => Effect.Effect<A, DeadLetters.DeadLettersError | LettersFailed | UsageError>
+) =>
   Effect.gen(function* () {
     if (Option.isSome(file) === Option.isSome(table)) {
       const message = Option.isSome(file)
@@ -49,7 +62,7 @@ const withStore = <A, E>({ file, table }: StoreFlags, use: (store: DeadLetterFil
     const options = yield* Root.connection(yield* Root.command)
     const letters = Layer.provide(DeadLetters.sql({ table: Option.getOrThrow(table) }), PgSqlClient.layer(options))
     return yield* Effect.provide(Effect.flatMap(DeadLetters.DeadLetters, use), letters)
-  })
+  }).pipe(Effect.catchTag("DeadLettersError", asFailed))
 
 /** Those that the flags are about. */
 const listed = (store: DeadLetterFile.Decider, { slot }: StoreFlags) =>

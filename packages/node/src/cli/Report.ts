@@ -2,7 +2,7 @@
  * What the command says on standard error: one line for what went wrong and one for the cure, one line for each log
  * message. With `--json` each is one JSON object instead. Never a stack trace, a secret or a row value.
  */
-import type { DeadLetters, Snapshot } from "@replicant/core"
+import type { Snapshot } from "@replicant/core"
 import * as Cause from "effect/Cause"
 import type { ConfigError } from "effect/Config"
 import * as Context from "effect/Context"
@@ -68,7 +68,6 @@ export type CommandError =
   | DemoFailed
   | CodegenFailed
   | LettersFailed
-  | DeadLetters.DeadLettersError
   | ListenFailed
   | LookFailed
   | OutputFailed
@@ -154,8 +153,6 @@ const cureOf = (error: CommandError): string | undefined => {
         .replace("do without: no origin", "do without: --no-origin")
     case "ListenFailed":
       return listenCures[error.code ?? ""] ?? "--listen PORT, or HOST:PORT with an address of this machine"
-    case "DeadLettersError":
-      return "name the store that the program parks in, --file PATH or --table NAME, with the right to read and to write it"
     case "ConfigError":
       return "check DATABASE_URL and the PG variables"
     case "ServerError":
