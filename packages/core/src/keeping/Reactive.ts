@@ -70,7 +70,8 @@ class Voided<T extends Any> {
   }
 
   take(change: TypedOf<ChangeAfterSnapshot, T, "untyped">): void {
-    if ("begin" in change && change.begin !== undefined) this.xids.add(change.begin.xid)
+    const told = change._tag === "Untyped" ? change.change : change
+    if ("begin" in told && told.begin !== undefined) this.xids.add(told.begin.xid)
     switch (change._tag) {
       case "Insert":
       case "Update":

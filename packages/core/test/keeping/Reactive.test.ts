@@ -3,9 +3,11 @@ import * as Effect from "effect/Effect"
 import * as Reactivity from "effect/reactivity/Reactivity"
 import type { Scope } from "effect/Scope"
 import type { SqlClient } from "effect/sql/SqlClient"
+import * as Statement from "effect/sql/Statement"
 import type { Change } from "../../src/change/Change.ts"
 import * as Table from "../../src/keeping/Table.ts"
 import { connect } from "../handling/delivering.ts"
+import { recordingSql } from "../support/RecordingSql.ts"
 import { sqliteClient } from "../support/sqliteClient.ts"
 import * as shop from "../table/shop.ts"
 
@@ -93,6 +95,32 @@ describe("live queries", () => {
       assert.deepStrictEqual(yield* after(shop.insert(orders, { ...order, total: "0.00" })), [])
       assert.deepStrictEqual(yield* after(shop.insert(orders, { ...order, note: "mine" })), ["orders", "one", "mine"])
     }))
+
+  it.effect(
+    "ask when the transaction can be seen, also that of a row that does not fit, before its end has come",
+    () => {
+      const { layer, ran } = recordingSql(
+        Statement.makeCompiler({
+          dialect: "pg",
+          placeholder: (index) => `$${index}`,
+          onIdentifier: Statement.defaultEscape('"'),
+          onCustom: () => ["", []],
+          onRecordUpdate: () => ["", []]
+        })
+      )
+      return Effect.gen(function* () {
+        const { after } = yield* watched()
+        for (const total of ["1.00", 1]) {
+          ran.length = 0
+          yield* after(shop.insert(orders, { ...order, total }))
+          assert.deepStrictEqual(
+            ran.map(([sql]) => /ARRAY\[([^\]]*)\]/.exec(sql)?.[1]),
+            [String(shop.begin.xid)]
+          )
+        }
+      }).pipe(Effect.scoped, Effect.provide([Reactivity.layer, layer]))
+    }
+  )
 
   test("a table without a declared key is told as a whole", () =>
     Effect.gen(function* () {
