@@ -1,6 +1,7 @@
 /**
- * `ops/grafana-dashboard.json`, made of the panels of `dashboardPanels.ts`: `npm run api` writes it, and a test holds it to this and to the metrics that
- * there are. Under a lease several processes tell of one slot, so each query says of which of them it is: the one that streams.
+ * `ops/grafana-dashboard.json`, made of the panels of `dashboardPanels.ts`: `npm run api` writes it, and a test holds it to this and
+ * to the metrics that there are. Under a lease several processes tell of one slot, so each query says of which of them it is: the one
+ * that streams.
  */
 import * as Fs from "node:fs"
 import { fileURLToPath } from "node:url"

@@ -58,6 +58,13 @@ export const bare = (element: unknown): { readonly _tag: string } => {
   return inner as { readonly _tag: string }
 }
 
+/** The change as it came, also where its row does not fit a Schema: which of the server's it is. */
+export const asCame = (element: unknown): { readonly _tag: string } => {
+  const change = bare(element) as { readonly _tag: string; readonly change?: unknown; readonly row?: unknown }
+  if (change._tag === "Untyped") return change.change as { readonly _tag: string }
+  return change._tag === "UntypedSnapshotRow" ? (change.row as { readonly _tag: string }) : change
+}
+
 /** What acknowledges the unit that ends here, if one does. */
 export const endOf = (element: unknown): Handled => nextLsn(bare(element) as Parameters<typeof nextLsn>[0])
 

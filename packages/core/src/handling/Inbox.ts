@@ -11,7 +11,7 @@ import type { SqlError } from "effect/sql/SqlError"
 import { changeId } from "../change/ChangeId.ts"
 import type { Handled } from "../change/NextLsn.ts"
 import { dialectOf, inTransaction } from "../checkpoint/SqlDialect.ts"
-import { bare, endOf } from "./ChangeKey.ts"
+import { asCame, endOf } from "./ChangeKey.ts"
 import type { SqlTable } from "./PositionTable.ts"
 
 /** Which table, whose changes, and for how long they are known. */
@@ -122,7 +122,7 @@ export const inbox = <C, A, E = never, R = never>(
   const entries = new Inbox(options)
   return (change) =>
     Effect.suspend(() => {
-      const id = changeId(bare(change))
+      const id = changeId(asCame(change))
       return id === undefined
         ? handle(change)
         : entries.handleOnce(

@@ -4,7 +4,7 @@ import { changeId } from "../change/ChangeId.ts"
 import type { Relation } from "../change/Relation.ts"
 import { errorId, logText } from "../ErrorForm.ts"
 import * as Lsn from "../Lsn.ts"
-import { bare } from "./ChangeKey.ts"
+import { asCame } from "./ChangeKey.ts"
 
 /** A letter could not be stored, looked for or dropped. No row value is in this error. */
 export class DeadLettersError extends Schema.TaggedError<DeadLettersError>(errorId("DeadLettersError"))(
@@ -85,16 +85,6 @@ interface Parked {
   readonly _tag: string
   readonly relation?: Relation
   readonly snapshot?: { readonly consistentPoint: Lsn.Lsn }
-  /** Of what does not fit its Schema, as it came. */
-  readonly change?: Parked
-  readonly row?: Parked
-}
-
-/** The change as it came, where it does not fit its Schema. */
-const source = (change: unknown): Parked => {
-  const parked = bare(change) as Parked
-  if (parked._tag === "Untyped") return parked.change!
-  return parked._tag === "UntypedSnapshotRow" ? parked.row! : parked
 }
 
 /** FNV-1a, of 32 bits. */
@@ -109,7 +99,7 @@ const fnv = (text: string, basis: number): string => {
  * shown where no values are.
  */
 export const letterId = (change: unknown, keys: ReadonlyArray<string>): string => {
-  const parked = source(change)
+  const parked: Parked = asCame(change)
   const id = changeId(parked)
   if (id !== undefined) return id
   const text = JSON.stringify(keys)
@@ -120,6 +110,6 @@ export const letterId = (change: unknown, keys: ReadonlyArray<string>): string =
 
 /** The kind and the table of a change. */
 export const subjectOf = (change: unknown): Pick<Letter, "kind" | "table"> => {
-  const { _tag, relation } = source(change)
+  const { _tag, relation }: Parked = asCame(change)
   return { kind: _tag, table: relation === undefined ? undefined : JSON.stringify([relation.schema, relation.name]) }
 }

@@ -56,6 +56,17 @@ describe("Handler.inbox", () => {
     }).pipe(Effect.provide([sqliteClient(":memory:"), TestWalSender.layer({ slot: "items", publications: ["items"] })]))
   )
 
+  it.effect("knows a change whose row does not fit its Schema, too", () =>
+    Effect.gen(function* () {
+      let handled = 0
+      const handle = Handler.inbox(options, () => Effect.sync(() => handled++))
+      const [, change] = new Transactions().of(item(1))
+      const untyped = { _tag: "Untyped", table: "public.items", change }
+      for (const each of [untyped, untyped, change]) yield* handle(each)
+      assert.strictEqual(handled, 1)
+    }).pipe(Effect.provide(sqliteClient(":memory:")))
+  )
+
   it.effect("knows a change only once its work is committed, and says of it then what acknowledges it", () =>
     Effect.gen(function* () {
       yield* makeLedger
